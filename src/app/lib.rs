@@ -1,0 +1,1 @@
+//! The composition root: configuration, PKI, server, agent, operator's commands.

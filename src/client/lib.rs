@@ -1,0 +1,3 @@
+//! Typed client over the `Transport` trait, with informers, work queues and an event recorder.
+
+pub mod transport;

@@ -1,0 +1,1 @@
+//! Every controller, one file each, one line each in `ALL`.

@@ -1,0 +1,1 @@
+//! CNI 1.1: configuration, invocation, results cache, and the built-in plugins.

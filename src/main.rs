@@ -1,5 +1,5 @@
-//! Entry point: everything, argv[0] dispatch included, lives in `naru-app`.
+//! Entry point: everything, dispatch by `argv[0]` included, lives in `naru-app`.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    naru_app::main(std::env::args_os().collect())
 }

@@ -1,1 +1,64 @@
-//! The composition root: configuration, PKI, server, agent, operator's commands.
+//! The composition root: configuration, PKI, server, agent, operator's commands. Nothing imports it.
+
+use anyhow::Result;
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub mod cli;
+mod config_file;
+mod files;
+mod hello;
+mod kubeconfig;
+mod log;
+pub mod pki;
+mod token;
+
+/// The version of Kubernetes that this release speaks, and the release.
+pub const VERSION: &str = "v1.36.0+naru1";
+
+/// Runs what the program's name (`argv[0]`) or its first argument asks for.
+pub fn main(argv: Vec<OsString>) -> ExitCode {
+    let name = argv.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default().to_os_string();
+    match name.to_str() {
+        Some("kubectl") => return kubectl(argv.into_iter().skip(1).collect()),
+        _ => {}
+    }
+    let argv = match config_file::expand(argv) {
+        Ok(argv) => argv,
+        Err(error) => return failed(&error),
+    };
+    let cli = match cli::Cli::try_parse_from(argv) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing more can be done when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let result = match cli.command {
+        cli::Command::Server(_args) => Ok(()),
+        cli::Command::Kubectl { args } => return kubectl(args),
+        cli::Command::Image(_command) => Ok(()),
+        cli::Command::Killall(_args) => Ok(()),
+        cli::Command::Hello(args) => small_runtime().and_then(|runtime| runtime.block_on(hello::run(args))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn kubectl(_args: Vec<OsString>) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+fn small_runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("naru: {error:#}");
+    ExitCode::FAILURE
+}

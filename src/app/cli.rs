@@ -1,0 +1,220 @@
+//! The command line: flag names as k3s has them, `NARU_*` for `K3S_*`.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// All of Kubernetes in one small static binary.
+#[derive(Debug, Parser)]
+#[command(name = "naru", version = crate::VERSION, args_override_self = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The kinds of process and the operator's tools.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane and, unless told otherwise, a node
+    Server(Box<ServerArgs>),
+    /// Control the cluster
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// Arguments of the client.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+    /// Look after the images on this node
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Stop every pod of a server that has ended and remove its mounts, interfaces and rules
+    Killall(KillallArgs),
+    /// Answer HTTP requests with one line: the example workload
+    Hello(crate::hello::HelloArgs),
+}
+
+/// Where a server keeps everything.
+#[derive(Debug, Clone, Args)]
+pub struct DataDir {
+    /// Folder to hold state
+    #[arg(long, short = 'd', env = "NARU_DATA_DIR", default_value = "/var/lib/naru")]
+    pub data_dir: PathBuf,
+}
+
+/// Flags of `naru server`.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// Where state is kept.
+    #[command(flatten)]
+    pub data: DataDir,
+
+    /// Load flags from FILE (YAML; the keys are the names of the flags)
+    #[arg(long, short = 'c', env = "NARU_CONFIG_FILE", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Log more
+    #[arg(long, env = "NARU_DEBUG")]
+    pub debug: bool,
+
+    /// Address the API server listens on
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+
+    /// Port the API server listens on
+    #[arg(long, default_value_t = 6443)]
+    pub https_listen_port: u16,
+
+    /// Address that others reach this server at [default: the node's address]
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+
+    /// Further host names or addresses in the server's certificate
+    #[arg(long, value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+
+    /// Addresses of pods
+    #[arg(long, default_value = "10.42.0.0/16")]
+    pub cluster_cidr: String,
+
+    /// Addresses of services
+    #[arg(long, default_value = "10.43.0.0/16")]
+    pub service_cidr: String,
+
+    /// Ports that NodePort services may have
+    #[arg(long, default_value = "30000-32767")]
+    pub service_node_port_range: String,
+
+    /// Address of the cluster's DNS [default: the tenth of the service addresses]
+    #[arg(long)]
+    pub cluster_dns: Option<IpAddr>,
+
+    /// Domain of the cluster's DNS
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+
+    /// Secret with which others join this cluster [default: made on the first start]
+    #[arg(long, short = 't', env = "NARU_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// File holding that secret
+    #[arg(long, env = "NARU_TOKEN_FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+
+    /// Write the administrator's kubeconfig to FILE
+    #[arg(
+        long,
+        short = 'o',
+        env = "NARU_KUBECONFIG_OUTPUT",
+        default_value = "/etc/naru/naru.yaml",
+        value_name = "FILE"
+    )]
+    pub write_kubeconfig: PathBuf,
+
+    /// Permissions of that file
+    #[arg(long, env = "NARU_KUBECONFIG_MODE", default_value = "0600", value_parser = parse_mode)]
+    pub write_kubeconfig_mode: Mode,
+
+    /// Do not run pods on this machine
+    #[arg(long)]
+    pub disable_agent: bool,
+
+    /// The node's flags.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Flags of the node agent.
+#[derive(Debug, Clone, Args)]
+pub struct NodeArgs {
+    /// Name of this node [default: the host name]
+    #[arg(long, env = "NARU_NODE_NAME")]
+    pub node_name: Option<String>,
+
+    /// Address of this node [default: the one towards the default route]
+    #[arg(long, short = 'i')]
+    pub node_ip: Option<IpAddr>,
+
+    /// Labels the node registers with, KEY=VALUE
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
+    pub node_label: Vec<String>,
+
+    /// Taints the node registers with, KEY=VALUE:EFFECT
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE:EFFECT")]
+    pub node_taint: Vec<String>,
+
+    /// Cgroup under which all pods' cgroups are placed
+    #[arg(long, value_name = "PATH")]
+    pub cgroup_root: Option<String>,
+}
+
+/// Permission bits given in octal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+fn parse_mode(text: &str) -> Result<Mode, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(Mode(mode)),
+        _ => Err("permissions are three octal digits, such as 644".to_string()),
+    }
+}
+
+/// `naru image ...`
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import the images of an archive (docker-archive or OCI layout, plain or gzip)
+    Import {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// The archives
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// List the images
+    Ls {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Remove images
+    Rm {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// Flags of `naru killall`.
+#[derive(Debug, Args)]
+pub struct KillallArgs {
+    /// Where state is kept.
+    #[command(flatten)]
+    pub data: DataDir,
+
+    /// Cgroup under which the server had been told to place the pods' cgroups
+    #[arg(long, value_name = "PATH")]
+    pub cgroup_root: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_later_flag_overrides_an_earlier_one() {
+        let cli = Cli::try_parse_from(["naru", "server", "--node-name=a", "--node-name=b"]).expect("valid flags");
+        let Command::Server(args) = cli.command else { panic!("not a server") };
+        assert_eq!(args.node.node_name.as_deref(), Some("b"));
+        assert_eq!(args.write_kubeconfig_mode, Mode(0o600));
+    }
+}

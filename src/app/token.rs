@@ -1,0 +1,74 @@
+//! The secret with which nodes join: `K10<sha256 of the authority>::server:<password>`, as k3s has it.
+
+use crate::files::{read_optional, write_atomic};
+use anyhow::{Context, Result, bail};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// The full token for an authority and a password. The hash lets a joining node check the server
+/// before it trusts it with the password.
+pub fn full(ca_pem: &str, password: &str) -> Result<String> {
+    let der = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok(format!("K10{}::server:{password}", hex(&Sha256::digest(&der))))
+}
+
+/// The token of this server: given by flag, kept from the last start, or new. Kept in `path`.
+pub fn load_or_create(path: &Path, given: Option<&str>, ca_pem: &str) -> Result<String> {
+    let stored = read_optional(path)?.map(|text| text.trim().to_string()).filter(|text| !text.is_empty());
+    let password = match (given, &stored) {
+        (Some(given), _) => password_of(given)?.to_string(),
+        (None, Some(stored)) => password_of(stored).with_context(|| path.display().to_string())?.to_string(),
+        (None, None) => hex(&rand::random::<[u8; 16]>()),
+    };
+    let token = full(ca_pem, &password)?;
+    if stored.as_deref() != Some(&token) {
+        write_atomic(path, format!("{token}\n").as_bytes(), 0o600)?;
+    }
+    Ok(token)
+}
+
+fn password_of(token: &str) -> Result<&str> {
+    let token = token.trim();
+    let password = match token.strip_prefix("K10") {
+        Some(rest) => rest
+            .split_once("::server:")
+            .map(|(_, password)| password)
+            .context("the token starts with K10 but is not of the form K10<hash>::server:<password>: copy it whole")?,
+        None => token,
+    };
+    if password.is_empty() || password.chars().any(char::is_whitespace) {
+        bail!("the token must not be empty or contain spaces");
+    }
+    Ok(password)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::Authority;
+
+    #[test]
+    fn a_token_survives_restarts_and_accepts_a_given_password() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let ca = Authority::load_or_create(dir.path(), "server-ca", "ca")?;
+        let path = dir.path().join("token");
+        let first = load_or_create(&path, None, &ca.cert_pem)?;
+        assert_eq!(load_or_create(&path, None, &ca.cert_pem)?, first);
+        let given = load_or_create(&path, Some("secret"), &ca.cert_pem)?;
+        assert!(given.ends_with("::server:secret"));
+        assert_eq!(load_or_create(&path, Some(&given), &ca.cert_pem)?, given);
+        assert!(load_or_create(&path, Some("K10beef"), &ca.cert_pem).is_err());
+        Ok(())
+    }
+}

@@ -2,6 +2,13 @@
 //!
 //! Objects are `serde_json::Value` trees for the length of one write; nothing here keeps them.
 
+pub mod apps;
+pub mod authorization;
+pub mod coordination;
+pub mod core;
+pub mod discovery;
 pub mod meta;
+pub mod rbac;
 pub mod registry;
+pub mod scheduling;
 pub mod status;

@@ -5,6 +5,23 @@ use crate::meta::Verb;
 use crate::status::FieldErrors;
 use serde_json::Value;
 
+pub use crate::apps::{deployment::DEPLOYMENTS, replica_set::REPLICA_SETS};
+pub use crate::authorization::{
+    self_subject_access_review::SELF_SUBJECT_ACCESS_REVIEWS,
+    subject_access_review::SUBJECT_ACCESS_REVIEWS,
+};
+pub use crate::coordination::lease::LEASES;
+pub use crate::core::{
+    config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, namespace::NAMESPACES,
+    node::NODES, pod::PODS, secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
+};
+pub use crate::discovery::endpoint_slice::ENDPOINT_SLICES;
+pub use crate::rbac::{
+    cluster_role::CLUSTER_ROLES, cluster_role_binding::CLUSTER_ROLE_BINDINGS, role::ROLES,
+    role_binding::ROLE_BINDINGS,
+};
+pub use crate::scheduling::priority_class::PRIORITY_CLASSES;
+
 /// Cluster-wide, or inside a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -67,6 +84,44 @@ pub struct Column {
     pub description: &'static str,
 }
 
+impl Column {
+    /// The object's name, first in nearly every table.
+    pub const NAME: Column = Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        priority: 0,
+        description: "Name of the object",
+    };
+    /// The object's name where it is shown only on request.
+    pub const WIDE_NAME: Column = Column {
+        priority: 1,
+        ..Column::NAME
+    };
+
+    /// A column of the narrow view.
+    pub const fn new(name: &'static str, kind: &'static str) -> Column {
+        Column {
+            name,
+            kind,
+            format: "",
+            priority: 0,
+            description: name,
+        }
+    }
+
+    /// A column of the wide view.
+    pub const fn wide(name: &'static str, kind: &'static str) -> Column {
+        Column {
+            name,
+            kind,
+            format: "",
+            priority: 1,
+            description: name,
+        }
+    }
+}
+
 /// How often a resource's objects are written for no user's sake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Churn {
@@ -103,6 +158,21 @@ pub struct Rules {
     pub row: fn(&Value, now: i64) -> Vec<Value>,
 }
 
+impl Rules {
+    /// No rules: every object is as it should be, and a row has its name alone.
+    pub const NONE: Rules = Rules {
+        default: |_| {},
+        prepare_create: |_| {},
+        prepare_update: |_, _| {},
+        validate: |_, _| {},
+        validate_update: |_, _, _| {},
+        validate_status: |_, _, _| {},
+        warnings: |_| Vec::new(),
+        fields: |_| Vec::new(),
+        row: |object, _| vec![object["metadata"]["name"].clone()],
+    };
+}
+
 /// One built-in resource.
 #[derive(Debug)]
 pub struct Resource {
@@ -134,4 +204,107 @@ pub struct Resource {
     pub columns: &'static [Column],
     /// The kind's rules.
     pub rules: Rules,
+}
+
+impl Resource {
+    /// Whether its objects live in namespaces.
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// Whether its objects are kept: reviews are answered and forgotten.
+    pub fn is_stored(&self) -> bool {
+        self.verbs.contains(&Verb::Get)
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The subresource of this name.
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+}
+
+/// The verb lists that resources share.
+pub mod verbs {
+    use crate::meta::Verb;
+
+    /// Everything.
+    pub const ALL: &[Verb] = &[
+        Verb::Create,
+        Verb::Delete,
+        Verb::DeleteCollection,
+        Verb::Get,
+        Verb::List,
+        Verb::Patch,
+        Verb::Update,
+        Verb::Watch,
+    ];
+    /// Everything but the deletion of a collection.
+    pub const NO_COLLECTION_DELETE: &[Verb] = &[
+        Verb::Create,
+        Verb::Delete,
+        Verb::Get,
+        Verb::List,
+        Verb::Patch,
+        Verb::Update,
+        Verb::Watch,
+    ];
+    /// Of `status` and `scale`.
+    pub const GET_PATCH_UPDATE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+    /// Of reviews.
+    pub const CREATE: &[Verb] = &[Verb::Create];
+    /// Of streams.
+    pub const CREATE_GET: &[Verb] = &[Verb::Create, Verb::Get];
+    /// Read only.
+    pub const GET: &[Verb] = &[Verb::Get];
+    /// Replace only.
+    pub const UPDATE: &[Verb] = &[Verb::Update];
+}
+
+/// Every built-in resource, in upstream's order of groups, then by name.
+pub static RESOURCES: &[&Resource] = &[
+    &CONFIG_MAPS,
+    &ENDPOINTS,
+    &EVENTS,
+    &NAMESPACES,
+    &NODES,
+    &PODS,
+    &SECRETS,
+    &SERVICE_ACCOUNTS,
+    &SERVICES,
+    &DEPLOYMENTS,
+    &REPLICA_SETS,
+    &SELF_SUBJECT_ACCESS_REVIEWS,
+    &SUBJECT_ACCESS_REVIEWS,
+    &CLUSTER_ROLE_BINDINGS,
+    &CLUSTER_ROLES,
+    &ROLE_BINDINGS,
+    &ROLES,
+    &PRIORITY_CLASSES,
+    &LEASES,
+    &ENDPOINT_SLICES,
+];
+
+/// The resource of this group, version and plural name.
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    RESOURCES
+        .iter()
+        .copied()
+        .find(|r| r.plural == plural && r.group == group && r.version == version)
+}
+
+/// The resource whose objects have this kind.
+pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
+    RESOURCES
+        .iter()
+        .copied()
+        .find(|r| r.kind == kind && r.group == group && r.version == version)
 }

@@ -1,0 +1,4 @@
+//! authorization.k8s.io/v1: access reviews.
+
+pub mod self_subject_access_review;
+pub mod subject_access_review;

@@ -1,0 +1,25 @@
+//! Lease.
+
+use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+
+/// Leases.
+pub static LEASES: Resource = Resource {
+    group: "coordination.k8s.io",
+    version: "v1",
+    kind: "Lease",
+    plural: "leases",
+    singular: "lease",
+    scope: Scope::Namespaced,
+    verbs: verbs::ALL,
+    short_names: &[],
+    categories: &[],
+    type_name: "io.k8s.api.coordination.v1.Lease",
+    churn: Churn::LazyRenewals,
+    subresources: &[],
+    columns: &[
+        Column::NAME,
+        Column::new("Holder", "string"),
+        Column::new("Age", "string"),
+    ],
+    rules: Rules::NONE,
+};

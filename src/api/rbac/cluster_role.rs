@@ -1,0 +1,21 @@
+//! ClusterRole.
+
+use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+
+/// ClusterRoles.
+pub static CLUSTER_ROLES: Resource = Resource {
+    group: "rbac.authorization.k8s.io",
+    version: "v1",
+    kind: "ClusterRole",
+    plural: "clusterroles",
+    singular: "clusterrole",
+    scope: Scope::Cluster,
+    verbs: verbs::ALL,
+    short_names: &[],
+    categories: &[],
+    type_name: "io.k8s.api.rbac.v1.ClusterRole",
+    churn: Churn::Durable,
+    subresources: &[],
+    columns: &[Column::NAME, Column::new("Created At", "date")],
+    rules: Rules::NONE,
+};

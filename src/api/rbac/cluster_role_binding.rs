@@ -1,0 +1,28 @@
+//! ClusterRoleBinding.
+
+use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+
+/// ClusterRoleBindings.
+pub static CLUSTER_ROLE_BINDINGS: Resource = Resource {
+    group: "rbac.authorization.k8s.io",
+    version: "v1",
+    kind: "ClusterRoleBinding",
+    plural: "clusterrolebindings",
+    singular: "clusterrolebinding",
+    scope: Scope::Cluster,
+    verbs: verbs::ALL,
+    short_names: &[],
+    categories: &[],
+    type_name: "io.k8s.api.rbac.v1.ClusterRoleBinding",
+    churn: Churn::Durable,
+    subresources: &[],
+    columns: &[
+        Column::NAME,
+        Column::new("Role", "string"),
+        Column::new("Age", "string"),
+        Column::wide("Users", "string"),
+        Column::wide("Groups", "string"),
+        Column::wide("ServiceAccounts", "string"),
+    ],
+    rules: Rules::NONE,
+};

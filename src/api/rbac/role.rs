@@ -1,0 +1,21 @@
+//! Role.
+
+use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+
+/// Roles.
+pub static ROLES: Resource = Resource {
+    group: "rbac.authorization.k8s.io",
+    version: "v1",
+    kind: "Role",
+    plural: "roles",
+    singular: "role",
+    scope: Scope::Namespaced,
+    verbs: verbs::ALL,
+    short_names: &[],
+    categories: &[],
+    type_name: "io.k8s.api.rbac.v1.Role",
+    churn: Churn::Durable,
+    subresources: &[],
+    columns: &[Column::NAME, Column::new("Created At", "date")],
+    rules: Rules::NONE,
+};

@@ -1,0 +1,28 @@
+//! RoleBinding.
+
+use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+
+/// RoleBindings.
+pub static ROLE_BINDINGS: Resource = Resource {
+    group: "rbac.authorization.k8s.io",
+    version: "v1",
+    kind: "RoleBinding",
+    plural: "rolebindings",
+    singular: "rolebinding",
+    scope: Scope::Namespaced,
+    verbs: verbs::ALL,
+    short_names: &[],
+    categories: &[],
+    type_name: "io.k8s.api.rbac.v1.RoleBinding",
+    churn: Churn::Durable,
+    subresources: &[],
+    columns: &[
+        Column::NAME,
+        Column::new("Role", "string"),
+        Column::new("Age", "string"),
+        Column::wide("Users", "string"),
+        Column::wide("Groups", "string"),
+        Column::wide("ServiceAccounts", "string"),
+    ],
+    rules: Rules::NONE,
+};

@@ -7,7 +7,9 @@
 
 mod agent;
 mod error;
+pub mod images;
 pub mod shim;
+pub mod snapshots;
 mod spec;
 
 pub use agent::{ExecInput, ExecOutput, ExecSession, ProbeResult, Runtime, RuntimeConfig};

@@ -1,0 +1,784 @@
+//! Small shared views of the common kinds: what controllers, scheduler, proxy and kubelet read.
+//!
+//! They hold far less than the objects; a full object is fetched only to be changed.
+
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Strings = BTreeMap<String, String>;
+
+/// `null` counts as absent.
+fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
+
+/// metav1.ObjectMeta without managedFields.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Meta {
+    /// Name.
+    pub name: String,
+    /// Namespace, empty for cluster-scoped objects.
+    pub namespace: String,
+    /// Uid.
+    pub uid: String,
+    /// The object's revision.
+    pub resource_version: String,
+    /// Counts changes of the desired state.
+    pub generation: i64,
+    /// Labels.
+    #[serde(deserialize_with = "nullable")]
+    pub labels: Strings,
+    /// Annotations.
+    #[serde(deserialize_with = "nullable")]
+    pub annotations: Strings,
+    /// Owners.
+    #[serde(deserialize_with = "nullable")]
+    pub owner_references: Vec<OwnerRef>,
+    /// Finalizers.
+    #[serde(deserialize_with = "nullable")]
+    pub finalizers: Vec<String>,
+    /// RFC 3339, empty if absent.
+    #[serde(deserialize_with = "nullable")]
+    pub creation_timestamp: String,
+    /// RFC 3339 once a graceful deletion has begun.
+    pub deletion_timestamp: Option<String>,
+    /// The grace period of that deletion.
+    pub deletion_grace_period_seconds: Option<i64>,
+}
+
+impl Meta {
+    /// The owner that manages the object.
+    pub fn controller(&self) -> Option<&OwnerRef> {
+        self.owner_references.iter().find(|owner| owner.controller)
+    }
+
+    /// Whether a graceful deletion has begun.
+    pub fn is_deleting(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
+    /// Namespace and name.
+    pub fn key(&self) -> crate::ObjectKey {
+        crate::ObjectKey::new(&self.namespace, &self.name)
+    }
+
+    /// The namespace as requests want it.
+    pub fn namespace(&self) -> Option<&str> {
+        (!self.namespace.is_empty()).then_some(self.namespace.as_str())
+    }
+}
+
+/// metav1.OwnerReference.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerRef {
+    /// Group and version.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Whether it manages the object.
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub controller: bool,
+    /// Whether the owner waits for the object in a foreground deletion.
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub block_owner_deletion: bool,
+}
+
+/// Any object: its metadata alone.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectView {
+    /// Metadata.
+    pub metadata: Meta,
+}
+
+/// A condition of any kind of object.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    /// Type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// For machines.
+    #[serde(deserialize_with = "nullable")]
+    pub reason: String,
+    /// For humans.
+    #[serde(deserialize_with = "nullable")]
+    pub message: String,
+    /// RFC 3339, empty if absent.
+    #[serde(deserialize_with = "nullable")]
+    pub last_transition_time: String,
+    /// RFC 3339, empty if absent (Deployments).
+    #[serde(deserialize_with = "nullable")]
+    pub last_update_time: String,
+    /// RFC 3339, empty if absent (Nodes).
+    #[serde(deserialize_with = "nullable")]
+    pub last_heartbeat_time: String,
+}
+
+/// The condition of a type.
+pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.kind == kind)
+}
+
+/// A pod as seen by controllers, scheduler and proxy.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodView {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Desired state.
+    pub spec: PodSpecView,
+    /// Observed state.
+    pub status: PodStatusView,
+}
+
+impl PodView {
+    /// Whether the Ready condition is True.
+    pub fn is_ready(&self) -> bool {
+        condition(&self.status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
+    }
+
+    /// Whether all containers have ended for good.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// Neither finished nor being deleted.
+    pub fn is_active(&self) -> bool {
+        !self.is_finished() && !self.metadata.is_deleting()
+    }
+}
+
+/// The part of a pod's spec that others than its node read.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpecView {
+    /// Node, empty while unscheduled.
+    #[serde(deserialize_with = "nullable")]
+    pub node_name: String,
+    /// Which scheduler.
+    #[serde(deserialize_with = "nullable")]
+    pub scheduler_name: String,
+    /// Hostname.
+    #[serde(deserialize_with = "nullable")]
+    pub hostname: String,
+    /// Subdomain.
+    #[serde(deserialize_with = "nullable")]
+    pub subdomain: String,
+    /// Whether it lives in the node's network.
+    #[serde(deserialize_with = "nullable")]
+    pub host_network: bool,
+    /// Containers.
+    #[serde(deserialize_with = "nullable")]
+    pub containers: Vec<ContainerView>,
+    /// Init containers, sidecars included.
+    #[serde(deserialize_with = "nullable")]
+    pub init_containers: Vec<ContainerView>,
+    /// RuntimeClass overhead.
+    #[serde(deserialize_with = "nullable")]
+    pub overhead: Strings,
+    /// Pod level resources.
+    pub resources: Option<ResourcesView>,
+    /// Node labels wanted.
+    #[serde(deserialize_with = "nullable")]
+    pub node_selector: Strings,
+    /// Affinity, undecoded: few pods have any, and only the scheduler reads it.
+    pub affinity: Option<Arc<serde_json::Value>>,
+    /// Tolerations.
+    #[serde(deserialize_with = "nullable")]
+    pub tolerations: Vec<Toleration>,
+    /// Priority.
+    pub priority: Option<i32>,
+    /// Gates that keep it from being scheduled.
+    #[serde(deserialize_with = "nullable")]
+    pub scheduling_gates: Vec<SchedulingGate>,
+}
+
+/// A scheduling gate.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SchedulingGate {
+    /// Name.
+    pub name: String,
+}
+
+/// A container's image, ports and resources.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerView {
+    /// Name.
+    pub name: String,
+    /// Image.
+    #[serde(deserialize_with = "nullable")]
+    pub image: String,
+    /// Ports.
+    #[serde(deserialize_with = "nullable")]
+    pub ports: Vec<ContainerPort>,
+    /// Requests and limits.
+    #[serde(deserialize_with = "nullable")]
+    pub resources: ResourcesView,
+    /// `Always` for sidecars.
+    #[serde(deserialize_with = "nullable")]
+    pub restart_policy: String,
+}
+
+/// A container's port.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerPort {
+    /// Name.
+    #[serde(deserialize_with = "nullable")]
+    pub name: String,
+    /// Port in the pod.
+    pub container_port: u16,
+    /// Port on the node, or 0.
+    #[serde(deserialize_with = "nullable")]
+    pub host_port: u16,
+    /// Address on the node, empty for all.
+    #[serde(rename = "hostIP", deserialize_with = "nullable")]
+    pub host_ip: String,
+    /// `TCP`, `UDP` or `SCTP`; empty means TCP.
+    #[serde(deserialize_with = "nullable")]
+    pub protocol: String,
+}
+
+/// Requests and limits as written.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourcesView {
+    /// Requests.
+    #[serde(deserialize_with = "nullable")]
+    pub requests: Strings,
+    /// Limits.
+    #[serde(deserialize_with = "nullable")]
+    pub limits: Strings,
+}
+
+/// A toleration.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Toleration {
+    /// Taint key, empty for all.
+    #[serde(deserialize_with = "nullable")]
+    pub key: String,
+    /// `Equal` (also when empty) or `Exists`.
+    #[serde(deserialize_with = "nullable")]
+    pub operator: String,
+    /// Taint value.
+    #[serde(deserialize_with = "nullable")]
+    pub value: String,
+    /// Effect, empty for all.
+    #[serde(deserialize_with = "nullable")]
+    pub effect: String,
+    /// How long a NoExecute taint is borne; for ever if absent.
+    pub toleration_seconds: Option<i64>,
+}
+
+/// A pod's status.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatusView {
+    /// Phase.
+    #[serde(deserialize_with = "nullable")]
+    pub phase: String,
+    /// Reason.
+    #[serde(deserialize_with = "nullable")]
+    pub reason: String,
+    /// First address.
+    #[serde(rename = "podIP", deserialize_with = "nullable")]
+    pub pod_ip: String,
+    /// All addresses.
+    #[serde(rename = "podIPs", deserialize_with = "nullable")]
+    pub pod_ips: Vec<PodIp>,
+    /// The node that preemption has made room on.
+    #[serde(deserialize_with = "nullable")]
+    pub nominated_node_name: String,
+    /// RFC 3339, empty if absent.
+    #[serde(deserialize_with = "nullable")]
+    pub start_time: String,
+    /// Conditions.
+    #[serde(deserialize_with = "nullable")]
+    pub conditions: Vec<Condition>,
+    /// Container statuses.
+    #[serde(deserialize_with = "nullable")]
+    pub container_statuses: Vec<ContainerStatusView>,
+}
+
+/// One address of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PodIp {
+    /// Address.
+    pub ip: String,
+}
+
+/// A container's status.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatusView {
+    /// Name.
+    pub name: String,
+    /// Ready.
+    pub ready: bool,
+    /// Restarts.
+    pub restart_count: i32,
+}
+
+/// A node as seen by scheduler, controllers and proxy.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeView {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Desired state.
+    pub spec: NodeSpecView,
+    /// Observed state.
+    pub status: NodeStatusView,
+}
+
+/// A node's spec.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSpecView {
+    /// Cordoned.
+    #[serde(deserialize_with = "nullable")]
+    pub unschedulable: bool,
+    /// Taints.
+    #[serde(deserialize_with = "nullable")]
+    pub taints: Vec<Taint>,
+    /// Range of its pods' addresses.
+    #[serde(rename = "podCIDR", deserialize_with = "nullable")]
+    pub pod_cidr: String,
+    /// Ranges of its pods' addresses.
+    #[serde(rename = "podCIDRs", deserialize_with = "nullable")]
+    pub pod_cidrs: Vec<String>,
+    /// Cloud's id.
+    #[serde(rename = "providerID", deserialize_with = "nullable")]
+    pub provider_id: String,
+}
+
+/// A taint.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Taint {
+    /// Key.
+    pub key: String,
+    /// Value.
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    pub effect: String,
+    /// RFC 3339, for NoExecute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_added: Option<String>,
+}
+
+/// A node's status.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatusView {
+    /// What pods may use.
+    #[serde(deserialize_with = "nullable")]
+    pub allocatable: Strings,
+    /// What it has.
+    #[serde(deserialize_with = "nullable")]
+    pub capacity: Strings,
+    /// Conditions.
+    #[serde(deserialize_with = "nullable")]
+    pub conditions: Vec<Condition>,
+    /// Addresses.
+    #[serde(deserialize_with = "nullable")]
+    pub addresses: Vec<NodeAddress>,
+    /// Images present.
+    #[serde(deserialize_with = "nullable")]
+    pub images: Vec<NodeImage>,
+}
+
+/// A node's address.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeAddress {
+    /// `InternalIP`, `Hostname`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Address.
+    pub address: String,
+}
+
+/// An image that a node has.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeImage {
+    /// Names.
+    #[serde(deserialize_with = "nullable")]
+    pub names: Vec<String>,
+    /// Bytes.
+    pub size_bytes: i64,
+}
+
+/// A Service.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceView {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Desired state.
+    pub spec: ServiceSpecView,
+    /// Observed state.
+    #[serde(deserialize_with = "nullable")]
+    pub status: ServiceStatusView,
+}
+
+impl ServiceView {
+    /// Whether it has no cluster address of its own.
+    pub fn is_headless(&self) -> bool {
+        self.spec.cluster_ip == "None"
+    }
+}
+
+/// A Service's spec.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceSpecView {
+    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
+    #[serde(rename = "type", deserialize_with = "nullable")]
+    pub kind: String,
+    /// First cluster address, or `None`.
+    #[serde(rename = "clusterIP", deserialize_with = "nullable")]
+    pub cluster_ip: String,
+    /// All cluster addresses.
+    #[serde(rename = "clusterIPs", deserialize_with = "nullable")]
+    pub cluster_ips: Vec<String>,
+    /// Addresses that somebody else routes here.
+    #[serde(rename = "externalIPs", deserialize_with = "nullable")]
+    pub external_ips: Vec<String>,
+    /// DNS name of an ExternalName Service.
+    #[serde(deserialize_with = "nullable")]
+    pub external_name: String,
+    /// Pods behind it; absent when endpoints are made by others.
+    pub selector: Option<Strings>,
+    /// Ports.
+    #[serde(deserialize_with = "nullable")]
+    pub ports: Vec<ServicePort>,
+    /// `None` or `ClientIP`.
+    #[serde(deserialize_with = "nullable")]
+    pub session_affinity: String,
+    /// Affinity's settings.
+    #[serde(deserialize_with = "nullable")]
+    pub session_affinity_config: SessionAffinityConfig,
+    /// `Cluster` or `Local`.
+    #[serde(deserialize_with = "nullable")]
+    pub external_traffic_policy: String,
+    /// `Cluster` or `Local`.
+    #[serde(deserialize_with = "nullable")]
+    pub internal_traffic_policy: String,
+    /// Health check port of Local Services.
+    #[serde(deserialize_with = "nullable")]
+    pub health_check_node_port: u16,
+    /// Whether unready pods count.
+    #[serde(deserialize_with = "nullable")]
+    pub publish_not_ready_addresses: bool,
+    /// Address families.
+    #[serde(deserialize_with = "nullable")]
+    pub ip_families: Vec<String>,
+    /// Client ranges that a load balancer admits.
+    #[serde(deserialize_with = "nullable")]
+    pub load_balancer_source_ranges: Vec<String>,
+    /// Class of the load balancer.
+    #[serde(deserialize_with = "nullable")]
+    pub load_balancer_class: String,
+    /// Preference among endpoints.
+    #[serde(deserialize_with = "nullable")]
+    pub traffic_distribution: String,
+}
+
+/// Settings of the session affinity.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionAffinityConfig {
+    /// By client address.
+    #[serde(rename = "clientIP", deserialize_with = "nullable")]
+    pub client_ip: ClientIpConfig,
+}
+
+/// Settings of the affinity by client address.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClientIpConfig {
+    /// Seconds.
+    pub timeout_seconds: Option<u32>,
+}
+
+/// A Service's port.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServicePort {
+    /// Name, empty for the only one.
+    #[serde(deserialize_with = "nullable")]
+    pub name: String,
+    /// `TCP`, `UDP` or `SCTP`; empty means TCP.
+    #[serde(deserialize_with = "nullable")]
+    pub protocol: String,
+    /// `http`, `kubernetes.io/h2c`, ...
+    pub app_protocol: Option<String>,
+    /// Port.
+    pub port: u16,
+    /// Port of the pods, by number or by name.
+    pub target_port: Option<PortRef>,
+    /// Port on every node, or 0.
+    #[serde(deserialize_with = "nullable")]
+    pub node_port: u16,
+}
+
+/// IntOrString, of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum PortRef {
+    /// A number.
+    Number(i32),
+    /// The name of a container's port.
+    Name(String),
+}
+
+/// A Service's status.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceStatusView {
+    /// Load balancer.
+    #[serde(deserialize_with = "nullable")]
+    pub load_balancer: LoadBalancerView,
+}
+
+/// A load balancer's addresses.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadBalancerView {
+    /// Addresses.
+    #[serde(deserialize_with = "nullable")]
+    pub ingress: Vec<LoadBalancerIngress>,
+}
+
+/// One address of a load balancer.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadBalancerIngress {
+    /// Address.
+    #[serde(deserialize_with = "nullable")]
+    pub ip: String,
+    /// Name.
+    #[serde(deserialize_with = "nullable")]
+    pub hostname: String,
+}
+
+/// An EndpointSlice.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointSliceView {
+    /// Metadata.
+    pub metadata: Meta,
+    /// `IPv4`, `IPv6` or `FQDN`.
+    pub address_type: String,
+    /// Endpoints.
+    #[serde(deserialize_with = "nullable")]
+    pub endpoints: Vec<Endpoint>,
+    /// Ports.
+    #[serde(deserialize_with = "nullable")]
+    pub ports: Vec<EndpointPort>,
+}
+
+impl EndpointSliceView {
+    /// The Service that the slice belongs to.
+    pub fn service_name(&self) -> Option<&str> {
+        self.metadata
+            .labels
+            .get("kubernetes.io/service-name")
+            .map(String::as_str)
+    }
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Endpoint {
+    /// Addresses; the first counts.
+    #[serde(deserialize_with = "nullable")]
+    pub addresses: Vec<String>,
+    /// Conditions.
+    #[serde(deserialize_with = "nullable")]
+    pub conditions: EndpointConditions,
+    /// Hostname for DNS.
+    pub hostname: Option<String>,
+    /// Node.
+    pub node_name: Option<String>,
+    /// Zone.
+    pub zone: Option<String>,
+    /// The pod.
+    pub target_ref: Option<TargetRef>,
+}
+
+/// What an endpoint stands for.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TargetRef {
+    /// Kind.
+    pub kind: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+}
+
+/// An endpoint's conditions; absent ones have the meanings of the methods.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointConditions {
+    /// Ready.
+    pub ready: Option<bool>,
+    /// Serving.
+    pub serving: Option<bool>,
+    /// Terminating.
+    pub terminating: Option<bool>,
+}
+
+impl EndpointConditions {
+    /// Takes new connections. Unknown counts as ready.
+    pub fn is_ready(&self) -> bool {
+        self.ready.unwrap_or(true)
+    }
+
+    /// Ready but for being terminated. Unknown counts as `ready`.
+    pub fn is_serving(&self) -> bool {
+        self.serving.unwrap_or_else(|| self.is_ready())
+    }
+
+    /// Being terminated.
+    pub fn is_terminating(&self) -> bool {
+        self.terminating.unwrap_or(false)
+    }
+}
+
+/// An endpoint's port.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointPort {
+    /// Name of the Service's port.
+    #[serde(deserialize_with = "nullable")]
+    pub name: String,
+    /// `TCP`, `UDP` or `SCTP`.
+    #[serde(deserialize_with = "nullable")]
+    pub protocol: String,
+    /// Number.
+    pub port: Option<u16>,
+    /// `http`, ...
+    pub app_protocol: Option<String>,
+}
+
+/// A Lease.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LeaseView {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Holder and renewal.
+    pub spec: LeaseSpecView,
+}
+
+/// A Lease's spec.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LeaseSpecView {
+    /// Holder.
+    #[serde(deserialize_with = "nullable")]
+    pub holder_identity: String,
+    /// RFC 3339 with microseconds, empty if absent.
+    #[serde(deserialize_with = "nullable")]
+    pub renew_time: String,
+    /// Seconds.
+    pub lease_duration_seconds: Option<i32>,
+}
+
+/// A Namespace.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NamespaceView {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Finalizers.
+    #[serde(deserialize_with = "nullable")]
+    pub spec: NamespaceSpecView,
+    /// Phase.
+    #[serde(deserialize_with = "nullable")]
+    pub status: NamespaceStatusView,
+}
+
+/// A Namespace's spec.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NamespaceSpecView {
+    /// Finalizers.
+    #[serde(deserialize_with = "nullable")]
+    pub finalizers: Vec<String>,
+}
+
+/// A Namespace's status.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NamespaceStatusView {
+    /// `Active` or `Terminating`.
+    #[serde(deserialize_with = "nullable")]
+    pub phase: String,
+    /// Conditions.
+    #[serde(deserialize_with = "nullable")]
+    pub conditions: Vec<Condition>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn absent_null_and_unknown_fields_are_fine() {
+        let pod: PodView = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "labels": null, "managedFields": [{}]},
+            "spec": {"containers": [{"name": "c", "resources": {}}], "volumes": [{"name": "v"}]},
+        }))
+        .unwrap();
+        assert_eq!(pod.metadata.name, "a");
+        assert_eq!(pod.spec.containers[0].name, "c");
+        assert!(pod.is_active() && !pod.is_ready());
+    }
+
+    #[test]
+    fn endpoint_conditions_have_their_documented_defaults() {
+        let conditions = EndpointConditions::default();
+        assert!(conditions.is_ready() && conditions.is_serving() && !conditions.is_terminating());
+        let conditions = EndpointConditions {
+            ready: Some(false),
+            ..Default::default()
+        };
+        assert!(!conditions.is_serving());
+    }
+}

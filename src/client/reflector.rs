@@ -1,0 +1,338 @@
+//! List and watch: feeds an informer, resumes broken watches, lists again when the history is gone.
+
+use crate::client::{Client, ListMeta, ListParams, decode, is_gone};
+use crate::informer::{Informer, ObjectKey};
+use crate::transport::{Error, EventType, WatchEvent};
+use bytes::Bytes;
+use futures::StreamExt;
+use naru_api::registry::Resource;
+use naru_base::{Backoff, Shutdown, spawn};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// Objects a page of a list; bounds the memory that a list takes at once.
+const PAGE: &str = "500";
+
+/// The part of an object that the reflector itself needs.
+#[derive(Deserialize)]
+struct Head {
+    metadata: HeadMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct HeadMeta {
+    namespace: String,
+    name: String,
+    resource_version: String,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+struct Reflector<P> {
+    client: Client,
+    resource: &'static Resource,
+    params: ListParams,
+    informer: Informer<P>,
+    /// Where to go on; empty when a list is due.
+    version: String,
+}
+
+pub(crate) fn start<P: DeserializeOwned + Send + Sync + 'static>(
+    client: Client,
+    resource: &'static Resource,
+    params: ListParams,
+    shutdown: Shutdown,
+    informer: Informer<P>,
+) {
+    let mut reflector = Reflector {
+        client,
+        resource,
+        params,
+        informer,
+        version: String::new(),
+    };
+    spawn("reflector", async move {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let run = async {
+            loop {
+                match reflector.step().await {
+                    Ok(()) => backoff.reset(),
+                    Err(error) => {
+                        tracing::debug!(resource = resource.plural, %error, "watch interrupted");
+                        if is_gone(&error) {
+                            reflector.version.clear();
+                        }
+                        tokio::time::sleep(backoff.next_delay()).await;
+                    }
+                }
+            }
+        };
+        shutdown.guard::<_>(run).await.unwrap_or(());
+    });
+}
+
+impl<P: DeserializeOwned + Send + Sync + 'static> Reflector<P> {
+    /// Lists if that is due, then follows one watch to its end.
+    async fn step(&mut self) -> Result<(), Error> {
+        if self.version.is_empty() {
+            self.version = self.list().await?;
+            self.informer.set_synced();
+        }
+        let mut events = self
+            .client
+            .watch(self.resource, &self.params, &self.version)
+            .await?;
+        let mut received = false;
+        while let Some(event) = events.next().await {
+            self.take(event?)?;
+            received = true;
+        }
+        if received {
+            return Ok(());
+        }
+        // A watch that ends at once without a word must not turn into a busy loop.
+        Err(Error::Connection("watch ended without an event".into()))
+    }
+
+    async fn list(&self) -> Result<String, Error> {
+        let mut seen = HashSet::new();
+        let mut next = None;
+        loop {
+            let uri = self
+                .params
+                .query(self.resource)
+                .set("limit", PAGE)
+                .set_some("continue", next.as_deref())
+                .build();
+            let body = self
+                .client
+                .send(http::Method::GET, uri, "application/json", Bytes::new())
+                .await?;
+            let meta = self.take_page(&body, &mut seen)?;
+            if meta.continue_token.is_empty() {
+                self.drop_unseen(&seen);
+                return Ok(meta.resource_version);
+            }
+            next = Some(meta.continue_token);
+        }
+    }
+
+    fn take_page(&self, body: &[u8], seen: &mut HashSet<ObjectKey>) -> Result<ListMeta, Error> {
+        let what = self.resource.kind;
+        let page: Page<'_> = serde_json::from_slice(body).map_err(|source| Error::Decode {
+            what: format!("{what}List"),
+            source,
+        })?;
+        for item in page.items.unwrap_or_default() {
+            let (key, version) = head(what, item.get().as_bytes())?;
+            if !self.informer.has_version(&key, &version) {
+                self.put(&key, version, item.get().as_bytes());
+            }
+            seen.insert(key);
+        }
+        Ok(page.metadata)
+    }
+
+    fn drop_unseen(&self, seen: &HashSet<ObjectKey>) {
+        for key in self.informer.keys() {
+            if !seen.contains(&key) {
+                self.informer.apply(key, String::new(), None);
+            }
+        }
+    }
+
+    fn take(&mut self, event: WatchEvent) -> Result<(), Error> {
+        if event.kind == EventType::Error {
+            let status = decode("Status", &event.object)?;
+            return Err(Error::Status(Box::new(status)));
+        }
+        let (key, version) = head(self.resource.kind, &event.object)?;
+        match event.kind {
+            EventType::Added | EventType::Modified => {
+                self.put(&key, version.clone(), &event.object);
+            }
+            EventType::Deleted => self.informer.apply(key, version.clone(), None),
+            EventType::Bookmark | EventType::Error => {}
+        }
+        self.version = version;
+        Ok(())
+    }
+
+    /// An object that does not fit the projection is left as it was: one bad object must not stop
+    /// the others.
+    fn put(&self, key: &ObjectKey, version: String, object: &[u8]) {
+        match decode(self.resource.kind, object) {
+            Ok(object) => self.informer.apply(key.clone(), version, Some(object)),
+            Err(error) => {
+                tracing::warn!(resource = self.resource.plural, %key, %error, "object skipped");
+            }
+        }
+    }
+}
+
+fn head(what: &str, object: &[u8]) -> Result<(ObjectKey, String), Error> {
+    let Head { metadata } = decode(what, object)?;
+    let key = ObjectKey {
+        namespace: metadata.namespace,
+        name: metadata.name,
+    };
+    Ok((key, metadata.resource_version))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, PODS, event, pod, pod_list, status};
+    use crate::projections::PodView;
+    use std::sync::Arc;
+    use tokio::sync::mpsc;
+
+    struct Bench {
+        fake: Arc<Fake>,
+        informer: Informer<PodView>,
+        changes: mpsc::Receiver<String>,
+        shutdown: Shutdown,
+    }
+
+    fn bench() -> Bench {
+        let fake = Fake::new();
+        let shutdown = Shutdown::new();
+        let client = Client::new(fake.clone());
+        let informer = Informer::<PodView>::start(&client, &PODS, ListParams::all(), &shutdown);
+        let (sender, changes) = mpsc::channel(64);
+        informer.subscribe(move |change| {
+            let node = change
+                .new
+                .as_ref()
+                .map_or("gone", |pod| pod.spec.node_name.as_str());
+            sender.try_send(format!("{} {node}", change.key)).unwrap();
+        });
+        Bench {
+            fake,
+            informer,
+            changes,
+            shutdown,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_are_joined_and_events_applied() {
+        let mut bench = bench();
+        let mut first = pod_list(7, &[pod("a", 1, "n1")]);
+        first["metadata"]["continue"] = "more".into();
+        bench.fake.answer(Ok(first));
+        bench.fake.answer(Ok(pod_list(7, &[pod("b", 2, "n1")])));
+        let feed = bench.fake.feed();
+        bench.informer.synced().await;
+        assert_eq!(bench.informer.len(), 2);
+        feed.send(event(EventType::Modified, &pod("a", 8, "n2")))
+            .await
+            .unwrap();
+        feed.send(event(EventType::Deleted, &pod("b", 9, "n1")))
+            .await
+            .unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(bench.changes.recv().await.unwrap());
+        }
+        assert_eq!(
+            seen,
+            [
+                "default/a n1",
+                "default/b n1",
+                "default/a n2",
+                "default/b gone"
+            ]
+        );
+        let uris: Vec<_> = bench
+            .fake
+            .seen()
+            .into_iter()
+            .map(|request| request.uri)
+            .collect();
+        assert_eq!(
+            uris,
+            [
+                "/api/v1/pods?limit=500",
+                "/api/v1/pods?limit=500&continue=more",
+                "/api/v1/pods?watch=true&allowWatchBookmarks=true&resourceVersion=7",
+            ]
+        );
+        bench.shutdown.trigger();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_watch_resumes_from_the_last_bookmark() {
+        let mut bench = bench();
+        bench.fake.answer(Ok(pod_list(7, &[])));
+        let feed = bench.fake.feed();
+        feed.send(event(EventType::Bookmark, &pod("", 20, "")))
+            .await
+            .unwrap();
+        feed.send(Err(Error::Connection("reset".into())))
+            .await
+            .unwrap();
+        let feed = bench.fake.feed();
+        feed.send(event(EventType::Added, &pod("a", 21, "n1")))
+            .await
+            .unwrap();
+        assert_eq!(bench.changes.recv().await.unwrap(), "default/a n1");
+        let last = bench.fake.seen().pop().unwrap();
+        assert!(last.uri.ends_with("resourceVersion=20"), "{}", last.uri);
+        assert_eq!(bench.informer.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gone_history_is_listed_again_and_only_differences_are_told() {
+        let mut bench = bench();
+        bench.fake.answer(Ok(pod_list(
+            7,
+            &[pod("a", 1, "n1"), pod("b", 2, "n1"), pod("c", 3, "n1")],
+        )));
+        bench.fake.watch_fails(status(410, "Expired"));
+        bench
+            .fake
+            .answer(Ok(pod_list(30, &[pod("a", 1, "n1"), pod("b", 25, "n2")])));
+        let feed = bench.fake.feed();
+        feed.send(event(EventType::Added, &pod("d", 31, "n1")))
+            .await
+            .unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            seen.push(bench.changes.recv().await.unwrap());
+        }
+        assert_eq!(
+            seen[3..],
+            ["default/b n2", "default/c gone", "default/d n1"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_event_of_410_lists_again() {
+        let mut bench = bench();
+        bench.fake.answer(Ok(pod_list(7, &[])));
+        let feed = bench.fake.feed();
+        let Error::Status(gone) = status(410, "Expired") else {
+            unreachable!("made above")
+        };
+        feed.send(event(
+            EventType::Error,
+            &serde_json::to_value(gone).unwrap(),
+        ))
+        .await
+        .unwrap();
+        bench.fake.answer(Ok(pod_list(9, &[pod("a", 8, "n1")])));
+        assert_eq!(bench.changes.recv().await.unwrap(), "default/a n1");
+    }
+}

@@ -1,5 +1,21 @@
 //! Bytes in, revisions out. The store knows keys, values and revisions, and no kinds.
 
+mod disk;
+mod error;
+mod history;
+mod index;
+mod open;
+mod store;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod writer;
+
+pub use error::{OpenError, ReadError, WatchError, WriteError};
+pub use open::Options;
+pub use store::Store;
+pub use watch::Watch;
+
 use bytes::Bytes;
 use std::sync::Arc;
 

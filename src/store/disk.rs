@@ -1,0 +1,147 @@
+//! Every SQL statement on the log. The key index is in memory, so that the log needs none: rows are only
+//! ever appended, found by revision, and deleted by compaction.
+
+use crate::index::{Index, Row};
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::sync::Arc;
+
+/// Reads the whole log's keys and returns the index and the reserved revision.
+pub(crate) fn load(connection: &Connection) -> rusqlite::Result<(Index, i64)> {
+    let number = |name: &str| {
+        connection.query_row("SELECT number FROM state WHERE name = ?", [name], |row| row.get::<_, i64>(0))
+    };
+    let (reserved, compacted) = (number("reserved")?, number("compacted")?);
+    let mut index = Index::default();
+    index.revision = number("revision")?;
+    index.compacted = compacted;
+    let mut statement =
+        connection.prepare("SELECT revision, key, created, previous, value IS NULL FROM log ORDER BY revision")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let revision: i64 = row.get(0)?;
+        let key = row.get_ref(1)?.as_str()?;
+        let created = if row.get::<_, bool>(4)? { 0 } else { row.get(2)? };
+        index.set(&Arc::from(key), crate::index::Slot { modified: revision, created });
+        index.revision = index.revision.max(revision);
+    }
+    if reserved > index.revision {
+        // Not closed properly: lazy writes with revisions up to `reserved` may have been seen and lost.
+        index.revision = reserved;
+        index.watch_floor = reserved;
+    }
+    Ok((index, reserved))
+}
+
+/// The row of a revision.
+pub(crate) fn row(connection: &Connection, revision: i64) -> rusqlite::Result<Option<Row>> {
+    connection
+        .prepare_cached("SELECT revision, key, created, previous, value FROM log WHERE revision = ?")?
+        .query_row([revision], read_row)
+        .optional()
+}
+
+/// The previous row's revision, without reading the value.
+pub(crate) fn previous(connection: &Connection, revision: i64) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT previous FROM log WHERE revision = ?")?
+        .query_row([revision], |row| row.get(0))
+        .optional()
+}
+
+/// Rows after `after` up to `through`, in order, with the values that they replaced.
+pub(crate) fn rows(
+    connection: &Connection,
+    after: i64,
+    through: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<(Row, Option<Bytes>)>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "SELECT l.revision, l.key, l.created, l.previous, l.value, p.value
+             FROM log l LEFT JOIN log p ON p.revision = l.previous
+             WHERE l.revision > ? AND l.revision <= ? ORDER BY l.revision LIMIT ?",
+        )?
+        .query_map(params![after, through, limit], |row| Ok((read_row(row)?, blob(row, 5)?)))?
+        .collect()
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok(Row {
+        revision: row.get(0)?,
+        key: Arc::from(row.get_ref(1)?.as_str()?),
+        created: row.get(2)?,
+        previous: row.get(3)?,
+        value: blob(row, 4)?,
+    })
+}
+
+fn blob(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Bytes>> {
+    Ok(row.get_ref(column)?.as_blob_or_null()?.map(Bytes::copy_from_slice))
+}
+
+/// Appends rows and, if given, the reservation, in one durable transaction.
+pub(crate) fn append<'a>(
+    connection: &mut Connection,
+    rows: impl Iterator<Item = &'a Row>,
+    reserved: Option<i64>,
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    {
+        let mut insert = transaction
+            .prepare_cached("INSERT INTO log (revision, key, created, previous, value) VALUES (?, ?, ?, ?, ?)")?;
+        for row in rows {
+            insert.execute(params![row.revision, &*row.key, row.created, row.previous, row.value.as_deref()])?;
+        }
+        if let Some(reserved) = reserved {
+            set(&transaction, "reserved", reserved)?;
+        }
+    }
+    transaction.commit()
+}
+
+fn set(connection: &Connection, name: &str, number: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE state SET number = ? WHERE name = ?")?.execute(params![number, name])?;
+    Ok(())
+}
+
+/// Deletes what rows after `from` up to `to` superseded, and deletions among them. Returns the keys deleted.
+pub(crate) fn compact(
+    connection: &mut Connection,
+    from: i64,
+    to: i64,
+    newest: i64,
+) -> rusqlite::Result<Vec<Arc<str>>> {
+    let transaction = connection.transaction()?;
+    transaction
+        .prepare_cached(
+            "DELETE FROM log WHERE revision IN
+             (SELECT previous FROM log WHERE revision > ? AND revision <= ? AND previous > 0)",
+        )?
+        .execute([from, to])?;
+    let keys = transaction
+        .prepare_cached("DELETE FROM log WHERE revision > ? AND revision <= ? AND value IS NULL RETURNING key")?
+        .query_map([from, to], |row| Ok(Arc::from(row.get_ref(0)?.as_str()?)))?
+        .collect::<rusqlite::Result<Vec<Arc<str>>>>()?;
+    set(&transaction, "compacted", to)?;
+    // The newest row may be among the deleted: revisions must not go back.
+    set(&transaction, "revision", newest)?;
+    transaction.commit()?;
+    Ok(keys)
+}
+
+/// Records an orderly end: no revision beyond `revision` was ever handed out.
+pub(crate) fn close(connection: &mut Connection, revision: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    set(&transaction, "revision", revision)?;
+    set(&transaction, "reserved", 0)?;
+    transaction.commit()?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+/// Copies what it can from the write-ahead log into the database without waiting for anybody.
+/// Returns the frames in the log and how many of them have been copied.
+pub(crate) fn checkpoint(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
+}

@@ -1,0 +1,10 @@
+//! One integration binary: the structure of the tree, the command line, and clusters driven by
+//! clients that nobody here wrote.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+mod bad_input;
+mod clients;
+mod cluster;
+mod structure;
+mod walking;

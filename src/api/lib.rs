@@ -4,9 +4,11 @@
 
 pub mod apps;
 pub mod authorization;
+pub mod codec;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod facts;
 pub mod meta;
 pub mod rbac;
 pub mod registry;

@@ -1,5 +1,10 @@
 //! Verbs and object metadata.
 
+mod object;
+pub mod time;
+
+pub use object::*;
+
 /// What a request does, as RBAC and discovery name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {

@@ -1,0 +1,108 @@
+//! What the composition root gives the API server.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+/// A certificate chain and its key, both PEM.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// Certificate chain.
+    pub cert_pem: String,
+    /// Private key (PKCS#8).
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientIdentity").finish_non_exhaustive()
+    }
+}
+
+/// One line of a static token file.
+#[derive(Clone)]
+pub struct StaticToken {
+    /// The bearer token.
+    pub token: String,
+    /// User name.
+    pub user: String,
+    /// User id.
+    pub uid: String,
+    /// Groups beside `system:authenticated`.
+    pub groups: Vec<String>,
+}
+
+impl std::fmt::Debug for StaticToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StaticToken").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Everything the API server is told at start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The open store.
+    pub store: naru_store::Store,
+    /// Authorities whose certificates the kubelets serve with; used when proxying to nodes.
+    pub kubelet_ca_pem: String,
+    /// The server's own identity towards kubelets; without one, logs and exec answer 503.
+    pub kubelet_client: Option<ClientIdentity>,
+    /// ECDSA P-256 key (PKCS#8 PEM) that signs service account tokens.
+    pub service_account_key_pem: String,
+    /// `iss` of service account tokens, such as `https://kubernetes.default.svc.cluster.local`.
+    pub issuer: String,
+    /// Audiences the API server itself accepts; empty means the issuer alone.
+    pub api_audiences: Vec<String>,
+    /// Static bearer tokens (admin tokens, node join tokens).
+    pub static_tokens: Vec<StaticToken>,
+    /// Service addresses, such as `10.43.0.0/16`. The first one is the `kubernetes` Service's.
+    pub service_cidr: String,
+    /// Ports that NodePort Services get theirs from.
+    pub node_ports: RangeInclusive<u16>,
+    /// Where pods and nodes reach this server: the endpoints of the `kubernetes` Service.
+    pub advertise_address: IpAddr,
+    /// The port there.
+    pub advertise_port: u16,
+}
+
+impl Config {
+    /// A configuration with the usual defaults around the three things that have none.
+    pub fn new(store: naru_store::Store, service_account_key_pem: String, advertise_address: IpAddr) -> Self {
+        Self {
+            store,
+            kubelet_ca_pem: String::new(),
+            kubelet_client: None,
+            service_account_key_pem,
+            issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            api_audiences: Vec::new(),
+            static_tokens: Vec::new(),
+            service_cidr: "10.43.0.0/16".to_owned(),
+            node_ports: 30000..=32767,
+            advertise_address,
+            advertise_port: 6443,
+        }
+    }
+}
+
+/// Why the API server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A configured value cannot be used.
+    #[error("{what}: {reason}")]
+    Config {
+        /// Which value.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store failed while the cache was being filled or defaults were written.
+    #[error("store: {0}")]
+    Store(String),
+}
+
+/// Why serving ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listener broke.
+    #[error("accept: {0}")]
+    Accept(std::io::Error),
+}

@@ -42,10 +42,7 @@ impl ListParams {
 
     /// Everything in one namespace.
     pub fn namespace(namespace: impl Into<String>) -> Self {
-        Self {
-            namespace: Some(namespace.into()),
-            ..Self::default()
-        }
+        Self { namespace: Some(namespace.into()), ..Self::default() }
     }
 
     /// Restricts to objects whose labels match.
@@ -61,14 +58,9 @@ impl ListParams {
     }
 
     pub(crate) fn query(&self, resource: &Resource) -> Query {
-        Query::new(resource_path(
-            resource,
-            self.namespace.as_deref(),
-            None,
-            None,
-        ))
-        .set_some("labelSelector", self.label_selector.as_deref())
-        .set_some("fieldSelector", self.field_selector.as_deref())
+        Query::new(resource_path(resource, self.namespace.as_deref(), None, None))
+            .set_some("labelSelector", self.label_selector.as_deref())
+            .set_some("fieldSelector", self.field_selector.as_deref())
     }
 }
 
@@ -193,27 +185,13 @@ impl Client {
         name: &str,
     ) -> Result<T, Error> {
         let uri = resource_path(resource, namespace, Some(name), None);
-        decode(
-            resource.kind,
-            &self
-                .send(http::Method::GET, uri, JSON, Bytes::new())
-                .await?,
-        )
+        decode(resource.kind, &self.send(http::Method::GET, uri, JSON, Bytes::new()).await?)
     }
 
     /// Reads a whole collection in one answer. Informers are the better choice for anything lasting.
-    pub async fn list<T: DeserializeOwned>(
-        &self,
-        resource: &Resource,
-        params: &ListParams,
-    ) -> Result<List<T>, Error> {
+    pub async fn list<T: DeserializeOwned>(&self, resource: &Resource, params: &ListParams) -> Result<List<T>, Error> {
         let uri = params.query(resource).build();
-        decode(
-            resource.kind,
-            &self
-                .send(http::Method::GET, uri, JSON, Bytes::new())
-                .await?,
-        )
+        decode(resource.kind, &self.send(http::Method::GET, uri, JSON, Bytes::new()).await?)
     }
 
     /// Creates an object and returns it as stored.
@@ -225,10 +203,7 @@ impl Client {
     ) -> Result<T, Error> {
         let uri = resource_path(resource, namespace, None, None);
         let body = encode(resource.kind, object)?;
-        decode(
-            resource.kind,
-            &self.send(http::Method::POST, uri, JSON, body).await?,
-        )
+        decode(resource.kind, &self.send(http::Method::POST, uri, JSON, body).await?)
     }
 
     /// Creates through a subresource, such as `pods/binding` or `serviceaccounts/token`.
@@ -242,10 +217,7 @@ impl Client {
     ) -> Result<T, Error> {
         let uri = resource_path(resource, namespace, Some(name), Some(subresource));
         let body = encode(resource.kind, object)?;
-        decode(
-            resource.kind,
-            &self.send(http::Method::POST, uri, JSON, body).await?,
-        )
+        decode(resource.kind, &self.send(http::Method::POST, uri, JSON, body).await?)
     }
 
     /// Replaces an object; its resourceVersion, if set, must be the current one.
@@ -256,8 +228,7 @@ impl Client {
         name: &str,
         object: &impl Serialize,
     ) -> Result<T, Error> {
-        self.update_sub(resource, namespace, name, None, object)
-            .await
+        self.update_sub(resource, namespace, name, None, object).await
     }
 
     /// Replaces an object's status.
@@ -268,8 +239,7 @@ impl Client {
         name: &str,
         object: &impl Serialize,
     ) -> Result<T, Error> {
-        self.update_sub(resource, namespace, name, Some("status"), object)
-            .await
+        self.update_sub(resource, namespace, name, Some("status"), object).await
     }
 
     /// Replaces an object or, through a subresource, a part of it.
@@ -283,10 +253,7 @@ impl Client {
     ) -> Result<T, Error> {
         let uri = resource_path(resource, namespace, Some(name), subresource);
         let body = encode(resource.kind, object)?;
-        decode(
-            resource.kind,
-            &self.send(http::Method::PUT, uri, JSON, body).await?,
-        )
+        decode(resource.kind, &self.send(http::Method::PUT, uri, JSON, body).await?)
     }
 
     /// Patches an object or a subresource.
@@ -301,12 +268,7 @@ impl Client {
     ) -> Result<T, Error> {
         let uri = resource_path(resource, namespace, Some(name), subresource);
         let body = encode(resource.kind, patch)?;
-        decode(
-            resource.kind,
-            &self
-                .send(http::Method::PATCH, uri, kind.content_type(), body)
-                .await?,
-        )
+        decode(resource.kind, &self.send(http::Method::PATCH, uri, kind.content_type(), body).await?)
     }
 
     /// Deletes an object. The answer (a Status, or the object while it terminates) is dropped.
@@ -319,9 +281,7 @@ impl Client {
     ) -> Result<(), Error> {
         let uri = resource_path(resource, namespace, Some(name), None);
         let body = encode("DeleteOptions", options)?;
-        self.send(http::Method::DELETE, uri, JSON, body)
-            .await
-            .map(drop)
+        self.send(http::Method::DELETE, uri, JSON, body).await.map(drop)
     }
 
     /// Deletes all objects of a collection that match.
@@ -333,9 +293,7 @@ impl Client {
     ) -> Result<(), Error> {
         let uri = params.query(resource).build();
         let body = encode("DeleteOptions", options)?;
-        self.send(http::Method::DELETE, uri, JSON, body)
-            .await
-            .map(drop)
+        self.send(http::Method::DELETE, uri, JSON, body).await.map(drop)
     }
 
     /// Follows a collection from `resource_version` on, with bookmarks.
@@ -351,12 +309,7 @@ impl Client {
             .set("allowWatchBookmarks", "true")
             .set("resourceVersion", resource_version)
             .build();
-        let request = Request {
-            method: http::Method::GET,
-            uri,
-            content_type: JSON,
-            body: Bytes::new(),
-        };
+        let request = Request { method: http::Method::GET, uri, content_type: JSON, body: Bytes::new() };
         self.transport.watch(request).await
     }
 
@@ -368,31 +321,16 @@ impl Client {
         content_type: &'static str,
         body: Bytes,
     ) -> Result<Bytes, Error> {
-        self.transport
-            .send(Request {
-                method,
-                uri,
-                content_type,
-                body,
-            })
-            .await
+        self.transport.send(Request { method, uri, content_type, body }).await
     }
 }
 
 fn encode(what: &str, object: &impl Serialize) -> Result<Bytes, Error> {
-    serde_json::to_vec(object)
-        .map(Bytes::from)
-        .map_err(|source| Error::Decode {
-            what: what.to_owned(),
-            source,
-        })
+    serde_json::to_vec(object).map(Bytes::from).map_err(|source| Error::Decode { what: what.to_owned(), source })
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|source| Error::Decode {
-        what: what.to_owned(),
-        source,
-    })
+    serde_json::from_slice(bytes).map_err(|source| Error::Decode { what: what.to_owned(), source })
 }
 
 fn has_reason(error: &Error, reason: &str, code: u16) -> bool {

@@ -126,19 +126,11 @@ impl EventRecorder {
 
     /// A recorder that drops everything.
     pub fn discard() -> Self {
-        Self {
-            sender: mpsc::channel(1).0,
-        }
+        Self { sender: mpsc::channel(1).0 }
     }
 
     /// Reports something about an object. Never waits; when too much is waiting the event is dropped.
-    pub fn event(
-        &self,
-        about: &ObjectReference,
-        kind: EventKind,
-        reason: &str,
-        message: impl Into<String>,
-    ) {
+    pub fn event(&self, about: &ObjectReference, kind: EventKind, reason: &str, message: impl Into<String>) {
         let occurrence = Occurrence {
             about: about.clone(),
             kind,
@@ -188,10 +180,7 @@ struct Sink {
 impl Sink {
     async fn send(&mut self, occurrence: Occurrence) -> Result<(), Error> {
         let about = occurrence.about.clone();
-        let object = format!(
-            "{}/{}/{}/{}",
-            about.kind, about.namespace, about.name, about.uid
-        );
+        let object = format!("{}/{}/{}/{}", about.kind, about.namespace, about.name, about.uid);
         if !self.take_token(&object) {
             return Ok(());
         }
@@ -205,17 +194,8 @@ impl Sink {
             stored.count += 1;
             let patch = json!({"count": stored.count, "lastTimestamp": seconds(occurrence.at)});
             let (namespace, name) = (stored.namespace.clone(), stored.name.clone());
-            let patched = self
-                .client
-                .patch::<Value>(
-                    self.events,
-                    Some(&namespace),
-                    &name,
-                    None,
-                    PatchKind::Merge,
-                    &patch,
-                )
-                .await;
+            let patched =
+                self.client.patch::<Value>(self.events, Some(&namespace), &name, None, PatchKind::Merge, &patch).await;
             match patched {
                 Err(error) if is_not_found(&error) => {}
                 other => return other.map(drop),
@@ -259,14 +239,8 @@ impl Sink {
             "reportingComponent": self.component,
             "reportingInstance": self.host.as_deref().unwrap_or_default(),
         });
-        self.client
-            .create::<Value>(self.events, Some(namespace), &event)
-            .await?;
-        Ok(Stored {
-            namespace: namespace.to_owned(),
-            name,
-            count: 1,
-        })
+        self.client.create::<Value>(self.events, Some(namespace), &event).await?;
+        Ok(Stored { namespace: namespace.to_owned(), name, count: 1 })
     }
 
     fn take_token(&mut self, object: &str) -> bool {
@@ -309,11 +283,7 @@ mod tests {
     }
 
     fn occurrence(message: &str) -> Occurrence {
-        let about = ObjectReference {
-            kind: "Node".into(),
-            name: "n".into(),
-            ..Default::default()
-        };
+        let about = ObjectReference { kind: "Node".into(), name: "n".into(), ..Default::default() };
         Occurrence {
             about,
             kind: EventKind::Normal,

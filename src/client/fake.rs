@@ -22,12 +22,7 @@ const RULES: Rules = Rules {
     row: |_, _| Vec::new(),
 };
 
-const fn resource(
-    group: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-    scope: Scope,
-) -> Resource {
+const fn resource(group: &'static str, kind: &'static str, plural: &'static str, scope: Scope) -> Resource {
     Resource {
         group,
         version: "v1",
@@ -48,8 +43,7 @@ const fn resource(
 
 pub(crate) static PODS: Resource = resource("", "Pod", "pods", Scope::Namespaced);
 pub(crate) static NODES: Resource = resource("", "Node", "nodes", Scope::Cluster);
-pub(crate) static WIDGETS: Resource =
-    resource("apps.example", "Widget", "widgets", Scope::Namespaced);
+pub(crate) static WIDGETS: Resource = resource("apps.example", "Widget", "widgets", Scope::Namespaced);
 
 /// A watch that the test feeds.
 pub(crate) type Feed = mpsc::Receiver<Result<WatchEvent, Error>>;
@@ -109,16 +103,12 @@ impl Fake {
 #[async_trait]
 impl Transport for Fake {
     async fn send(&self, request: Request) -> Result<Bytes, Error> {
-        let answer = self
-            .wait_for(request, |script| script.answers.pop_front())
-            .await?;
+        let answer = self.wait_for(request, |script| script.answers.pop_front()).await?;
         Ok(Bytes::from(answer.to_string()))
     }
 
     async fn watch(&self, request: Request) -> Result<WatchStream, Error> {
-        let feed = self
-            .wait_for(request, |script| script.watches.pop_front())
-            .await?;
+        let feed = self.wait_for(request, |script| script.watches.pop_front()).await?;
         Ok(Box::pin(futures::stream::unfold(
             feed,
             |mut feed| async move { feed.recv().await.map(|event| (event, feed)) },
@@ -135,10 +125,7 @@ pub(crate) fn status(code: u16, reason: &str) -> Error {
 }
 
 pub(crate) fn event(kind: EventType, object: &Value) -> Result<WatchEvent, Error> {
-    Ok(WatchEvent {
-        kind,
-        object: Bytes::from(object.to_string()),
-    })
+    Ok(WatchEvent { kind, object: Bytes::from(object.to_string()) })
 }
 
 pub(crate) fn pod(name: &str, version: u32, node: &str) -> Value {

@@ -22,10 +22,7 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// The key of an object.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 
     /// The namespace as requests want it.
@@ -57,10 +54,7 @@ pub struct Change<P> {
 impl<P> Change<P> {
     /// The newest state known: `new`, or the last one of an object that went.
     pub fn latest(&self) -> &Arc<P> {
-        self.new
-            .as_ref()
-            .or(self.old.as_ref())
-            .expect("a change has at least one side")
+        self.new.as_ref().or(self.old.as_ref()).expect("a change has at least one side")
     }
 }
 
@@ -100,9 +94,7 @@ struct Index<P> {
 
 impl<P> Clone for Informer<P> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-        }
+        Self { inner: self.inner.clone() }
     }
 }
 
@@ -114,23 +106,12 @@ impl<P> fmt::Debug for Informer<P> {
 
 impl<P: Send + Sync + 'static> Informer<P> {
     /// Starts to list and watch `resource` until shutdown.
-    pub fn start(
-        client: &Client,
-        resource: &'static Resource,
-        params: ListParams,
-        shutdown: &Shutdown,
-    ) -> Self
+    pub fn start(client: &Client, resource: &'static Resource, params: ListParams, shutdown: &Shutdown) -> Self
     where
         P: DeserializeOwned,
     {
         let informer = Self::detached();
-        reflector::start(
-            client.clone(),
-            resource,
-            params,
-            shutdown.clone(),
-            informer.clone(),
-        );
+        reflector::start(client.clone(), resource, params, shutdown.clone(), informer.clone());
         informer
     }
 
@@ -138,10 +119,7 @@ impl<P: Send + Sync + 'static> Informer<P> {
     pub fn detached() -> Self {
         Self {
             inner: Arc::new(Inner {
-                cache: RwLock::new(Cache {
-                    objects: BTreeMap::new(),
-                    indexes: Vec::new(),
-                }),
+                cache: RwLock::new(Cache { objects: BTreeMap::new(), indexes: Vec::new() }),
                 subscribers: Mutex::new(Vec::new()),
                 synced: watch::Sender::new(false),
             }),
@@ -149,24 +127,15 @@ impl<P: Send + Sync + 'static> Informer<P> {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Cache<P>> {
-        self.inner
-            .cache
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.cache.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Cache<P>> {
-        self.inner
-            .cache
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.cache.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn subscribers(&self) -> MutexGuard<'_, Vec<Subscriber<P>>> {
-        self.inner
-            .subscribers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One object. Namespace is empty for cluster-scoped ones.
@@ -176,19 +145,12 @@ impl<P: Send + Sync + 'static> Informer<P> {
 
     /// One object.
     pub fn get_key(&self, key: &ObjectKey) -> Option<Arc<P>> {
-        self.read()
-            .objects
-            .get(key)
-            .map(|entry| entry.object.clone())
+        self.read().objects.get(key).map(|entry| entry.object.clone())
     }
 
     /// All objects in the order of their keys.
     pub fn list(&self) -> Vec<Arc<P>> {
-        self.read()
-            .objects
-            .values()
-            .map(|entry| entry.object.clone())
-            .collect()
+        self.read().objects.values().map(|entry| entry.object.clone()).collect()
     }
 
     /// All keys in order.
@@ -219,10 +181,7 @@ impl<P: Send + Sync + 'static> Informer<P> {
     /// Adds an index: `extract` gives the values under which an object is found by `indexed`.
     pub fn index(&self, extract: impl Fn(&P) -> Vec<String> + Send + Sync + 'static) -> IndexId {
         let mut cache = self.write();
-        let mut index = Index {
-            extract: Box::new(extract),
-            keys: HashMap::new(),
-        };
+        let mut index = Index { extract: Box::new(extract), keys: HashMap::new() };
         for (key, entry) in &cache.objects {
             index.insert(key, &entry.object);
         }
@@ -233,17 +192,10 @@ impl<P: Send + Sync + 'static> Informer<P> {
     /// The objects found under `value` in an index of this informer, in no particular order.
     pub fn indexed(&self, index: IndexId, value: &str) -> Vec<Arc<P>> {
         let cache = self.read();
-        let Some(keys) = cache
-            .indexes
-            .get(index.0)
-            .and_then(|index| index.keys.get(value))
-        else {
+        let Some(keys) = cache.indexes.get(index.0).and_then(|index| index.keys.get(value)) else {
             return Vec::new();
         };
-        keys.iter()
-            .filter_map(|key| cache.objects.get(key))
-            .map(|entry| entry.object.clone())
-            .collect()
+        keys.iter().filter_map(|key| cache.objects.get(key)).map(|entry| entry.object.clone()).collect()
     }
 
     /// Calls `callback` for every object present and then for every change, in order. It runs on the
@@ -252,18 +204,10 @@ impl<P: Send + Sync + 'static> Informer<P> {
         let mut subscribers = self.subscribers();
         let present: Vec<_> = {
             let cache = self.read();
-            cache
-                .objects
-                .iter()
-                .map(|(key, entry)| (key.clone(), entry.object.clone()))
-                .collect()
+            cache.objects.iter().map(|(key, entry)| (key.clone(), entry.object.clone())).collect()
         };
         for (key, object) in present {
-            callback(&Change {
-                key,
-                old: None,
-                new: Some(object),
-            });
+            callback(&Change { key, old: None, new: Some(object) });
         }
         subscribers.push(Box::new(callback));
     }
@@ -276,12 +220,7 @@ impl<P: Send + Sync + 'static> Informer<P> {
     /// Waits until the first list has been taken in.
     pub async fn synced(&self) {
         // The sender lives in `inner`, so this cannot fail.
-        let _ = self
-            .inner
-            .synced
-            .subscribe()
-            .wait_for(|synced| *synced)
-            .await;
+        let _ = self.inner.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
     pub(crate) fn set_synced(&self) {
@@ -296,10 +235,7 @@ impl<P: Send + Sync + 'static> Informer<P> {
             let new = object.map(Arc::new);
             let old = match &new {
                 Some(object) => {
-                    let entry = Entry {
-                        version,
-                        object: object.clone(),
-                    };
+                    let entry = Entry { version, object: object.clone() };
                     cache.objects.insert(key.clone(), entry)
                 }
                 None => cache.objects.remove(&key),
@@ -324,10 +260,7 @@ impl<P: Send + Sync + 'static> Informer<P> {
 
     /// Whether this very version is cached, so that a relist need not decode it.
     pub(crate) fn has_version(&self, key: &ObjectKey, version: &str) -> bool {
-        self.read()
-            .objects
-            .get(key)
-            .is_some_and(|entry| entry.version == version)
+        self.read().objects.get(key).is_some_and(|entry| entry.version == version)
     }
 }
 
@@ -356,11 +289,7 @@ mod tests {
     use super::*;
 
     fn put(informer: &Informer<String>, namespace: &str, name: &str, value: &str) {
-        informer.apply(
-            ObjectKey::new(namespace, name),
-            String::new(),
-            Some(value.to_owned()),
-        );
+        informer.apply(ObjectKey::new(namespace, name), String::new(), Some(value.to_owned()));
     }
 
     #[test]
@@ -387,17 +316,12 @@ mod tests {
         let log = seen.clone();
         informer.subscribe(move |change| {
             let text = |side: &Option<Arc<String>>| side.as_deref().cloned().unwrap_or_default();
-            log.lock()
-                .unwrap()
-                .push((text(&change.old), text(&change.new)));
+            log.lock().unwrap().push((text(&change.old), text(&change.new)));
         });
         put(&informer, "a", "x", "2");
         informer.apply(ObjectKey::new("a", "x"), String::new(), None);
         informer.apply(ObjectKey::new("a", "x"), String::new(), None);
         let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
-        assert_eq!(
-            *seen.lock().unwrap(),
-            [pair("", "1"), pair("1", "2"), pair("2", "")]
-        );
+        assert_eq!(*seen.lock().unwrap(), [pair("", "1"), pair("1", "2"), pair("2", "")]);
     }
 }

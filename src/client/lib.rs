@@ -2,7 +2,9 @@
 
 mod client;
 mod events;
+pub mod https;
 mod informer;
+pub mod kubeconfig;
 mod path;
 pub mod projections;
 mod reflector;
@@ -14,8 +16,8 @@ mod work_queue;
 mod fake;
 
 pub use client::{
-    Client, DeleteOptions, List, ListMeta, ListParams, PatchKind, Preconditions, Propagation,
-    is_already_exists, is_conflict, is_gone, is_invalid, is_not_found,
+    Client, DeleteOptions, List, ListMeta, ListParams, PatchKind, Preconditions, Propagation, is_already_exists,
+    is_conflict, is_gone, is_invalid, is_not_found,
 };
 pub use events::{EventKind, EventRecorder, ObjectReference};
 pub use informer::{Change, IndexId, Informer, ObjectKey};

@@ -44,10 +44,7 @@ pub struct Query {
 impl Query {
     /// Starts with `path`, which has no query yet.
     pub fn new(path: String) -> Self {
-        Self {
-            uri: path,
-            separator: '?',
-        }
+        Self { uri: path, separator: '?' }
     }
 
     /// Adds `name=value`, with the value escaped.
@@ -93,18 +90,9 @@ mod tests {
     #[test]
     fn paths_follow_group_scope_and_subresource() {
         assert_eq!(resource_path(&PODS, None, None, None), "/api/v1/pods");
-        assert_eq!(
-            resource_path(&PODS, Some("a"), Some("b"), Some("status")),
-            "/api/v1/namespaces/a/pods/b/status"
-        );
-        assert_eq!(
-            resource_path(&NODES, Some("a"), Some("n"), None),
-            "/api/v1/nodes/n"
-        );
-        assert_eq!(
-            resource_path(&WIDGETS, Some("a"), None, None),
-            "/apis/apps.example/v1/namespaces/a/widgets"
-        );
+        assert_eq!(resource_path(&PODS, Some("a"), Some("b"), Some("status")), "/api/v1/namespaces/a/pods/b/status");
+        assert_eq!(resource_path(&NODES, Some("a"), Some("n"), None), "/api/v1/nodes/n");
+        assert_eq!(resource_path(&WIDGETS, Some("a"), None, None), "/apis/apps.example/v1/namespaces/a/widgets");
         assert_eq!(
             resource_path(&PODS, Some("a"), Some("system:x/y"), None),
             "/api/v1/namespaces/a/pods/system%3Ax%2Fy"
@@ -118,9 +106,6 @@ mod tests {
             .set_some("continue", None)
             .set("limit", "5")
             .build();
-        assert_eq!(
-            uri,
-            "/api/v1/pods?labelSelector=a%20in%20%28b%2Cc%29&limit=5"
-        );
+        assert_eq!(uri, "/api/v1/pods?labelSelector=a%20in%20%28b%2Cc%29&limit=5");
     }
 }

@@ -83,16 +83,10 @@ pub struct OwnerRef {
     /// Uid.
     pub uid: String,
     /// Whether it manages the object.
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub controller: bool,
     /// Whether the owner waits for the object in a foreground deletion.
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub block_owner_deletion: bool,
 }
 
@@ -379,10 +373,7 @@ pub struct Taint {
     /// Key.
     pub key: String,
     /// Value.
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub value: String,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
     pub effect: String,
@@ -607,10 +598,7 @@ pub struct EndpointSliceView {
 impl EndpointSliceView {
     /// The Service that the slice belongs to.
     pub fn service_name(&self) -> Option<&str> {
-        self.metadata
-            .labels
-            .get("kubernetes.io/service-name")
-            .map(String::as_str)
+        self.metadata.labels.get("kubernetes.io/service-name").map(String::as_str)
     }
 }
 
@@ -775,10 +763,7 @@ mod tests {
     fn endpoint_conditions_have_their_documented_defaults() {
         let conditions = EndpointConditions::default();
         assert!(conditions.is_ready() && conditions.is_serving() && !conditions.is_terminating());
-        let conditions = EndpointConditions {
-            ready: Some(false),
-            ..Default::default()
-        };
+        let conditions = EndpointConditions { ready: Some(false), ..Default::default() };
         assert!(!conditions.is_serving());
     }
 }

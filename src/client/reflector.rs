@@ -54,13 +54,7 @@ pub(crate) fn start<P: DeserializeOwned + Send + Sync + 'static>(
     shutdown: Shutdown,
     informer: Informer<P>,
 ) {
-    let mut reflector = Reflector {
-        client,
-        resource,
-        params,
-        informer,
-        version: String::new(),
-    };
+    let mut reflector = Reflector { client, resource, params, informer, version: String::new() };
     spawn("reflector", async move {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let run = async {
@@ -88,10 +82,7 @@ impl<P: DeserializeOwned + Send + Sync + 'static> Reflector<P> {
             self.version = self.list().await?;
             self.informer.set_synced();
         }
-        let mut events = self
-            .client
-            .watch(self.resource, &self.params, &self.version)
-            .await?;
+        let mut events = self.client.watch(self.resource, &self.params, &self.version).await?;
         let mut received = false;
         while let Some(event) = events.next().await {
             self.take(event?)?;
@@ -108,16 +99,8 @@ impl<P: DeserializeOwned + Send + Sync + 'static> Reflector<P> {
         let mut seen = HashSet::new();
         let mut next = None;
         loop {
-            let uri = self
-                .params
-                .query(self.resource)
-                .set("limit", PAGE)
-                .set_some("continue", next.as_deref())
-                .build();
-            let body = self
-                .client
-                .send(http::Method::GET, uri, "application/json", Bytes::new())
-                .await?;
+            let uri = self.params.query(self.resource).set("limit", PAGE).set_some("continue", next.as_deref()).build();
+            let body = self.client.send(http::Method::GET, uri, "application/json", Bytes::new()).await?;
             let meta = self.take_page(&body, &mut seen)?;
             if meta.continue_token.is_empty() {
                 self.drop_unseen(&seen);
@@ -129,10 +112,8 @@ impl<P: DeserializeOwned + Send + Sync + 'static> Reflector<P> {
 
     fn take_page(&self, body: &[u8], seen: &mut HashSet<ObjectKey>) -> Result<ListMeta, Error> {
         let what = self.resource.kind;
-        let page: Page<'_> = serde_json::from_slice(body).map_err(|source| Error::Decode {
-            what: format!("{what}List"),
-            source,
-        })?;
+        let page: Page<'_> =
+            serde_json::from_slice(body).map_err(|source| Error::Decode { what: format!("{what}List"), source })?;
         for item in page.items.unwrap_or_default() {
             let (key, version) = head(what, item.get().as_bytes())?;
             if !self.informer.has_version(&key, &version) {
@@ -182,10 +163,7 @@ impl<P: DeserializeOwned + Send + Sync + 'static> Reflector<P> {
 
 fn head(what: &str, object: &[u8]) -> Result<(ObjectKey, String), Error> {
     let Head { metadata } = decode(what, object)?;
-    let key = ObjectKey {
-        namespace: metadata.namespace,
-        name: metadata.name,
-    };
+    let key = ObjectKey { namespace: metadata.namespace, name: metadata.name };
     Ok((key, metadata.resource_version))
 }
 
@@ -212,18 +190,10 @@ mod tests {
         let informer = Informer::<PodView>::start(&client, &PODS, ListParams::all(), &shutdown);
         let (sender, changes) = mpsc::channel(64);
         informer.subscribe(move |change| {
-            let node = change
-                .new
-                .as_ref()
-                .map_or("gone", |pod| pod.spec.node_name.as_str());
+            let node = change.new.as_ref().map_or("gone", |pod| pod.spec.node_name.as_str());
             sender.try_send(format!("{} {node}", change.key)).unwrap();
         });
-        Bench {
-            fake,
-            informer,
-            changes,
-            shutdown,
-        }
+        Bench { fake, informer, changes, shutdown }
     }
 
     #[tokio::test(start_paused = true)]
@@ -236,31 +206,14 @@ mod tests {
         let feed = bench.fake.feed();
         bench.informer.synced().await;
         assert_eq!(bench.informer.len(), 2);
-        feed.send(event(EventType::Modified, &pod("a", 8, "n2")))
-            .await
-            .unwrap();
-        feed.send(event(EventType::Deleted, &pod("b", 9, "n1")))
-            .await
-            .unwrap();
+        feed.send(event(EventType::Modified, &pod("a", 8, "n2"))).await.unwrap();
+        feed.send(event(EventType::Deleted, &pod("b", 9, "n1"))).await.unwrap();
         let mut seen = Vec::new();
         for _ in 0..4 {
             seen.push(bench.changes.recv().await.unwrap());
         }
-        assert_eq!(
-            seen,
-            [
-                "default/a n1",
-                "default/b n1",
-                "default/a n2",
-                "default/b gone"
-            ]
-        );
-        let uris: Vec<_> = bench
-            .fake
-            .seen()
-            .into_iter()
-            .map(|request| request.uri)
-            .collect();
+        assert_eq!(seen, ["default/a n1", "default/b n1", "default/a n2", "default/b gone"]);
+        let uris: Vec<_> = bench.fake.seen().into_iter().map(|request| request.uri).collect();
         assert_eq!(
             uris,
             [
@@ -277,16 +230,10 @@ mod tests {
         let mut bench = bench();
         bench.fake.answer(Ok(pod_list(7, &[])));
         let feed = bench.fake.feed();
-        feed.send(event(EventType::Bookmark, &pod("", 20, "")))
-            .await
-            .unwrap();
-        feed.send(Err(Error::Connection("reset".into())))
-            .await
-            .unwrap();
+        feed.send(event(EventType::Bookmark, &pod("", 20, ""))).await.unwrap();
+        feed.send(Err(Error::Connection("reset".into()))).await.unwrap();
         let feed = bench.fake.feed();
-        feed.send(event(EventType::Added, &pod("a", 21, "n1")))
-            .await
-            .unwrap();
+        feed.send(event(EventType::Added, &pod("a", 21, "n1"))).await.unwrap();
         assert_eq!(bench.changes.recv().await.unwrap(), "default/a n1");
         let last = bench.fake.seen().pop().unwrap();
         assert!(last.uri.ends_with("resourceVersion=20"), "{}", last.uri);
@@ -296,26 +243,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn gone_history_is_listed_again_and_only_differences_are_told() {
         let mut bench = bench();
-        bench.fake.answer(Ok(pod_list(
-            7,
-            &[pod("a", 1, "n1"), pod("b", 2, "n1"), pod("c", 3, "n1")],
-        )));
+        bench.fake.answer(Ok(pod_list(7, &[pod("a", 1, "n1"), pod("b", 2, "n1"), pod("c", 3, "n1")])));
         bench.fake.watch_fails(status(410, "Expired"));
-        bench
-            .fake
-            .answer(Ok(pod_list(30, &[pod("a", 1, "n1"), pod("b", 25, "n2")])));
+        bench.fake.answer(Ok(pod_list(30, &[pod("a", 1, "n1"), pod("b", 25, "n2")])));
         let feed = bench.fake.feed();
-        feed.send(event(EventType::Added, &pod("d", 31, "n1")))
-            .await
-            .unwrap();
+        feed.send(event(EventType::Added, &pod("d", 31, "n1"))).await.unwrap();
         let mut seen = Vec::new();
         for _ in 0..6 {
             seen.push(bench.changes.recv().await.unwrap());
         }
-        assert_eq!(
-            seen[3..],
-            ["default/b n2", "default/c gone", "default/d n1"]
-        );
+        assert_eq!(seen[3..], ["default/b n2", "default/c gone", "default/d n1"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -323,15 +260,8 @@ mod tests {
         let mut bench = bench();
         bench.fake.answer(Ok(pod_list(7, &[])));
         let feed = bench.fake.feed();
-        let Error::Status(gone) = status(410, "Expired") else {
-            unreachable!("made above")
-        };
-        feed.send(event(
-            EventType::Error,
-            &serde_json::to_value(gone).unwrap(),
-        ))
-        .await
-        .unwrap();
+        let Error::Status(gone) = status(410, "Expired") else { unreachable!("made above") };
+        feed.send(event(EventType::Error, &serde_json::to_value(gone).unwrap())).await.unwrap();
         bench.fake.answer(Ok(pod_list(9, &[pod("a", 8, "n1")])));
         assert_eq!(bench.changes.recv().await.unwrap(), "default/a n1");
     }

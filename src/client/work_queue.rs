@@ -55,9 +55,7 @@ struct State<K> {
 
 impl<K> Clone for WorkQueue<K> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-        }
+        Self { inner: self.inner.clone() }
     }
 }
 
@@ -80,19 +78,11 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             sequence: 0,
             failures: HashMap::new(),
         };
-        Self {
-            inner: Arc::new(Inner {
-                state: Mutex::new(state),
-                wake: Notify::new(),
-            }),
-        }
+        Self { inner: Arc::new(Inner { state: Mutex::new(state), wake: Notify::new() }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a key now. While it runs, it is remembered and queued again afterwards.
@@ -131,9 +121,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             *failures += 1;
             *failures
         };
-        let delay = FIRST_RETRY
-            .saturating_mul(1 << (failures - 1).min(20))
-            .min(LAST_RETRY);
+        let delay = FIRST_RETRY.saturating_mul(1 << (failures - 1).min(20)).min(LAST_RETRY);
         self.add_after(key, delay);
     }
 

@@ -1,0 +1,348 @@
+//! Requests over HTTPS: one HTTP/2 connection, dialled again when it breaks.
+
+mod frames;
+mod names;
+mod tls;
+
+use crate::transport::{Error, Request, Transport, WatchStream};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use naru_api::status::Status;
+use naru_base::spawn;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio_rustls::client::TlsStream;
+
+pub use names::resolve;
+
+/// How long a connection may take to be made.
+const DIAL: Duration = Duration::from_secs(10);
+/// How long an answer's headers, and then its body, may take.
+const ANSWER: Duration = Duration::from_secs(60);
+/// The largest answer taken in whole.
+const BODY: usize = 512 << 20;
+/// Flow-control windows: a stream's, and the whole connection's.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Pings show a dead connection to watches that wait.
+const PING: Duration = Duration::from_secs(30);
+
+/// How a client shows who it is.
+#[derive(Clone, Default)]
+pub enum Credentials {
+    /// Not at all.
+    #[default]
+    Anonymous,
+    /// By a client certificate (chain) and its key, as PEM.
+    Certificate {
+        /// Certificates, the client's own first.
+        cert_pem: Vec<u8>,
+        /// Private key.
+        key_pem: Vec<u8>,
+    },
+    /// By a bearer token.
+    Token(String),
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "Anonymous",
+            Self::Certificate { .. } => "Certificate",
+            Self::Token(_) => "Token",
+        })
+    }
+}
+
+/// Where the API server is, what it is trusted by, and who asks.
+#[derive(Debug, Clone, Default)]
+pub struct HttpConfig {
+    /// `https://host:port`, the host a literal address or a name in /etc/hosts.
+    pub server: String,
+    /// Certificates that the server's must lead to, as PEM.
+    pub ca_pem: Vec<u8>,
+    /// The name that the server's certificate must carry, if not the host.
+    pub tls_server_name: Option<String>,
+    /// Who asks.
+    pub credentials: Credentials,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The server's URL is no https URL.
+    #[error("server {0:?} is not an https URL")]
+    Server(String),
+    /// Unreadable PEM.
+    #[error("{what}: {detail}")]
+    Pem {
+        /// Which input.
+        what: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// TLS refuses the certificate and key.
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The parts of a configuration that are ready for use.
+struct Endpoint {
+    host: String,
+    port: u16,
+    authority: String,
+    prefix: String,
+    name: rustls_pki_types::ServerName<'static>,
+    tls: Arc<rustls::ClientConfig>,
+    token: Option<http::HeaderValue>,
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// The transport over HTTPS.
+pub struct HttpTransport {
+    endpoint: RwLock<Arc<Endpoint>>,
+    /// The current connection. Held while dialling, so that one dial serves all who wait.
+    connection: Mutex<Option<Sender>>,
+}
+
+impl std::fmt::Debug for HttpTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpTransport").field("server", &self.endpoint().authority).finish()
+    }
+}
+
+impl HttpTransport {
+    /// A transport that dials on its first request.
+    pub fn new(config: &HttpConfig) -> Result<Self, ConfigError> {
+        let endpoint = RwLock::new(Arc::new(Endpoint::new(config)?));
+        Ok(Self { endpoint, connection: Mutex::new(None) })
+    }
+
+    /// Uses a new configuration (renewed certificates) from the next request on. Requests under way
+    /// end on the old connection.
+    pub async fn reload(&self, config: &HttpConfig) -> Result<(), ConfigError> {
+        let endpoint = Arc::new(Endpoint::new(config)?);
+        *self.endpoint.write().unwrap_or_else(PoisonError::into_inner) = endpoint;
+        *self.connection.lock().await = None;
+        Ok(())
+    }
+
+    fn endpoint(&self) -> Arc<Endpoint> {
+        self.endpoint.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A TLS connection of its own that speaks HTTP/1.1, for protocol upgrades (exec). Gives also the
+    /// authority and the Authorization header to use on it.
+    pub async fn dial_http1(&self) -> Result<Upgradable, Error> {
+        let endpoint = self.endpoint();
+        let mut tls = (*endpoint.tls).clone();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let stream = endpoint.dial(Arc::new(tls)).await?;
+        let (authority, prefix) = (endpoint.authority.clone(), endpoint.prefix.clone());
+        Ok(Upgradable { stream, authority, prefix, authorization: endpoint.token.clone() })
+    }
+
+    /// Sends a request and streams the body of a 2xx answer as it arrives (logs).
+    pub async fn stream(&self, request: Request) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let response = self.respond(&request).await?;
+        let chunks = response.into_body().into_data_stream();
+        Ok(chunks.map(|chunk| chunk.map_err(|error| connection(&error))).boxed())
+    }
+
+    async fn sender(&self, endpoint: &Endpoint) -> Result<Sender, Error> {
+        let mut current = self.connection.lock().await;
+        if let Some(sender) = current.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let stream = endpoint.dial(endpoint.tls.clone()).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(Error::Connection(format!("{}: no HTTP/2", endpoint.authority)));
+        }
+        let (sender, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| connection(&error))?;
+        spawn("http2", async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "connection to the api server ended");
+            }
+        });
+        *current = Some(sender.clone());
+        Ok(sender)
+    }
+
+    /// Sends until there is an answer with a 2xx status.
+    async fn respond(&self, request: &Request) -> Result<http::Response<Incoming>, Error> {
+        let endpoint = self.endpoint();
+        for attempt in 0.. {
+            let mut sender = self.sender(&endpoint).await?;
+            let answer = sender.send_request(endpoint.request(request)?);
+            let answer = tokio::time::timeout(ANSWER, answer).await;
+            let response = match answer.map_err(|_| Error::Connection("no answer in time".into()))? {
+                Ok(response) => response,
+                // The connection was going down before the request was taken, or repeating it does
+                // no harm.
+                Err(error) if attempt == 0 && (error.is_canceled() || request.method == http::Method::GET) => {
+                    *self.connection.lock().await = None;
+                    continue;
+                }
+                Err(error) => return Err(connection(&error)),
+            };
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            let code = response.status().as_u16();
+            let body = collect(response.into_body()).await?;
+            return Err(Error::Status(Box::new(status(code, &body))));
+        }
+        Err(Error::Connection("not reached".into()))
+    }
+}
+
+/// A connection to be upgraded, and what its first request has to say.
+#[derive(Debug)]
+pub struct Upgradable {
+    /// The connection.
+    pub stream: TlsStream<TcpStream>,
+    /// For the Host header.
+    pub authority: String,
+    /// Goes before the path, mostly empty.
+    pub prefix: String,
+    /// For the Authorization header.
+    pub authorization: Option<http::HeaderValue>,
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn send(&self, request: Request) -> Result<Bytes, Error> {
+        let response = self.respond(&request).await?;
+        collect(response.into_body()).await
+    }
+
+    async fn watch(&self, request: Request) -> Result<WatchStream, Error> {
+        let response = self.respond(&request).await?;
+        let chunks = response.into_body().into_data_stream();
+        Ok(frames::events(chunks.map(|chunk| chunk.map_err(|error| connection(&error))).boxed()))
+    }
+}
+
+impl Endpoint {
+    fn new(config: &HttpConfig) -> Result<Self, ConfigError> {
+        let bad = || ConfigError::Server(config.server.clone());
+        let uri: http::Uri = config.server.parse().map_err(|_| bad())?;
+        if uri.scheme_str() != Some("https") {
+            return Err(bad());
+        }
+        let authority = uri.authority().ok_or_else(bad)?;
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let name = config.tls_server_name.clone().unwrap_or_else(|| host.clone());
+        let token = match &config.credentials {
+            Credentials::Token(token) => {
+                let mut value = http::HeaderValue::try_from(format!("Bearer {}", token.trim()))
+                    .map_err(|error| ConfigError::Pem { what: "token", detail: error.to_string() })?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            port: authority.port_u16().unwrap_or(443),
+            authority: authority.to_string(),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+            name: rustls_pki_types::ServerName::try_from(name).map_err(|_| bad())?,
+            tls: Arc::new(tls::client_config(config)?),
+            host,
+            token,
+        })
+    }
+
+    async fn dial(&self, tls: Arc<rustls::ClientConfig>) -> Result<TlsStream<TcpStream>, Error> {
+        let attempt = async {
+            let mut last = Error::Connection(format!("{}: no address", self.host));
+            for address in names::resolve(&self.host).await? {
+                match TcpStream::connect((address, self.port)).await {
+                    Ok(stream) => {
+                        let _ = stream.set_nodelay(true);
+                        let connector = tokio_rustls::TlsConnector::from(tls);
+                        let stream = connector.connect(self.name.clone(), stream).await;
+                        return stream.map_err(|error| self.unreachable(&error));
+                    }
+                    Err(error) => last = self.unreachable(&error),
+                }
+            }
+            Err(last)
+        };
+        let timed_out = |_| Error::Connection(format!("{}: timed out", self.authority));
+        tokio::time::timeout(DIAL, attempt).await.map_err(timed_out)?
+    }
+
+    fn unreachable(&self, error: &std::io::Error) -> Error {
+        Error::Connection(format!("{}: {error}", self.authority))
+    }
+
+    fn request(&self, request: &Request) -> Result<http::Request<Full<Bytes>>, Error> {
+        let uri = format!("https://{}{}{}", self.authority, self.prefix, request.uri);
+        let mut builder = http::Request::builder()
+            .method(request.method.clone())
+            .uri(uri)
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("naru/", env!("CARGO_PKG_VERSION")));
+        if !request.body.is_empty() {
+            builder = builder.header(CONTENT_TYPE, request.content_type);
+        }
+        if let Some(token) = &self.token {
+            builder = builder.header(AUTHORIZATION, token.clone());
+        }
+        builder.body(Full::new(request.body.clone())).map_err(|error| Error::Connection(error.to_string()))
+    }
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, Error> {
+    let body = tokio::time::timeout(ANSWER, Limited::new(body, BODY).collect()).await;
+    let body = body.map_err(|_| Error::Connection("answer broke off".into()))?;
+    Ok(body.map_err(|error| Error::Connection(error.to_string()))?.to_bytes())
+}
+
+/// hyper's own text leaves out the cause, which is the useful part.
+fn connection(error: &hyper::Error) -> Error {
+    match std::error::Error::source(error) {
+        Some(cause) => Error::Connection(format!("{error}: {cause}")),
+        None => Error::Connection(error.to_string()),
+    }
+}
+
+/// The Status of a failed request; one is made up for answers that carry none.
+fn status(code: u16, body: &[u8]) -> Status {
+    serde_json::from_slice(body).ok().filter(|status: &Status| status.code != 0).unwrap_or_else(|| Status {
+        kind: "Status".into(),
+        api_version: "v1".into(),
+        metadata: serde_json::Map::new(),
+        status: "Failure".into(),
+        message: match String::from_utf8_lossy(&body[..body.len().min(1024)]).trim() {
+            "" => format!("the server answered {code}"),
+            text => text.to_owned(),
+        },
+        reason: String::new(),
+        details: None,
+        code,
+    })
+}
+
+#[cfg(test)]
+mod tests;

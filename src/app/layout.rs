@@ -1,0 +1,86 @@
+//! Where things are under the data directory.
+
+use crate::files::private_dir;
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// The directories and files of one server or agent.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `root`; nothing is made yet.
+    pub fn new(root: &Path) -> Result<Self> {
+        let root = std::path::absolute(root).with_context(|| format!("--data-dir {}", root.display()))?;
+        Ok(Self { root })
+    }
+
+    /// Makes the server's directories.
+    pub fn create(&self) -> Result<()> {
+        for dir in [self.tls(), self.database_dir(), self.agent(), self.run()] {
+            private_dir(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// The data directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Certificates and keys.
+    pub fn tls(&self) -> PathBuf {
+        self.root.join("server/tls")
+    }
+
+    fn database_dir(&self) -> PathBuf {
+        self.root.join("server/db")
+    }
+
+    /// The SQLite database.
+    pub fn database(&self) -> PathBuf {
+        self.database_dir().join("state.db")
+    }
+
+    /// The join token.
+    pub fn token(&self) -> PathBuf {
+        self.root.join("server/token")
+    }
+
+    /// What the node agent keeps.
+    pub fn agent(&self) -> PathBuf {
+        self.root.join("agent")
+    }
+
+    /// Images and snapshots.
+    pub fn images(&self) -> PathBuf {
+        self.agent().join("images.d")
+    }
+
+    /// Sockets, process ids and mounts: worth nothing after a reboot.
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// Takes the data directory for this process; held until the file is dropped, also by `kill -9`.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.run().join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+            format!(
+                "another naru uses the data directory {}: stop it first, or give this one its own --data-dir",
+                self.root.display()
+            )
+        })?;
+        Ok(file)
+    }
+}

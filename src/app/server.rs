@@ -1,0 +1,239 @@
+//! `naru server`: parse, build, bind, spawn, drain.
+
+use crate::cli::ServerArgs;
+use crate::layout::Layout;
+use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
+use crate::{host, kubeconfig, token};
+use anyhow::{Context, Result, bail};
+use naru_apiserver::{ApiServer, ClientIdentity, StaticToken, tls_config};
+use naru_base::Shutdown;
+use naru_client::Client;
+use naru_store::Store;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long history is kept for watchers and paginated lists.
+const HISTORY: Duration = Duration::from_secs(300);
+/// How long the parts may take to end after a signal.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(args: ServerArgs) -> Result<()> {
+    let started = Instant::now();
+    let layout = Layout::new(&args.data.data_dir)?;
+    layout.create()?;
+    let _lock = layout.lock()?;
+    host::raise_file_limit();
+    let settings = Settings::resolve(&args)?;
+    let listener = bind(args.bind_address, args.https_listen_port).await?;
+    let store = open_store(&layout).await?;
+    let secrets = Secrets::load(&args, &layout, &settings)?;
+    tracing::info!("naru {} with data in {}", crate::VERSION, layout.root().display());
+
+    let shutdown = Shutdown::new();
+    let tls = tls_config(&secrets.serving.cert_pem, &secrets.serving.key_pem, &secrets.client_ca.cert_pem)?;
+    let api = ApiServer::new(api_config(&args, &settings, &secrets, store.clone()), shutdown.child()).await?;
+    let serving = naru_base::spawn("api-server", {
+        let api = api.clone();
+        async move { api.serve(listener, Arc::new(tls)).await }
+    });
+    let url = format!("https://{}", SocketAddr::new(reachable(args.bind_address), args.https_listen_port));
+    kubeconfig::write(
+        &args.write_kubeconfig,
+        args.write_kubeconfig_mode.0,
+        &url,
+        &secrets.server_ca.cert_pem,
+        &secrets.admin,
+    )?;
+    tracing::info!("API at {url} after {:.2} s, kubeconfig {}", seconds(started), args.write_kubeconfig.display());
+    naru_base::spawn("compaction", compact(store.clone(), shutdown.child()));
+
+    wait_for_signal().await?;
+    tracing::info!("stopping; pods keep running");
+    shutdown.trigger();
+    if tokio::time::timeout(DRAIN, serving).await.is_err() {
+        tracing::warn!("some connections did not end in {} s and are cut", DRAIN.as_secs());
+    }
+    store.close().await.context("the last writes could not be put on disk")?;
+    Ok(())
+}
+
+fn seconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64()
+}
+
+/// What the flags and the machine together decide.
+#[derive(Debug)]
+struct Settings {
+    node_name: String,
+    node_ip: IpAddr,
+    advertise: IpAddr,
+    node_ports: RangeInclusive<u16>,
+    cluster_dns: IpAddr,
+    /// The `kubernetes` Service.
+    api_service: IpAddr,
+}
+
+impl Settings {
+    fn resolve(args: &ServerArgs) -> Result<Self> {
+        let node_name = args.node.node_name.clone().map_or_else(host::node_name, Ok)?;
+        let node_ip = args.node.node_ip.map_or_else(host::node_ip, Ok)?;
+        let (low, high) = args
+            .service_node_port_range
+            .split_once('-')
+            .and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)))
+            .filter(|(low, high)| 0 < *low && low <= high)
+            .context("--service-node-port-range is of the form 30000-32767")?;
+        host::nth_address(&args.cluster_cidr, 0).context("--cluster-cidr")?;
+        let api_service = host::nth_address(&args.service_cidr, 1).context("--service-cidr")?;
+        let tenth = host::nth_address(&args.service_cidr, 10).context("--service-cidr")?;
+        let advertise = args.advertise_address.unwrap_or(node_ip);
+        if advertise.is_loopback() {
+            bail!("pods cannot reach {advertise}: give another address with --advertise-address or --node-ip");
+        }
+        Ok(Self {
+            node_name,
+            node_ip,
+            advertise,
+            node_ports: low..=high,
+            cluster_dns: args.cluster_dns.unwrap_or(tenth),
+            api_service,
+        })
+    }
+}
+
+/// Authorities, certificates, keys and the token.
+#[derive(Debug)]
+struct Secrets {
+    server_ca: Authority,
+    client_ca: Authority,
+    serving: Identity,
+    admin: Identity,
+    kubelet_client: Identity,
+    kubelet_serving: Identity,
+    service_account_key: String,
+    token: String,
+}
+
+impl Secrets {
+    fn load(args: &ServerArgs, layout: &Layout, settings: &Settings) -> Result<Self> {
+        let dir = layout.tls();
+        let server_ca = Authority::load_or_create(&dir, "server-ca", "naru-server-ca")?;
+        let client_ca = Authority::load_or_create(&dir, "client-ca", "naru-client-ca")?;
+        let mut names: Vec<String> = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            &format!("kubernetes.default.svc.{}", args.cluster_domain),
+            "localhost",
+            "127.0.0.1",
+            "::1",
+            &settings.node_name,
+            &settings.node_ip.to_string(),
+            &settings.advertise.to_string(),
+            &settings.api_service.to_string(),
+        ]
+        .map(String::from)
+        .to_vec();
+        names.extend(args.tls_san.iter().cloned());
+        names.sort();
+        names.dedup();
+        let serving = LeafSpec { common_name: "kube-apiserver".into(), organization: None, alt_names: names };
+        let client = |name: &str, group: &str| LeafSpec {
+            common_name: name.into(),
+            organization: Some(group.into()),
+            alt_names: Vec::new(),
+        };
+        let kubelet = LeafSpec {
+            common_name: format!("system:node:{}", settings.node_name),
+            organization: Some("system:nodes".into()),
+            alt_names: vec![settings.node_name.clone(), settings.node_ip.to_string(), "127.0.0.1".into()],
+        };
+        let given = match &args.token_file {
+            Some(path) => {
+                Some(std::fs::read_to_string(path).with_context(|| format!("--token-file {}", path.display()))?)
+            }
+            None => args.token.clone(),
+        };
+        Ok(Self {
+            serving: server_ca.load_or_sign(&dir, "serving-kube-apiserver", &serving)?,
+            admin: client_ca.load_or_sign(&dir, "client-admin", &client("system:admin", "system:masters"))?,
+            kubelet_client: client_ca.load_or_sign(
+                &dir,
+                "client-kube-apiserver",
+                &client("kube-apiserver-kubelet-client", "system:masters"),
+            )?,
+            kubelet_serving: server_ca.load_or_sign(&dir, "serving-kubelet", &kubelet)?,
+            service_account_key: load_or_create_key(&dir.join("service.key"))?,
+            token: token::load_or_create(&layout.token(), given.as_deref(), &server_ca.cert_pem)?,
+            server_ca,
+            client_ca,
+        })
+    }
+}
+
+fn api_config(args: &ServerArgs, settings: &Settings, secrets: &Secrets, store: Store) -> naru_apiserver::Config {
+    let mut config = naru_apiserver::Config::new(store, secrets.service_account_key.clone(), settings.advertise);
+    config.kubelet_ca_pem = secrets.server_ca.cert_pem.clone();
+    config.kubelet_client = Some(ClientIdentity {
+        cert_pem: secrets.kubelet_client.cert_pem.clone(),
+        key_pem: secrets.kubelet_client.key_pem.clone(),
+    });
+    config.issuer = format!("https://kubernetes.default.svc.{}", args.cluster_domain);
+    config.static_tokens = vec![StaticToken {
+        token: secrets.token.clone(),
+        user: "system:bootstrap:server".into(),
+        uid: String::new(),
+        groups: vec!["system:bootstrappers".into()],
+    }];
+    config.service_cidr = args.service_cidr.clone();
+    config.node_ports = settings.node_ports.clone();
+    config.advertise_port = args.https_listen_port;
+    config
+}
+
+async fn bind(address: IpAddr, port: u16) -> Result<TcpListener> {
+    TcpListener::bind((address, port)).await.with_context(|| {
+        format!("cannot listen on {address} port {port}: stop what uses it, or choose another with --https-listen-port")
+    })
+}
+
+/// An address on this machine that reaches a listener on `bound`.
+fn reachable(bound: IpAddr) -> IpAddr {
+    match bound {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        other => other,
+    }
+}
+
+async fn open_store(layout: &Layout) -> Result<Store> {
+    let path = layout.database();
+    let opened = tokio::task::spawn_blocking(move || Store::open(path, naru_store::Options::default())).await?;
+    Ok(opened?)
+}
+
+/// Forgets history older than [`HISTORY`].
+async fn compact(store: Store, shutdown: Shutdown) {
+    let mut keep_from = store.revision();
+    while shutdown.guard(tokio::time::sleep(HISTORY)).await.is_some() {
+        if let Err(error) = store.compact(keep_from).await {
+            tracing::warn!("old revisions could not be removed, trying again later: {error}");
+        }
+        keep_from = store.revision();
+    }
+}
+
+async fn wait_for_signal() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

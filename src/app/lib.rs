@@ -10,9 +10,12 @@ pub mod cli;
 mod config_file;
 mod files;
 mod hello;
+mod host;
 mod kubeconfig;
+mod layout;
 mod log;
 pub mod pki;
+mod server;
 mod token;
 
 /// The version of Kubernetes that this release speaks, and the release.
@@ -38,7 +41,10 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
         }
     };
     let result = match cli.command {
-        cli::Command::Server(_args) => Ok(()),
+        cli::Command::Server(args) => {
+            log::init(args.debug);
+            large_runtime().and_then(|runtime| runtime.block_on(server::run(*args)))
+        }
         cli::Command::Kubectl { args } => return kubectl(args),
         cli::Command::Image(_command) => Ok(()),
         cli::Command::Killall(_args) => Ok(()),
@@ -56,6 +62,10 @@ fn kubectl(_args: Vec<OsString>) -> ExitCode {
 
 fn small_runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+fn large_runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("naru").build()?)
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -1,0 +1,293 @@
+//! Strategic merge patch: lists merge by the keys that the facts name, directives steer the rest.
+
+use super::PatchError;
+use crate::facts::{Field, Kind, Shape, Type};
+use serde_json::{Map, Value};
+
+const PATCH: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const SET_ORDER: &str = "$setElementOrder/";
+const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
+
+type Result<T> = std::result::Result<T, PatchError>;
+
+/// What is known about the members of a map.
+#[derive(Clone, Copy)]
+enum Context {
+    Fields(&'static Type),
+    Values(Kind),
+    Unknown,
+}
+
+impl Context {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Object(ty) => match ty.shape {
+                Shape::Object => Context::Fields(ty),
+                Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings => {
+                    crate::facts::type_by_name("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
+                        .map_or(Context::Unknown, Context::Fields)
+                }
+                _ => Context::Unknown,
+            },
+            Kind::Map(inner) => Context::Values(*inner),
+            _ => Context::Unknown,
+        }
+    }
+
+    fn field(self, key: &str) -> Option<&'static Field> {
+        match self {
+            Context::Fields(ty) => ty.field(key),
+            _ => None,
+        }
+    }
+
+    /// The context inside the member `key`.
+    fn member(self, key: &str) -> Context {
+        match self {
+            Context::Fields(ty) => ty.field(key).map_or(Context::Unknown, |f| Context::of(f.kind)),
+            Context::Values(kind) => Context::of(kind),
+            Context::Unknown => Context::Unknown,
+        }
+    }
+}
+
+/// Applies a strategic merge patch to an object of the type; on error the target may be half changed.
+pub fn strategic(target: &mut Value, patch: &Value, ty: &'static Type) -> Result<()> {
+    let Value::Object(patch) = patch else {
+        return Err(PatchError::Malformed("cannot unmarshal the patch into Go value of type map[string]interface {}".into()));
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let map = target.as_object_mut().expect("made an object above");
+    merge_map(map, patch, Context::Fields(ty))
+}
+
+fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, context: Context) -> Result<()> {
+    if let Some(directive) = patch.get(PATCH) {
+        match directive.as_str() {
+            Some("replace") => {
+                target.clear();
+                *target = without_directives(patch);
+                return Ok(());
+            }
+            Some("delete") => {
+                target.clear();
+                return Ok(());
+            }
+            Some("merge") => {}
+            _ => return Err(PatchError::DoesNotApply(format!("unknown patch type: {directive} in map"))),
+        }
+    }
+    retain_keys(target, patch)?;
+    for (key, value) in patch {
+        if let Some(list) = key.strip_prefix(DELETE_PRIMITIVES) {
+            delete_primitives(target, list, value)?;
+        } else if key == PATCH || key == RETAIN_KEYS || key.starts_with(SET_ORDER) {
+            // Handled before or after the members.
+        } else if value.is_null() {
+            target.remove(key);
+        } else {
+            merge_member(target, key, value, patch, context)?;
+        }
+    }
+    // An order may come without a change to the list itself.
+    for (key, order) in patch {
+        let Some(list) = key.strip_prefix(SET_ORDER) else { continue };
+        if !patch.contains_key(list)
+            && let Some(Value::Array(items)) = target.get_mut(list)
+        {
+            let before = items.clone();
+            reorder(items, &before, order, context.field(list))?;
+        }
+    }
+    Ok(())
+}
+
+fn merge_member(
+    target: &mut Map<String, Value>,
+    key: &str,
+    value: &Value,
+    patch: &Map<String, Value>,
+    context: Context,
+) -> Result<()> {
+    let field = context.field(key);
+    let order = patch.get(&format!("{SET_ORDER}{key}"));
+    match (target.get_mut(key), value) {
+        (Some(Value::Object(inner)), Value::Object(change)) => {
+            if field.is_some_and(|f| f.schema.replace) {
+                *inner = without_directives(change);
+                Ok(())
+            } else {
+                merge_map(inner, change, context.member(key))
+            }
+        }
+        (Some(Value::Array(items)), Value::Array(change)) if field.is_some_and(|f| f.schema.merge) => {
+            let before = items.clone();
+            merge_list(items, change, field.expect("checked by the guard"))?;
+            match order {
+                Some(order) => reorder(items, &before, order, field),
+                None => Ok(()),
+            }
+        }
+        (_, Value::Object(change)) => {
+            // A deletion of what is not there leaves nothing behind.
+            if change.get(PATCH).and_then(Value::as_str) == Some("delete") && !target.contains_key(key) {
+                return Ok(());
+            }
+            target.insert(key.to_owned(), Value::Object(without_directives(change)));
+            Ok(())
+        }
+        (_, Value::Array(change)) => {
+            target.insert(key.to_owned(), Value::Array(elements_without_directives(change)));
+            Ok(())
+        }
+        _ => {
+            target.insert(key.to_owned(), value.clone());
+            Ok(())
+        }
+    }
+}
+
+/// `$retainKeys` clears the members that it does not name.
+fn retain_keys(target: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<()> {
+    let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
+    let Value::Array(keys) = keys else {
+        return Err(PatchError::Malformed("invalid patch format of retainKeys".into()));
+    };
+    let named = |key: &str| keys.iter().any(|k| k.as_str() == Some(key));
+    let stray = patch.iter().find(|(key, value)| !key.starts_with('$') && !value.is_null() && !named(key));
+    if stray.is_some() {
+        return Err(PatchError::Malformed("invalid patch format of retainKeys".into()));
+    }
+    target.retain(|key, _| named(key));
+    Ok(())
+}
+
+fn delete_primitives(target: &mut Map<String, Value>, list: &str, values: &Value) -> Result<()> {
+    let Value::Array(values) = values else {
+        return Err(PatchError::Malformed("invalid patch format of primitive list".into()));
+    };
+    if let Some(Value::Array(items)) = target.get_mut(list) {
+        items.retain(|item| !values.contains(item));
+    }
+    Ok(())
+}
+
+fn merge_list(items: &mut Vec<Value>, change: &[Value], field: &Field) -> Result<()> {
+    let Some(merge_key) = field.schema.merge_key else {
+        for value in change {
+            if !items.contains(value) {
+                items.push(value.clone());
+            }
+        }
+        return Ok(());
+    };
+    let directive = |value: &Value| value.get(PATCH).and_then(Value::as_str).map(str::to_owned);
+    if change.iter().any(|v| directive(v).as_deref() == Some("replace")) {
+        // One element that says `$patch: replace` makes the others the whole list.
+        *items = elements_without_directives(change);
+        return Ok(());
+    }
+    let inner = match field.kind {
+        Kind::List(kind) => Context::of(*kind),
+        _ => Context::Unknown,
+    };
+    for value in change {
+        let Value::Object(map) = value else {
+            return Err(PatchError::DoesNotApply("invalid patch: expected an object in a list that merges by key".into()));
+        };
+        let Some(key) = map.get(merge_key) else {
+            return Err(PatchError::DoesNotApply(format!("map: {value} does not contain declared merge key: {merge_key}")));
+        };
+        let same = |item: &Value| item.get(merge_key).is_some_and(|k| same_key(k, key));
+        match directive(value).as_deref() {
+            Some("delete") => items.retain(|item| !same(item)),
+            None | Some("merge") => match items.iter_mut().find(|item| same(item)) {
+                Some(Value::Object(existing)) => merge_map(existing, map, inner)?,
+                _ => items.push(Value::Object(without_directives(map))),
+            },
+            Some(other) => return Err(PatchError::DoesNotApply(format!("unknown patch type: {other:?} in list"))),
+        }
+    }
+    Ok(())
+}
+
+/// Keys compare by their text: clients write ports as numbers or strings.
+fn same_key(a: &Value, b: &Value) -> bool {
+    a == b || text(a) == text(b)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Orders a merged list by `$setElementOrder`: elements that it names come in its order; those that only
+/// the server knows keep their place relative to their old neighbours.
+fn reorder(items: &mut Vec<Value>, before: &[Value], order: &Value, field: Option<&'static Field>) -> Result<()> {
+    let Value::Array(order) = order else {
+        return Err(PatchError::Malformed("invalid patch format of setElementOrder list".into()));
+    };
+    let merge_key = field.and_then(|f| f.schema.merge_key);
+    let identity = |value: &Value| match merge_key {
+        Some(key) => value.get(key).map(text).unwrap_or_default(),
+        None => text(value),
+    };
+    let wanted: Vec<String> = order.iter().map(identity).collect();
+    let old: Vec<String> = before.iter().map(identity).collect();
+    let position = |list: &[String], id: &str| list.iter().position(|x| x == id);
+
+    let mut named: Vec<(usize, Value)> = Vec::new();
+    let mut rest = Vec::new();
+    for item in items.drain(..) {
+        match position(&wanted, &identity(&item)) {
+            Some(at) => named.push((at, item)),
+            None => rest.push(item),
+        }
+    }
+    named.sort_by_key(|(at, _)| *at);
+    let mut rest = rest.into_iter().peekable();
+    for (_, item) in named {
+        if let Some(here) = position(&old, &identity(&item)) {
+            while let Some(server) = rest.next_if(|s| position(&old, &identity(s)).is_some_and(|at| at < here)) {
+                items.push(server);
+            }
+        }
+        items.push(item);
+    }
+    items.extend(rest);
+    Ok(())
+}
+
+/// A copy of new content: nulls and directives have nothing to act on.
+fn without_directives(map: &Map<String, Value>) -> Map<String, Value> {
+    map.iter()
+        .filter(|(key, value)| {
+            !value.is_null()
+                && *key != PATCH
+                && *key != RETAIN_KEYS
+                && !key.starts_with(SET_ORDER)
+                && !key.starts_with(DELETE_PRIMITIVES)
+        })
+        .map(|(key, value)| (key.clone(), clean(value)))
+        .collect()
+}
+
+fn clean(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(without_directives(map)),
+        Value::Array(list) => Value::Array(elements_without_directives(list)),
+        scalar => scalar.clone(),
+    }
+}
+
+fn elements_without_directives(list: &[Value]) -> Vec<Value> {
+    let bare_directive = |v: &Value| {
+        v.get(PATCH).is_some_and(|d| d == "delete") || (v.get(PATCH).is_some() && v.as_object().is_some_and(|m| m.len() == 1))
+    };
+    list.iter().filter(|v| !bare_directive(v)).map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Architecture invariant: this is the only crate that touches the store; everything else reaches
 //! state through a `Transport`, over HTTPS or in-process.
 
+mod cache;
 mod config;
 
 pub use config::{ClientIdentity, Config, ServeError, StartError, StaticToken};

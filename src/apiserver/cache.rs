@@ -1,0 +1,225 @@
+//! The watch cache: every stored object as its bytes and a small index, following the store.
+//!
+//! Architecture invariant: no object is kept as a tree. GET, LIST and WATCH splice bytes; all watchers of
+//! an object share one encoding.
+
+mod follow;
+mod list;
+mod object;
+mod resource;
+#[cfg(test)]
+mod tests;
+mod token;
+mod watch;
+
+pub(crate) use list::{ListAt, Listing};
+pub(crate) use object::{CachedObject, splice, stored};
+pub(crate) use token::{Continue, InvalidContinue};
+pub(crate) use watch::{Watch, WatchEnd, WatchFrom, WatchItem, WatchRequest};
+
+use naru_api::registry::{self, Resource};
+use naru_base::Shutdown;
+use naru_store::{ReadError, Store, WatchError};
+use resource::ResourceCache;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch as progress;
+
+/// Where all objects are stored.
+const ROOT: &str = "/registry/";
+/// How long a request for a revision that has not been reached may wait for it.
+const FRESHNESS_WAIT: Duration = Duration::from_secs(3);
+
+/// The key of an object in the store.
+pub(crate) fn storage_key(resource: &Resource, namespace: Option<&str>, name: &str) -> String {
+    let mut key = prefix(resource, namespace);
+    key.push_str(name);
+    key
+}
+
+/// What the keys of a resource, or of its objects in one namespace, start with.
+fn prefix(resource: &Resource, namespace: Option<&str>) -> String {
+    let group = if resource.group.is_empty() { "core" } else { resource.group };
+    match namespace {
+        Some(namespace) => format!("{ROOT}{group}/{}/{namespace}/", resource.plural),
+        None => format!("{ROOT}{group}/{}/", resource.plural),
+    }
+}
+
+/// Why the cache could not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CacheError {
+    /// The requested revision is no longer kept (410).
+    #[error("too old resource version: {requested} ({oldest})")]
+    Expired {
+        /// What was asked for.
+        requested: i64,
+        /// The oldest that would do.
+        oldest: i64,
+    },
+    /// The list that is being continued is no longer kept (410); `inconsistent` continues it in the present.
+    #[error(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )]
+    ContinueExpired {
+        /// The token to go on with.
+        inconsistent: String,
+    },
+    /// The requested revision has not been reached (504 with the cause `ResourceVersionTooLarge`).
+    #[error("Too large resource version: {requested}, current: {current}")]
+    TooLarge {
+        /// What was asked for.
+        requested: i64,
+        /// The newest.
+        current: i64,
+    },
+    /// The store has been closed: the server is going down.
+    #[error("the server is shutting down")]
+    Closed,
+    /// The store failed.
+    #[error("{0}")]
+    Store(String),
+}
+
+impl From<ReadError> for CacheError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Compacted { requested, oldest } => CacheError::Expired { requested, oldest },
+            ReadError::Future { requested, newest } => CacheError::TooLarge { requested, current: newest },
+            ReadError::Io(text) => CacheError::Store(text),
+        }
+    }
+}
+
+impl From<WatchError> for CacheError {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Compacted { requested, oldest } => CacheError::Expired { requested, oldest },
+            WatchError::Closed => CacheError::Closed,
+            WatchError::Lagged | WatchError::Io(_) => CacheError::Store(error.to_string()),
+        }
+    }
+}
+
+/// Which objects of a resource a list or a watch is about.
+#[derive(Clone, Default)]
+pub(crate) struct Selection {
+    /// All namespaces when `None`.
+    pub(crate) namespace: Option<Box<str>>,
+    /// One object only.
+    pub(crate) name: Option<Box<str>>,
+    /// What else must hold, from label and field selectors.
+    pub(crate) filter: Option<Arc<Filter>>,
+}
+
+/// A condition on an object's labels and fields.
+pub(crate) type Filter = dyn Fn(&CachedObject) -> bool + Send + Sync;
+
+impl std::fmt::Debug for Selection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Selection").field("namespace", &self.namespace).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Selection {
+    /// Everything, or everything in a namespace.
+    pub(crate) fn of(namespace: Option<&str>) -> Self {
+        Self { namespace: namespace.map(Into::into), ..Self::default() }
+    }
+
+    fn matches(&self, object: &CachedObject) -> bool {
+        self.namespace.as_deref().is_none_or(|namespace| object.namespace() == Some(namespace))
+            && self.name.as_deref().is_none_or(|name| object.name() == name)
+            && self.filter.as_deref().is_none_or(|filter| filter(object))
+    }
+}
+
+/// The cache of all resources. Cloning shares it.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache {
+    store: Store,
+    resources: Arc<HashMap<(&'static str, &'static str), ResourceCache>>,
+    /// The revision up to which every event has been applied.
+    progress: progress::Receiver<i64>,
+}
+
+impl Cache {
+    /// Reads everything from the store and follows it until the shutdown.
+    pub(crate) async fn start(store: Store, shutdown: &Shutdown) -> Result<Self, CacheError> {
+        let stored = registry::RESOURCES.iter().filter(|resource| resource.is_stored());
+        let resources: HashMap<_, _> = stored
+            .map(|resource| ((resource.group, resource.plural), ResourceCache::new(resource)))
+            .collect();
+        let resources = Arc::new(resources);
+        let (sender, progress) = progress::channel(0);
+        let follower = follow::Follower::load(store.clone(), Arc::clone(&resources), sender).await?;
+        let shutdown = shutdown.clone();
+        naru_base::spawn("watch-cache", async move {
+            if let Some(error) = shutdown.guard(follower.run()).await {
+                tracing::debug!(%error, "the watch cache has stopped following the store");
+            }
+        });
+        Ok(Self { store, resources, progress })
+    }
+
+    /// The resource's part. Every stored resource has one; versions of a resource share it.
+    fn of(&self, resource: &Resource) -> &ResourceCache {
+        self.resources.get(&(resource.group, resource.plural)).expect("only stored resources are asked for")
+    }
+
+    /// The revision up to which the cache has everything.
+    pub(crate) fn revision(&self) -> i64 {
+        *self.progress.borrow()
+    }
+
+    /// Completes once the cache shows everything up to `revision`. A writer waits for its own write.
+    pub(crate) async fn wait_for(&self, revision: i64) -> Result<(), CacheError> {
+        let mut progress = self.progress.clone();
+        progress.wait_for(|now| *now >= revision).await.map(drop).map_err(|_| CacheError::Closed)
+    }
+
+    /// As `wait_for`, for revisions that come from clients and may never be reached.
+    async fn wait_until_fresh(&self, revision: i64) -> Result<(), CacheError> {
+        match tokio::time::timeout(FRESHNESS_WAIT, self.wait_for(revision)).await {
+            Ok(result) => result,
+            Err(_) => Err(CacheError::TooLarge { requested: revision, current: self.revision() }),
+        }
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Option<Arc<CachedObject>> {
+        self.of(resource).get(&storage_key(resource, namespace, name))
+    }
+
+    /// All objects of a resource, in key order.
+    pub(crate) fn objects(&self, resource: &Resource) -> Vec<Arc<CachedObject>> {
+        self.of(resource).select(&Selection::default())
+    }
+
+    /// The selected objects as they are now, in key order.
+    pub(crate) fn select(&self, resource: &Resource, selection: &Selection) -> Vec<Arc<CachedObject>> {
+        self.of(resource).select(selection)
+    }
+
+    /// The revision of the newest change to any object of the resource.
+    pub(crate) fn last_change(&self, resource: &Resource) -> i64 {
+        self.of(resource).read().last_change
+    }
+
+    /// A page of objects; `limit` 0 means all.
+    pub(crate) async fn list(
+        &self,
+        resource: &'static Resource,
+        selection: &Selection,
+        limit: usize,
+        at: ListAt,
+    ) -> Result<Listing, CacheError> {
+        list::list(self, resource, selection, limit, at).await
+    }
+
+    /// Starts a watch.
+    pub(crate) async fn watch(&self, resource: &'static Resource, request: WatchRequest) -> Result<Watch, CacheError> {
+        watch::start(self, resource, request).await
+    }
+}

@@ -1,0 +1,212 @@
+//! One resource's objects, their recent history, and who waits for changes.
+
+use super::object::CachedObject;
+use super::watch::Waiter;
+use super::{Selection, prefix};
+use bytes::Bytes;
+use naru_api::registry::Resource;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// The history kept for each resource: that many changes, and no more than about that many bytes.
+const HISTORY_CHANGES: usize = 2048;
+const HISTORY_BYTES: usize = 8 << 20;
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChangeKind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// One change. All watchers share it and the bytes in it.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) revision: i64,
+    pub(super) kind: ChangeKind,
+    /// The object after the change; for a deletion, before it.
+    pub(super) object: Arc<CachedObject>,
+    /// The object before the change.
+    pub(super) previous: Option<Arc<CachedObject>>,
+    /// `previous` with this change's revision, made when the first watcher needs it.
+    farewell: OnceLock<Bytes>,
+}
+
+impl Change {
+    /// The object as it was before, under this change's revision.
+    pub(super) fn farewell(&self) -> Bytes {
+        let last = self.previous.as_ref().unwrap_or(&self.object);
+        self.farewell.get_or_init(|| last.at_revision(self.revision)).clone()
+    }
+
+    fn bytes(&self) -> usize {
+        // The newest object is in the map anyway; what the history holds on to is what was before.
+        self.previous.as_ref().map_or(0, |previous| previous.bytes()) + 128
+    }
+}
+
+/// Shares equal strings: label keys and values, node names, phases.
+#[derive(Debug, Default)]
+pub(super) struct Interner {
+    strings: HashSet<Arc<str>>,
+    sweep_at: usize,
+}
+
+impl Interner {
+    pub(super) fn intern(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.strings.get(text) {
+            return Arc::clone(known);
+        }
+        if self.strings.len() >= self.sweep_at {
+            self.strings.retain(|string| Arc::strong_count(string) > 1);
+            self.sweep_at = (self.strings.len() * 2).max(1024);
+        }
+        let new: Arc<str> = Arc::from(text);
+        self.strings.insert(Arc::clone(&new));
+        new
+    }
+}
+
+/// What changes of a resource's cache.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) objects: BTreeMap<Arc<str>, Arc<CachedObject>>,
+    /// The newest changes, in order.
+    pub(super) history: VecDeque<Arc<Change>>,
+    history_bytes: usize,
+    /// Changes at and below this revision are not in the history.
+    pub(super) floor: i64,
+    pub(super) last_change: i64,
+    pub(super) waiters: Vec<Arc<Waiter>>,
+    interner: Interner,
+}
+
+impl State {
+    /// Changes after `revision`.
+    pub(super) fn changes_after(&self, revision: i64) -> impl DoubleEndedIterator<Item = &Arc<Change>> {
+        let from = self.history.partition_point(|change| change.revision <= revision);
+        self.history.range(from..)
+    }
+
+    /// Objects whose keys start with `prefix`, after `after`, in order.
+    pub(super) fn range<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Arc<CachedObject>> {
+        let start = match after {
+            Some(key) if key >= prefix => Bound::Excluded(key),
+            _ => Bound::Included(prefix),
+        };
+        self.objects
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(_, object)| object)
+    }
+
+    fn remember(&mut self, change: Change) {
+        let change = Arc::new(change);
+        for waiter in &self.waiters {
+            waiter.offer(&change);
+        }
+        self.last_change = change.revision;
+        self.history_bytes += change.bytes();
+        self.history.push_back(change);
+        while self.history.len() > HISTORY_CHANGES || self.history_bytes > HISTORY_BYTES {
+            let Some(oldest) = self.history.pop_front() else { break };
+            self.history_bytes -= oldest.bytes();
+            self.floor = oldest.revision;
+        }
+    }
+}
+
+/// One resource's cache.
+#[derive(Debug)]
+pub(super) struct ResourceCache {
+    pub(super) resource: &'static Resource,
+    has_fields: bool,
+    state: RwLock<State>,
+}
+
+impl ResourceCache {
+    pub(super) fn new(resource: &'static Resource) -> Self {
+        // Rules that select by fields name them for any tree, also for an empty one.
+        let has_fields = !(resource.rules.fields)(&Value::Object(serde_json::Map::new())).is_empty();
+        Self { resource, has_fields, state: RwLock::default() }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Indexes an object; one that cannot be read is logged and left out.
+    pub(super) fn index(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<Arc<CachedObject>> {
+        // Taken for the interner alone, and only by the one task that follows the store.
+        let mut interner = std::mem::take(&mut self.write().interner);
+        let object = CachedObject::new(self.resource, self.has_fields, Arc::clone(&key), stored, revision, &mut interner);
+        self.write().interner = interner;
+        object
+            .map_err(|error| tracing::error!(%key, %error, "a stored object cannot be read, and is not served"))
+            .ok()
+            .map(Arc::new)
+    }
+
+    /// An object of a past revision, outside the cache.
+    pub(super) fn detached(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<Arc<CachedObject>> {
+        CachedObject::new(self.resource, self.has_fields, key, stored, revision, &mut Interner::default()).ok().map(Arc::new)
+    }
+
+    /// Replaces everything, as of `revision`. Watchers must start over.
+    pub(super) fn fill(&self, objects: BTreeMap<Arc<str>, Arc<CachedObject>>, revision: i64) {
+        let mut state = self.write();
+        state.objects = objects;
+        state.history.clear();
+        state.history_bytes = 0;
+        state.floor = revision;
+        state.last_change = revision;
+        for waiter in state.waiters.drain(..) {
+            waiter.end();
+        }
+    }
+
+    /// Applies one event of the store.
+    pub(super) fn apply(&self, event: naru_store::Event) {
+        let object = event.value.and_then(|value| self.index(Arc::clone(&event.key), &value, event.revision));
+        let mut state = self.write();
+        let change = match object {
+            Some(object) => {
+                let previous = state.objects.insert(Arc::clone(&event.key), Arc::clone(&object));
+                let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+                Change { revision: event.revision, kind, object, previous, farewell: OnceLock::new() }
+            }
+            None => {
+                let Some(previous) = state.objects.remove(&event.key) else { return };
+                Change {
+                    revision: event.revision,
+                    kind: ChangeKind::Deleted,
+                    object: Arc::clone(&previous),
+                    previous: Some(previous),
+                    farewell: OnceLock::new(),
+                }
+            }
+        };
+        state.remember(change);
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Arc<CachedObject>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// The selected objects, in key order.
+    pub(super) fn select(&self, selection: &Selection) -> Vec<Arc<CachedObject>> {
+        let prefix = prefix(self.resource, selection.namespace.as_deref());
+        self.read().range(&prefix, None).filter(|object| selection.matches(object)).cloned().collect()
+    }
+}

@@ -1,0 +1,2 @@
+//! The cache, over a real store.
+

@@ -1,0 +1,264 @@
+//! Watches. A watcher has no queue of its own: it reads the shared history from where it stands, and is
+//! woken only by changes that concern it. One that falls behind the history is dropped.
+
+use super::object::CachedObject;
+use super::resource::{Change, ChangeKind};
+use super::{Cache, CacheError, Selection};
+use bytes::Bytes;
+use naru_api::registry::Resource;
+use naru_client::transport::EventType;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How often a watcher that asked for bookmarks is told how far the revision has come.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Changes taken from the history at a time.
+const BATCH: usize = 128;
+
+/// Where a watch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WatchFrom {
+    /// With the present objects as ADDED events (no `resourceVersion`, or 0), which must include
+    /// this revision.
+    Present(i64),
+    /// Just after this revision.
+    After(i64),
+}
+
+/// A watch to be started.
+#[derive(Debug)]
+pub(crate) struct WatchRequest {
+    /// Which objects.
+    pub(crate) selection: Selection,
+    /// From where.
+    pub(crate) from: WatchFrom,
+    /// Whether bookmarks are wanted (`allowWatchBookmarks`).
+    pub(crate) bookmarks: bool,
+    /// Whether the end of the present objects is to be marked by a bookmark (`sendInitialEvents`).
+    pub(crate) mark_initial_end: bool,
+}
+
+/// One watch event.
+#[derive(Debug, Clone)]
+pub(crate) struct WatchItem {
+    /// Its type.
+    pub(crate) kind: EventType,
+    /// Its object's JSON, shared with the cache and other watchers.
+    pub(crate) object: Bytes,
+}
+
+/// Why a watch ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WatchEnd {
+    /// The client is too slow; it may watch again from what it has seen.
+    #[error("the watcher fell behind")]
+    Lagged,
+    /// The server is going down.
+    #[error("the server is shutting down")]
+    Closed,
+}
+
+/// What the cache knows of a watcher.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    selection: Selection,
+    /// The revision of the first change that concerns the watcher and that it has not taken, or 0.
+    pending: AtomicI64,
+    ended: AtomicBool,
+    wake: Notify,
+}
+
+impl Waiter {
+    /// Called with the resource's state locked for writing.
+    pub(super) fn offer(&self, change: &Change) {
+        if self.concerns(change) {
+            // The first one stays; the watcher takes all that follow it.
+            drop(self.pending.compare_exchange(0, change.revision, Ordering::AcqRel, Ordering::Acquire));
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    fn concerns(&self, change: &Change) -> bool {
+        self.selection.matches(&change.object)
+            || change.previous.as_ref().is_some_and(|previous| self.selection.matches(previous))
+    }
+
+    /// The change as this watcher sees it: objects come and go as they begin and cease to match.
+    fn translate(&self, change: &Change) -> Option<WatchItem> {
+        let before = change.previous.as_ref().is_some_and(|previous| self.selection.matches(previous));
+        let after = change.kind != ChangeKind::Deleted && self.selection.matches(&change.object);
+        let (kind, object) = match (before, after) {
+            (false, false) => return None,
+            (false, true) => (EventType::Added, change.object.json().clone()),
+            (true, true) => (EventType::Modified, change.object.json().clone()),
+            (true, false) => (EventType::Deleted, change.farewell()),
+        };
+        Some(WatchItem { kind, object })
+    }
+}
+
+/// A running watch.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    cache: Cache,
+    resource: &'static Resource,
+    waiter: Arc<Waiter>,
+    /// The present objects that are still to be sent.
+    initial: std::vec::IntoIter<Arc<CachedObject>>,
+    mark_initial_end: bool,
+    /// The revision of the present objects.
+    started: i64,
+    ready: VecDeque<WatchItem>,
+    /// When the next bookmark is due.
+    bookmark_at: Option<Instant>,
+    bookmarked: i64,
+}
+
+pub(super) async fn start(
+    cache: &Cache,
+    resource: &'static Resource,
+    request: WatchRequest,
+) -> Result<Watch, CacheError> {
+    if let WatchFrom::Present(revision) = request.from {
+        cache.wait_until_fresh(revision).await?;
+    }
+    let waiter = Arc::new(Waiter {
+        selection: request.selection,
+        pending: AtomicI64::new(0),
+        ended: AtomicBool::new(false),
+        wake: Notify::new(),
+    });
+    let newest = cache.revision();
+    let mut state = cache.of(resource).write();
+    let started = newest.max(state.last_change);
+    let mut initial = Vec::new();
+    match request.from {
+        WatchFrom::Present(_) => {
+            let prefix = super::prefix(resource, waiter.selection.namespace.as_deref());
+            initial.extend(state.range(&prefix, None).filter(|object| waiter.selection.matches(object)).cloned());
+        }
+        WatchFrom::After(revision) if revision < state.floor => {
+            return Err(CacheError::Expired { requested: revision, oldest: state.floor });
+        }
+        WatchFrom::After(revision) => {
+            if let Some(first) = state.changes_after(revision).find(|change| waiter.concerns(change)) {
+                waiter.pending.store(first.revision, Ordering::Release);
+                waiter.wake.notify_one();
+            }
+        }
+    }
+    state.waiters.push(Arc::clone(&waiter));
+    drop(state);
+    Ok(Watch {
+        cache: cache.clone(),
+        resource,
+        waiter,
+        initial: initial.into_iter(),
+        mark_initial_end: request.mark_initial_end,
+        started,
+        ready: VecDeque::new(),
+        bookmark_at: request.bookmarks.then(|| Instant::now() + BOOKMARK_INTERVAL),
+        bookmarked: started,
+    })
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.cache.of(self.resource).write().waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+    }
+}
+
+impl Watch {
+    /// An event that can be sent without waiting.
+    pub(crate) fn try_next(&mut self) -> Result<Option<WatchItem>, WatchEnd> {
+        if let Some(object) = self.initial.next() {
+            return Ok(Some(WatchItem { kind: EventType::Added, object: object.json().clone() }));
+        }
+        if std::mem::take(&mut self.mark_initial_end) {
+            return Ok(Some(self.bookmark_item(self.started, true)));
+        }
+        if self.ready.is_empty() {
+            self.take()?;
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    /// The next event. Cancel safe. After an error the watch is over.
+    pub(crate) async fn next(&mut self) -> Result<WatchItem, WatchEnd> {
+        loop {
+            if let Some(item) = self.try_next()? {
+                return Ok(item);
+            }
+            let due = async {
+                match self.bookmark_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.waiter.wake.notified() => {}
+                () = due => {
+                    self.bookmark_at = Some(Instant::now() + BOOKMARK_INTERVAL);
+                    let moved = self.cache.revision() > self.bookmarked;
+                    if moved && let Some(item) = self.bookmark() {
+                        return Ok(item);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A bookmark for a watch that is about to end in good order, so that the client can go on from there.
+    /// `None` when events are waiting, or bookmarks were not asked for.
+    pub(crate) fn bookmark(&mut self) -> Option<WatchItem> {
+        self.bookmark_at?;
+        let idle = self.initial.len() == 0 && self.ready.is_empty();
+        // Read before `pending`: what the revision includes has been offered by then.
+        let revision = self.cache.revision();
+        if !idle || self.waiter.pending.load(Ordering::Acquire) != 0 {
+            return None;
+        }
+        self.bookmarked = revision;
+        Some(self.bookmark_item(revision, false))
+    }
+
+    fn bookmark_item(&self, revision: i64, initial_end: bool) -> WatchItem {
+        let annotations = if initial_end { r#","annotations":{"k8s.io/initial-events-end":"true"}"# } else { "" };
+        let object = format!(
+            r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{revision}","creationTimestamp":null{annotations}}}}}"#,
+            self.resource.kind,
+            self.resource.api_version(),
+        );
+        WatchItem { kind: EventType::Bookmark, object: object.into() }
+    }
+
+    /// Takes what is pending from the history.
+    fn take(&mut self) -> Result<(), WatchEnd> {
+        let state = self.cache.of(self.resource).read();
+        if self.waiter.ended.load(Ordering::Acquire) {
+            return Err(WatchEnd::Closed);
+        }
+        let pending = self.waiter.pending.load(Ordering::Acquire);
+        if pending == 0 {
+            return Ok(());
+        }
+        if pending <= state.floor {
+            return Err(WatchEnd::Lagged);
+        }
+        let mut changes = state.changes_after(pending - 1);
+        self.ready.extend(changes.by_ref().filter_map(|change| self.waiter.translate(change)).take(BATCH));
+        let rest = changes.find(|change| self.waiter.concerns(change));
+        // No change can come in between: the state is locked.
+        self.waiter.pending.store(rest.map_or(0, |change| change.revision), Ordering::Release);
+        Ok(())
+    }
+}

@@ -7,18 +7,16 @@ use serde_json::Value;
 
 pub use crate::apps::{deployment::DEPLOYMENTS, replica_set::REPLICA_SETS};
 pub use crate::authorization::{
-    self_subject_access_review::SELF_SUBJECT_ACCESS_REVIEWS,
-    subject_access_review::SUBJECT_ACCESS_REVIEWS,
+    self_subject_access_review::SELF_SUBJECT_ACCESS_REVIEWS, subject_access_review::SUBJECT_ACCESS_REVIEWS,
 };
 pub use crate::coordination::lease::LEASES;
 pub use crate::core::{
-    config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, namespace::NAMESPACES,
-    node::NODES, pod::PODS, secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
+    config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, namespace::NAMESPACES, node::NODES, pod::PODS,
+    secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
 };
 pub use crate::discovery::endpoint_slice::ENDPOINT_SLICES;
 pub use crate::rbac::{
-    cluster_role::CLUSTER_ROLES, cluster_role_binding::CLUSTER_ROLE_BINDINGS, role::ROLES,
-    role_binding::ROLE_BINDINGS,
+    cluster_role::CLUSTER_ROLES, cluster_role_binding::CLUSTER_ROLE_BINDINGS, role::ROLES, role_binding::ROLE_BINDINGS,
 };
 pub use crate::scheduling::priority_class::PRIORITY_CLASSES;
 
@@ -86,39 +84,19 @@ pub struct Column {
 
 impl Column {
     /// The object's name, first in nearly every table.
-    pub const NAME: Column = Column {
-        name: "Name",
-        kind: "string",
-        format: "name",
-        priority: 0,
-        description: "Name of the object",
-    };
+    pub const NAME: Column =
+        Column { name: "Name", kind: "string", format: "name", priority: 0, description: "Name of the object" };
     /// The object's name where it is shown only on request.
-    pub const WIDE_NAME: Column = Column {
-        priority: 1,
-        ..Column::NAME
-    };
+    pub const WIDE_NAME: Column = Column { priority: 1, ..Column::NAME };
 
     /// A column of the narrow view.
     pub const fn new(name: &'static str, kind: &'static str) -> Column {
-        Column {
-            name,
-            kind,
-            format: "",
-            priority: 0,
-            description: name,
-        }
+        Column { name, kind, format: "", priority: 0, description: name }
     }
 
     /// A column of the wide view.
     pub const fn wide(name: &'static str, kind: &'static str) -> Column {
-        Column {
-            name,
-            kind,
-            format: "",
-            priority: 1,
-            description: name,
-        }
+        Column { name, kind, format: "", priority: 1, description: name }
     }
 }
 
@@ -219,11 +197,7 @@ impl Resource {
 
     /// `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// The subresource of this name.
@@ -248,15 +222,8 @@ pub mod verbs {
         Verb::Watch,
     ];
     /// Everything but the deletion of a collection.
-    pub const NO_COLLECTION_DELETE: &[Verb] = &[
-        Verb::Create,
-        Verb::Delete,
-        Verb::Get,
-        Verb::List,
-        Verb::Patch,
-        Verb::Update,
-        Verb::Watch,
-    ];
+    pub const NO_COLLECTION_DELETE: &[Verb] =
+        &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
     /// Of `status` and `scale`.
     pub const GET_PATCH_UPDATE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
     /// Of reviews.
@@ -295,16 +262,10 @@ pub static RESOURCES: &[&Resource] = &[
 
 /// The resource of this group, version and plural name.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES
-        .iter()
-        .copied()
-        .find(|r| r.plural == plural && r.group == group && r.version == version)
+    RESOURCES.iter().copied().find(|r| r.plural == plural && r.group == group && r.version == version)
 }
 
 /// The resource whose objects have this kind.
 pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
-    RESOURCES
-        .iter()
-        .copied()
-        .find(|r| r.kind == kind && r.group == group && r.version == version)
+    RESOURCES.iter().copied().find(|r| r.kind == kind && r.group == group && r.version == version)
 }

@@ -79,20 +79,11 @@ pub struct StatusCause {
 
 /// The group and the plural name of a resource, as texts name it: `pods`, `deployments.apps`.
 fn qualified(group: &str, plural: &str) -> String {
-    if group.is_empty() {
-        plural.to_owned()
-    } else {
-        format!("{plural}.{group}")
-    }
+    if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
 }
 
 fn details(group: &str, kind: &str, name: &str) -> StatusDetails {
-    StatusDetails {
-        name: name.to_owned(),
-        group: group.to_owned(),
-        kind: kind.to_owned(),
-        ..StatusDetails::default()
-    }
+    StatusDetails { name: name.to_owned(), group: group.to_owned(), kind: kind.to_owned(), ..StatusDetails::default() }
 }
 
 impl std::fmt::Display for Status {
@@ -122,10 +113,7 @@ impl Status {
     pub fn success(group: &str, plural: &str, name: &str, uid: &str) -> Self {
         let mut status = Self::failure(0, "", "");
         status.status = "Success".to_owned();
-        status.details = Some(StatusDetails {
-            uid: uid.to_owned(),
-            ..details(group, plural, name)
-        });
+        status.details = Some(StatusDetails { uid: uid.to_owned(), ..details(group, plural, name) });
         status
     }
 
@@ -154,12 +142,8 @@ impl Status {
 
     /// 404 for a path that names no resource.
     pub fn no_such_resource() -> Self {
-        Self::failure(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        )
-        .with_details(StatusDetails::default())
+        Self::failure(404, "NotFound", "the server could not find the requested resource")
+            .with_details(StatusDetails::default())
     }
 
     /// 409 on create.
@@ -174,17 +158,12 @@ impl Status {
             "{} \"{name}\" already exists, the server was not able to generate a unique name for the object",
             qualified(group, plural)
         );
-        Self::failure(409, "AlreadyExists", message)
-            .with_details(details(group, plural, name))
-            .with_retry_after(1)
+        Self::failure(409, "AlreadyExists", message).with_details(details(group, plural, name)).with_retry_after(1)
     }
 
     /// 409 with the reason after the colon.
     pub fn conflict(group: &str, plural: &str, name: &str, why: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} \"{name}\": {why}",
-            qualified(group, plural)
-        );
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(group, plural));
         Self::failure(409, "Conflict", message).with_details(details(group, plural, name))
     }
 
@@ -211,10 +190,7 @@ impl Status {
         let message = match (plural.is_empty(), name.is_empty()) {
             (true, _) => format!("forbidden: {why}"),
             (false, true) => format!("{} is forbidden: {why}", qualified(group, plural)),
-            (false, false) => format!(
-                "{} \"{name}\" is forbidden: {why}",
-                qualified(group, plural)
-            ),
+            (false, false) => format!("{} \"{name}\" is forbidden: {why}", qualified(group, plural)),
         };
         Self::failure(403, "Forbidden", message).with_details(details(group, plural, name))
     }
@@ -231,29 +207,19 @@ impl Status {
 
     /// 405 for a path with a method that it has not.
     pub fn method_not_allowed() -> Self {
-        Self::failure(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        )
-        .with_details(StatusDetails::default())
+        Self::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+            .with_details(StatusDetails::default())
     }
 
     /// 405 for a verb that the resource does not have.
     pub fn verb_not_supported(group: &str, plural: &str, verb: &str) -> Self {
-        let message = format!(
-            "{verb} is not supported on resources of kind \"{}\"",
-            qualified(group, plural)
-        );
+        let message = format!("{verb} is not supported on resources of kind \"{}\"", qualified(group, plural));
         Self::failure(405, "MethodNotAllowed", message).with_details(details(group, plural, ""))
     }
 
     /// 406: nothing that the client accepts can be given.
     pub fn not_acceptable(available: &[&str]) -> Self {
-        let message = format!(
-            "only the following media types are accepted: {}",
-            available.join(", ")
-        );
+        let message = format!("only the following media types are accepted: {}", available.join(", "));
         Self::failure(406, "NotAcceptable", message)
     }
 
@@ -268,27 +234,15 @@ impl Status {
 
     /// 413.
     pub fn too_large(limit: usize) -> Self {
-        Self::failure(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {limit}"),
-        )
+        Self::failure(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
     }
 
     /// 500 with the error's text.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         let text = error.to_string();
         let mut details = StatusDetails::default();
-        details.causes.push(StatusCause {
-            message: text.clone(),
-            ..StatusCause::default()
-        });
-        Self::failure(
-            500,
-            "InternalError",
-            format!("Internal error occurred: {text}"),
-        )
-        .with_details(details)
+        details.causes.push(StatusCause { message: text.clone(), ..StatusCause::default() });
+        Self::failure(500, "InternalError", format!("Internal error occurred: {text}")).with_details(details)
     }
 
     /// 410 for a revision or a continue token that history no longer holds.
@@ -335,27 +289,15 @@ mod tests {
     #[test]
     fn texts_name_the_qualified_resource() {
         let cases = [
-            (
-                Status::not_found("apps", "deployments", "web"),
-                "deployments.apps \"web\" not found",
-            ),
-            (
-                Status::already_exists("", "configmaps", "c"),
-                "configmaps \"c\" already exists",
-            ),
+            (Status::not_found("apps", "deployments", "web"), "deployments.apps \"web\" not found"),
+            (Status::already_exists("", "configmaps", "c"), "configmaps \"c\" already exists"),
             (
                 Status::modified("", "pods", "p"),
                 "Operation cannot be fulfilled on pods \"p\": the object has been modified; please apply your changes to the latest version and try again",
             ),
-            (
-                Status::forbidden("", "pods", "", "no"),
-                "pods is forbidden: no",
-            ),
+            (Status::forbidden("", "pods", "", "no"), "pods is forbidden: no"),
             (Status::forbidden("", "", "", "no"), "forbidden: no"),
-            (
-                Status::forbidden("apps", "deployments", "web", "no"),
-                "deployments.apps \"web\" is forbidden: no",
-            ),
+            (Status::forbidden("apps", "deployments", "web", "no"), "deployments.apps \"web\" is forbidden: no"),
         ];
         for (status, expect) in cases {
             assert_eq!(status.message, expect);
@@ -367,10 +309,7 @@ mod tests {
         let mut errors = FieldErrors::default();
         errors.required("spec.selector", "");
         let one = Status::invalid("apps", "Deployment", "x", errors);
-        assert_eq!(
-            one.message,
-            "Deployment.apps \"x\" is invalid: spec.selector: Required value"
-        );
+        assert_eq!(one.message, "Deployment.apps \"x\" is invalid: spec.selector: Required value");
 
         let mut errors = FieldErrors::default();
         errors.required("spec.a", "");
@@ -385,16 +324,12 @@ mod tests {
         assert_eq!(causes.len(), 3);
         assert_eq!(causes[2].reason, "FieldValueInvalid");
         assert_eq!(causes[2].field, "spec.b");
-        assert_eq!(
-            causes[2].message,
-            "Invalid value: -1: must be greater than or equal to 0"
-        );
+        assert_eq!(causes[2].message, "Invalid value: -1: must be greater than or equal to 0");
     }
 
     #[test]
     fn success_has_no_code() {
-        let json =
-            serde_json::to_string(&Status::success("", "pods", "p", "u")).expect("plain data");
+        let json = serde_json::to_string(&Status::success("", "pods", "p", "u")).expect("plain data");
         assert_eq!(
             json,
             r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","details":{"name":"p","kind":"pods","uid":"u"}}"#

@@ -1,6 +1,10 @@
-//! ReplicaSet.
+//! ReplicaSet: so many pods of one template.
 
+use crate::core::pod;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
+use crate::table;
+use crate::tree::{self, int};
+use serde_json::{Value, json};
 
 /// ReplicaSets.
 pub static REPLICA_SETS: Resource = Resource {
@@ -39,5 +43,44 @@ pub static REPLICA_SETS: Resource = Resource {
         Column::wide("Images", "string"),
         Column::wide("Selector", "string"),
     ],
-    rules: Rules::NONE,
+    rules: Rules { default, prepare_create, prepare_update, fields, row, ..Rules::NONE },
 };
+
+fn default(set: &mut Value) {
+    let spec = tree::ensure(tree::object(set), "spec");
+    tree::default(spec, "replicas", 1);
+    if let Some(template) = spec.get_mut("template") {
+        pod::defaults::template(template);
+    }
+}
+
+fn prepare_create(set: &mut Value) {
+    let set = tree::object(set);
+    set.insert("status".to_owned(), json!({"replicas": 0}));
+    tree::ensure(set, "metadata").insert("generation".to_owned(), 1.into());
+}
+
+fn prepare_update(new: &mut Value, old: &Value) {
+    let set = tree::object(new);
+    tree::keep_status(set, old);
+    tree::bump_generation(set, old, |new, old| new.get("spec") != Some(&old["spec"]));
+}
+
+fn fields(set: &Value) -> Vec<(&'static str, String)> {
+    vec![("status.replicas", int(&set["status"]["replicas"]).to_string())]
+}
+
+fn row(set: &Value, now: i64) -> Vec<Value> {
+    let (spec, status) = (&set["spec"], &set["status"]);
+    let [names, images] = table::containers(&spec["template"]);
+    vec![
+        table::name(set),
+        int(&spec["replicas"]).into(),
+        int(&status["replicas"]).into(),
+        int(&status["readyReplicas"]).into(),
+        table::created(set, now),
+        names,
+        images,
+        table::selector(&spec["selector"]).into(),
+    ]
+}

@@ -1,6 +1,9 @@
-//! Lease.
+//! Lease: who leads, or that a node is alive. Renewals are kept lazily.
 
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::table;
+use crate::tree::text;
+use serde_json::Value;
 
 /// Leases.
 pub static LEASES: Resource = Resource {
@@ -16,10 +19,10 @@ pub static LEASES: Resource = Resource {
     type_name: "io.k8s.api.coordination.v1.Lease",
     churn: Churn::LazyRenewals,
     subresources: &[],
-    columns: &[
-        Column::NAME,
-        Column::new("Holder", "string"),
-        Column::new("Age", "string"),
-    ],
-    rules: Rules::NONE,
+    columns: &[Column::NAME, Column::new("Holder", "string"), Column::new("Age", "string")],
+    rules: Rules { row, ..Rules::NONE },
 };
+
+fn row(lease: &Value, now: i64) -> Vec<Value> {
+    vec![table::name(lease), text(&lease["spec"]["holderIdentity"]).into(), table::created(lease, now)]
+}

@@ -1,6 +1,8 @@
-//! Namespace.
+//! Namespace: a scope for names, kept until its content is gone.
 
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
+use crate::{table, tree};
+use serde_json::{Value, json};
 
 /// Namespaces.
 pub static NAMESPACES: Resource = Resource {
@@ -16,12 +18,7 @@ pub static NAMESPACES: Resource = Resource {
     type_name: "io.k8s.api.core.v1.Namespace",
     churn: Churn::Durable,
     subresources: &[
-        Subresource {
-            name: "finalize",
-            gvk: ("", "v1", "Namespace"),
-            verbs: verbs::UPDATE,
-            action: Action::Finalize,
-        },
+        Subresource { name: "finalize", gvk: ("", "v1", "Namespace"), verbs: verbs::UPDATE, action: Action::Finalize },
         Subresource {
             name: "status",
             gvk: ("", "v1", "Namespace"),
@@ -29,10 +26,68 @@ pub static NAMESPACES: Resource = Resource {
             action: Action::Status,
         },
     ],
-    columns: &[
-        Column::NAME,
-        Column::new("Status", "string"),
-        Column::new("Age", "string"),
-    ],
-    rules: Rules::NONE,
+    columns: &[Column::NAME, Column::new("Status", "string"), Column::new("Age", "string")],
+    rules: Rules { default, prepare_create, prepare_update, fields, row, ..Rules::NONE },
 };
+
+/// The finalizer that the namespace controller removes when the content is gone.
+const FINALIZER: &str = "kubernetes";
+
+fn default(namespace: &mut Value) {
+    let namespace = tree::object(namespace);
+    let metadata = tree::ensure(namespace, "metadata");
+    if let Some(name) = metadata.get("name").and_then(tree::some_text).map(Value::from) {
+        tree::ensure(metadata, "labels").insert("kubernetes.io/metadata.name".to_owned(), name);
+    }
+    tree::ensure(namespace, "spec");
+    tree::default_zero(tree::ensure(namespace, "status"), "phase", "Active");
+}
+
+fn prepare_create(namespace: &mut Value) {
+    default(namespace);
+    let namespace = tree::object(namespace);
+    namespace.insert("status".to_owned(), json!({"phase": "Active"}));
+    let finalizers = tree::ensure(namespace, "spec").entry("finalizers").or_insert(json!([]));
+    if let Some(list) = finalizers.as_array_mut().filter(|l| !l.iter().any(|f| f == FINALIZER)) {
+        list.push(FINALIZER.into());
+    }
+}
+
+fn prepare_update(new: &mut Value, old: &Value) {
+    let namespace = tree::object(new);
+    tree::keep_status(namespace, old);
+    let spec = tree::ensure(namespace, "spec");
+    match old["spec"].get("finalizers") {
+        Some(finalizers) => spec.insert("finalizers".to_owned(), finalizers.clone()),
+        None => spec.remove("finalizers"),
+    };
+}
+
+fn fields(namespace: &Value) -> Vec<(&'static str, String)> {
+    vec![("status.phase", tree::text(&namespace["status"]["phase"]).to_owned())]
+}
+
+fn row(namespace: &Value, now: i64) -> Vec<Value> {
+    vec![table::name(namespace), tree::text(&namespace["status"]["phase"]).into(), table::created(namespace, now)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_namespace_is_active_labelled_and_finalized() {
+        let mut namespace = json!({"metadata": {"name": "n"}, "status": {"phase": "Terminating"}});
+        default(&mut namespace);
+        prepare_create(&mut namespace);
+        assert_eq!(
+            namespace,
+            json!({"metadata": {"name": "n", "labels": {"kubernetes.io/metadata.name": "n"}},
+                "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}})
+        );
+        let mut update = json!({"metadata": {"name": "n"}, "spec": {}});
+        prepare_update(&mut update, &namespace);
+        assert_eq!(update["spec"], namespace["spec"]);
+        assert_eq!(update["status"], namespace["status"]);
+    }
+}

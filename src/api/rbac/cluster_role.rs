@@ -1,6 +1,9 @@
-//! ClusterRole.
+//! ClusterRole: permissions, cluster-wide or to be bound in namespaces.
 
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::table;
+use crate::tree::text;
+use serde_json::Value;
 
 /// ClusterRoles.
 pub static CLUSTER_ROLES: Resource = Resource {
@@ -17,5 +20,9 @@ pub static CLUSTER_ROLES: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Created At", "date")],
-    rules: Rules::NONE,
+    rules: Rules { row, ..Rules::NONE },
 };
+
+fn row(role: &Value, _now: i64) -> Vec<Value> {
+    vec![table::name(role), text(&role["metadata"]["creationTimestamp"]).into()]
+}

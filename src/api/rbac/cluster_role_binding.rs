@@ -1,5 +1,6 @@
-//! ClusterRoleBinding.
+//! ClusterRoleBinding: who has a role everywhere.
 
+use crate::rbac::binding;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 
 /// ClusterRoleBindings.
@@ -24,5 +25,5 @@ pub static CLUSTER_ROLE_BINDINGS: Resource = Resource {
         Column::wide("Groups", "string"),
         Column::wide("ServiceAccounts", "string"),
     ],
-    rules: Rules::NONE,
+    rules: Rules { default: binding::default, row: binding::row, ..Rules::NONE },
 };

@@ -1,5 +1,6 @@
 //! rbac.authorization.k8s.io/v1.
 
+mod binding;
 pub mod cluster_role;
 pub mod cluster_role_binding;
 pub mod role;

@@ -1,6 +1,9 @@
-//! Role.
+//! Role: permissions inside a namespace.
 
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::table;
+use crate::tree::text;
+use serde_json::Value;
 
 /// Roles.
 pub static ROLES: Resource = Resource {
@@ -17,5 +20,9 @@ pub static ROLES: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Created At", "date")],
-    rules: Rules::NONE,
+    rules: Rules { row, ..Rules::NONE },
 };
+
+fn row(role: &Value, _now: i64) -> Vec<Value> {
+    vec![table::name(role), text(&role["metadata"]["creationTimestamp"]).into()]
+}

@@ -1,5 +1,6 @@
-//! RoleBinding.
+//! RoleBinding: who has a role in a namespace.
 
+use crate::rbac::binding;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 
 /// RoleBindings.
@@ -24,5 +25,5 @@ pub static ROLE_BINDINGS: Resource = Resource {
         Column::wide("Groups", "string"),
         Column::wide("ServiceAccounts", "string"),
     ],
-    rules: Rules::NONE,
+    rules: Rules { default: binding::default, row: binding::row, ..Rules::NONE },
 };

@@ -21,34 +21,22 @@ enum Part<'a> {
 impl<'a> Path<'a> {
     /// The path of a field of the object itself.
     pub fn root(field: &'a str) -> Self {
-        Self {
-            parent: None,
-            part: Part::Field(field),
-        }
+        Self { parent: None, part: Part::Field(field) }
     }
 
     /// The path of a field of this one.
     pub fn child(&'a self, field: &'a str) -> Path<'a> {
-        Path {
-            parent: Some(self),
-            part: Part::Field(field),
-        }
+        Path { parent: Some(self), part: Part::Field(field) }
     }
 
     /// The path of an item of this list.
     pub fn index(&'a self, index: usize) -> Path<'a> {
-        Path {
-            parent: Some(self),
-            part: Part::Index(index),
-        }
+        Path { parent: Some(self), part: Part::Index(index) }
     }
 
     /// The path of an entry of this map.
     pub fn key(&'a self, key: &'a str) -> Path<'a> {
-        Path {
-            parent: Some(self),
-            part: Part::Key(key),
-        }
+        Path { parent: Some(self), part: Part::Key(key) }
     }
 }
 
@@ -83,9 +71,7 @@ fn quote(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
-                out.push_str(&format!("\\x{:02x}", c as u32))
-            }
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
             c => out.push(c),
         }
     }
@@ -128,8 +114,7 @@ impl<T: BadValue + ?Sized> BadValue for &T {
 
 impl<T: BadValue> BadValue for Option<T> {
     fn show(&self) -> String {
-        self.as_ref()
-            .map_or_else(|| "null".to_owned(), BadValue::show)
+        self.as_ref().map_or_else(|| "null".to_owned(), BadValue::show)
     }
 }
 
@@ -174,10 +159,7 @@ impl FieldErrors {
 
     /// Each error as `path: message`.
     pub fn messages(&self) -> Vec<String> {
-        self.causes
-            .iter()
-            .map(|c| format!("{}: {}", c.field, c.message))
-            .collect()
+        self.causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect()
     }
 
     /// Takes the errors of another collector.
@@ -209,31 +191,17 @@ impl FieldErrors {
             message.push_str(": ");
             message.push_str(detail);
         }
-        self.causes.push(StatusCause {
-            reason: reason.to_owned(),
-            message,
-            field: path.to_string(),
-        });
+        self.causes.push(StatusCause { reason: reason.to_owned(), message, field: path.to_string() });
     }
 
     /// `Required value`.
     pub fn required(&mut self, path: impl Display, detail: &str) {
-        self.push(
-            "FieldValueRequired",
-            path,
-            "Required value".to_owned(),
-            detail,
-        );
+        self.push("FieldValueRequired", path, "Required value".to_owned(), detail);
     }
 
     /// `Invalid value: "x": detail`.
     pub fn invalid(&mut self, path: impl Display, value: impl BadValue, detail: &str) {
-        self.push(
-            "FieldValueInvalid",
-            path,
-            format!("Invalid value: {}", value.show()),
-            detail,
-        );
+        self.push("FieldValueInvalid", path, format!("Invalid value: {}", value.show()), detail);
     }
 
     /// `Unsupported value: "x": supported values: "A", "B"`.
@@ -255,22 +223,12 @@ impl FieldErrors {
 
     /// `Duplicate value: "x"`.
     pub fn duplicate(&mut self, path: impl Display, value: impl BadValue) {
-        self.push(
-            "FieldValueDuplicate",
-            path,
-            format!("Duplicate value: {}", value.show()),
-            "",
-        );
+        self.push("FieldValueDuplicate", path, format!("Duplicate value: {}", value.show()), "");
     }
 
     /// `Not found: "x"`.
     pub fn not_found(&mut self, path: impl Display, value: impl BadValue) {
-        self.push(
-            "FieldValueNotFound",
-            path,
-            format!("Not found: {}", value.show()),
-            "",
-        );
+        self.push("FieldValueNotFound", path, format!("Not found: {}", value.show()), "");
     }
 
     /// `Too long: may not be more than 63 bytes`. The value itself is not shown.
@@ -284,12 +242,7 @@ impl FieldErrors {
     pub fn too_many(&mut self, path: impl Display, actual: usize, max: usize) {
         let unit = if max == 1 { "item" } else { "items" };
         let detail = format!("must have at most {max} {unit}");
-        self.push(
-            "FieldValueTooMany",
-            path,
-            format!("Too many: {actual}"),
-            &detail,
-        );
+        self.push("FieldValueTooMany", path, format!("Too many: {actual}"), &detail);
     }
 
     /// `Invalid value: "x": field is immutable`.
@@ -321,11 +274,7 @@ mod tests {
     fn values_are_shown_by_type() {
         let mut errors = FieldErrors::default();
         errors.invalid("a", "x\n\"", "d");
-        errors.invalid(
-            "a",
-            &serde_json::json!({"k": [1, "s"]}),
-            "field is immutable",
-        );
+        errors.invalid("a", &serde_json::json!({"k": [1, "s"]}), "field is immutable");
         errors.invalid("a", None::<&str>, "d");
         errors.not_supported("a", "Y", &["A", "B"]);
         errors.too_many("a", 5, 1);

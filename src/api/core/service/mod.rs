@@ -1,0 +1,172 @@
+//! Service: a stable address in front of pods.
+
+mod update;
+
+use crate::table;
+use crate::tree::{self, int, list, some_text, text};
+use serde_json::Value;
+
+use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
+
+/// Services.
+pub static SERVICES: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Service",
+    plural: "services",
+    singular: "service",
+    scope: Scope::Namespaced,
+    verbs: verbs::ALL,
+    short_names: &["svc"],
+    categories: &["all"],
+    type_name: "io.k8s.api.core.v1.Service",
+    churn: Churn::Durable,
+    subresources: &[Subresource {
+        name: "status",
+        gvk: ("", "v1", "Service"),
+        verbs: verbs::GET_PATCH_UPDATE,
+        action: Action::Status,
+    }],
+    columns: &[
+        Column::NAME,
+        Column::new("Type", "string"),
+        Column::new("Cluster-IP", "string"),
+        Column::new("External-IP", "string"),
+        Column::new("Port(s)", "string"),
+        Column::new("Age", "string"),
+        Column::wide("Selector", "string"),
+    ],
+    rules: Rules {
+        default,
+        prepare_create: update::prepare_create,
+        prepare_update: update::prepare_update,
+        fields,
+        row,
+        ..Rules::NONE
+    },
+};
+
+/// Client IP affinity lasts three hours unless said otherwise.
+const AFFINITY_SECONDS: i64 = 10_800;
+
+fn default(service: &mut Value) {
+    let service = tree::object(service);
+    let spec = tree::ensure(service, "spec");
+    tree::default_zero(spec, "sessionAffinity", "None");
+    tree::default_zero(spec, "type", "ClusterIP");
+    match text(&spec["sessionAffinity"]) {
+        "None" => {
+            spec.remove("sessionAffinityConfig");
+        }
+        "ClientIP" => {
+            let config = tree::ensure(spec, "sessionAffinityConfig");
+            tree::default(tree::ensure(config, "clientIP"), "timeoutSeconds", AFFINITY_SECONDS);
+        }
+        _ => {}
+    }
+    for port in tree::items(spec, "ports") {
+        tree::default_zero(port, "protocol", "TCP");
+        let own = port.get("port").cloned().unwrap_or_else(|| 0.into());
+        tree::default_zero(port, "targetPort", own);
+    }
+    let kind = text(&spec["type"]).to_owned();
+    let external_ips = spec.get("externalIPs").is_some_and(|ips| !list(ips).is_empty());
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && external_ips) {
+        tree::default_zero(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if kind != "ExternalName" {
+        tree::default(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if kind == "LoadBalancer" {
+        tree::default(spec, "allocateLoadBalancerNodePorts", true);
+        let balancer = tree::sub(service, "status").and_then(|s| tree::sub(s, "loadBalancer"));
+        for ingress in balancer.into_iter().flat_map(|b| tree::items(b, "ingress")) {
+            if ingress.get("ip").and_then(some_text).is_some() {
+                tree::default(ingress, "ipMode", "VIP");
+            }
+        }
+    }
+}
+
+fn fields(service: &Value) -> Vec<(&'static str, String)> {
+    let spec = &service["spec"];
+    vec![("spec.clusterIP", text(&spec["clusterIP"]).to_owned()), ("spec.type", text(&spec["type"]).to_owned())]
+}
+
+fn external_address(service: &Value) -> String {
+    let spec = &service["spec"];
+    let external: Vec<&str> = list(&spec["externalIPs"]).iter().map(text).collect();
+    match text(&spec["type"]) {
+        "ExternalName" => text(&spec["externalName"]).to_owned(),
+        "LoadBalancer" => {
+            let ingress = list(&service["status"]["loadBalancer"]["ingress"]).iter();
+            let mut all: Vec<&str> = ingress
+                .map(|i| some_text(&i["ip"]).unwrap_or(text(&i["hostname"])))
+                .filter(|a| !a.is_empty())
+                .collect();
+            all.extend(external);
+            if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
+        }
+        _ if external.is_empty() => "<none>".to_owned(),
+        _ => external.join(","),
+    }
+}
+
+fn ports(service: &Value) -> String {
+    let ports: Vec<String> = list(&service["spec"]["ports"])
+        .iter()
+        .map(|p| {
+            let (port, protocol) = (int(&p["port"]), text(&p["protocol"]));
+            match int(&p["nodePort"]) {
+                0 => format!("{port}/{protocol}"),
+                node => format!("{port}:{node}/{protocol}"),
+            }
+        })
+        .collect();
+    if ports.is_empty() { "<none>".to_owned() } else { ports.join(",") }
+}
+
+fn row(service: &Value, now: i64) -> Vec<Value> {
+    let spec = &service["spec"];
+    let address = some_text(&spec["clusterIPs"][0]).unwrap_or(text(&spec["clusterIP"]));
+    vec![
+        table::name(service),
+        text(&spec["type"]).into(),
+        table::or_none(address),
+        external_address(service).into(),
+        ports(service).into(),
+        table::created(service, now),
+        table::labels(&spec["selector"]).into(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn defaults_of_a_node_port_service() {
+        let mut service = json!({"spec": {"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "targetPort": "web", "protocol": "UDP"}]}});
+        default(&mut service);
+        assert_eq!(
+            service["spec"],
+            json!({"type": "NodePort", "sessionAffinity": "None", "externalTrafficPolicy": "Cluster",
+                "internalTrafficPolicy": "Cluster", "ports": [
+                    {"port": 80, "protocol": "TCP", "targetPort": 80},
+                    {"port": 81, "protocol": "UDP", "targetPort": "web"}]})
+        );
+    }
+
+    #[test]
+    fn rows_of_services() {
+        let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1",
+            "ports": [{"port": 80, "nodePort": 30000, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}],
+            "selector": {"app": "web", "tier": "x"}}});
+        let expect =
+            json!(["s", "NodePort", "10.0.0.1", "<none>", "80:30000/TCP,53/UDP", "<unknown>", "app=web,tier=x"]);
+        assert_eq!(Value::from(row(&service, 0)), expect);
+        let pending = json!({"spec": {"type": "LoadBalancer"}});
+        assert_eq!(row(&pending, 0)[3], "<pending>");
+    }
+}

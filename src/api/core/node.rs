@@ -37,6 +37,7 @@ pub static NODES: Resource = Resource {
         Column::wide("Kernel-Version", "string"),
         Column::wide("Container-Runtime", "string"),
     ],
+    rules: Rules { default, prepare_update, fields, row, ..Rules::NONE },
 };
 
 fn default(node: &mut Value) {

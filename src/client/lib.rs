@@ -8,6 +8,7 @@ pub mod kubeconfig;
 mod path;
 pub mod projections;
 mod reflector;
+mod shared;
 pub mod transport;
 mod work_queue;
 
@@ -22,5 +23,6 @@ pub use client::{
 pub use events::{EventKind, EventRecorder, ObjectReference};
 pub use informer::{Change, IndexId, Informer, ObjectKey};
 pub use path::{Query, resource_path};
+pub use shared::Informers;
 pub use transport::{Error, EventType, Request, Transport, WatchEvent, WatchStream};
 pub use work_queue::{Next, WorkQueue, run_workers};

@@ -2,6 +2,12 @@
 //!
 //! They hold far less than the objects; a full object is fetched only to be changed.
 
+mod apps;
+mod template;
+
+pub use apps::*;
+pub use template::TemplateDigest;
+
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,6 +96,61 @@ pub struct OwnerRef {
     pub block_owner_deletion: bool,
 }
 
+/// metav1.LabelSelector.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Selector {
+    /// Labels that must have these values.
+    #[serde(deserialize_with = "nullable")]
+    pub match_labels: Strings,
+    /// More demands.
+    #[serde(deserialize_with = "nullable")]
+    pub match_expressions: Vec<SelectorTerm>,
+}
+
+/// metav1.LabelSelectorRequirement, and the like for nodes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SelectorTerm {
+    /// Label.
+    pub key: String,
+    /// `In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt`, `Lt`.
+    pub operator: String,
+    /// Values.
+    #[serde(deserialize_with = "nullable")]
+    pub values: Vec<String>,
+}
+
+impl Selector {
+    /// Whether it demands nothing. Controllers treat that as a selector of nothing.
+    pub fn is_empty(&self) -> bool {
+        self.match_labels.is_empty() && self.match_expressions.is_empty()
+    }
+
+    /// Whether the labels meet all demands.
+    pub fn matches(&self, labels: &Strings) -> bool {
+        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.match_expressions.iter().all(|term| term.matches(labels.get(&term.key)))
+    }
+}
+
+impl SelectorTerm {
+    /// Whether a label's value (or its absence) meets the demand. An unknown operator is never met.
+    pub fn matches(&self, value: Option<&String>) -> bool {
+        let number = |text: &String| text.parse::<i64>().ok();
+        let bound = || self.values.first().and_then(number);
+        match self.operator.as_str() {
+            "In" => value.is_some_and(|value| self.values.contains(value)),
+            "NotIn" => value.is_none_or(|value| !self.values.contains(value)),
+            "Exists" => value.is_some(),
+            "DoesNotExist" => value.is_none(),
+            "Gt" => value.and_then(number).zip(bound()).is_some_and(|(value, bound)| value > bound),
+            "Lt" => value.and_then(number).zip(bound()).is_some_and(|(value, bound)| value < bound),
+            _ => false,
+        }
+    }
+}
+
 /// Any object: its metadata alone.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -99,7 +160,7 @@ pub struct ObjectView {
 }
 
 /// A condition of any kind of object.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
     /// Type.
@@ -108,19 +169,19 @@ pub struct Condition {
     /// `True`, `False` or `Unknown`.
     pub status: String,
     /// For machines.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// For humans.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// RFC 3339, empty if absent.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub last_transition_time: String,
     /// RFC 3339, empty if absent (Deployments).
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub last_update_time: String,
     /// RFC 3339, empty if absent (Nodes).
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub last_heartbeat_time: String,
 }
 

@@ -1,0 +1,87 @@
+//! What a controller is given.
+
+use naru_api::registry;
+use naru_base::{Shutdown, spawn};
+use naru_client::{Client, EventRecorder, Informers, Next, WorkQueue, run_workers};
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+
+/// Makes a client that acts as `system:serviceaccount:kube-system:NAME`.
+pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
+/// What the composition root gives the controllers.
+#[derive(Clone)]
+pub struct Config {
+    /// Clients by controller.
+    pub client_for: ClientFor,
+    /// Shared caches.
+    pub informers: Informers,
+    /// The cluster's certificate authority, published to all namespaces.
+    pub ca_pem: String,
+    /// Addresses of pods, such as `10.42.0.0/16`; each node gets a part of it.
+    pub cluster_cidr: String,
+    /// Prefix length of a node's part.
+    pub node_cidr_mask: u8,
+}
+
+impl Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("cluster_cidr", &self.cluster_cidr).finish_non_exhaustive()
+    }
+}
+
+/// What one controller is given.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The controller's name.
+    pub name: &'static str,
+    /// Acts as the controller's own user.
+    pub client: Client,
+    /// Shared caches.
+    pub informers: Informers,
+    /// Ends everything.
+    pub shutdown: Shutdown,
+    /// See `Config`.
+    pub config: Config,
+}
+
+impl Context {
+    pub(crate) fn new(config: &Config, name: &'static str, shutdown: &Shutdown) -> Self {
+        Self {
+            name,
+            client: (config.client_for)(name),
+            informers: config.informers.clone(),
+            shutdown: shutdown.clone(),
+            config: config.clone(),
+        }
+    }
+
+    /// Records events as `component`.
+    pub fn recorder(&self, component: &str) -> EventRecorder {
+        let client = self.client.clone();
+        EventRecorder::start(client, &registry::EVENTS, component, None, &self.shutdown)
+    }
+
+    /// Runs `workers` reconcilers once `synced` completes.
+    pub fn run<K, F, Fut, E>(
+        &self,
+        queue: &WorkQueue<K>,
+        workers: usize,
+        synced: impl Future<Output = ()> + Send + 'static,
+        reconcile: F,
+    ) where
+        K: Clone + Eq + Hash + Debug + Send + Sync + 'static,
+        F: Fn(K) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Next, E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let (name, queue, shutdown) = (self.name, queue.clone(), self.shutdown.clone());
+        spawn(name, async move {
+            if shutdown.guard(synced).await.is_some() {
+                run_workers(name, &queue, workers, &shutdown, reconcile);
+            }
+        });
+    }
+}

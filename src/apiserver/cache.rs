@@ -18,6 +18,7 @@ pub(crate) use token::{Continue, InvalidContinue};
 pub(crate) use watch::{Watch, WatchEnd, WatchFrom, WatchItem, WatchRequest};
 
 use naru_api::registry::{self, Resource};
+use naru_api::selector::{FieldSelector, LabelSelector};
 use naru_base::Shutdown;
 use naru_store::{ReadError, Store, WatchError};
 use resource::ResourceCache;
@@ -103,35 +104,34 @@ impl From<WatchError> for CacheError {
 }
 
 /// Which objects of a resource a list or a watch is about.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Selection {
     /// All namespaces when `None`.
-    pub(crate) namespace: Option<Box<str>>,
-    /// One object only.
-    pub(crate) name: Option<Box<str>>,
-    /// What else must hold, from label and field selectors.
-    pub(crate) filter: Option<Arc<Filter>>,
-}
-
-/// A condition on an object's labels and fields.
-pub(crate) type Filter = dyn Fn(&CachedObject) -> bool + Send + Sync;
-
-impl std::fmt::Debug for Selection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Selection").field("namespace", &self.namespace).field("name", &self.name).finish_non_exhaustive()
-    }
+    namespace: Option<Box<str>>,
+    labels: LabelSelector,
+    fields: FieldSelector,
 }
 
 impl Selection {
     /// Everything, or everything in a namespace.
     pub(crate) fn of(namespace: Option<&str>) -> Self {
-        Self { namespace: namespace.map(Into::into), ..Self::default() }
+        Self::new(namespace, LabelSelector::everything(), FieldSelector::everything())
+    }
+
+    /// What the selectors match, in all namespaces or one.
+    pub(crate) fn new(namespace: Option<&str>, labels: LabelSelector, fields: FieldSelector) -> Self {
+        Self { namespace: namespace.map(Into::into), labels, fields }
+    }
+
+    /// Whether labels or fields matter.
+    fn is_filtered(&self) -> bool {
+        !self.labels.is_everything() || !self.fields.is_everything()
     }
 
     fn matches(&self, object: &CachedObject) -> bool {
         self.namespace.as_deref().is_none_or(|namespace| object.namespace() == Some(namespace))
-            && self.name.as_deref().is_none_or(|name| object.name() == name)
-            && self.filter.as_deref().is_none_or(|filter| filter(object))
+            && (self.fields.is_everything() || self.fields.matches(|field| object.field(field)))
+            && (self.labels.is_everything() || self.labels.matches(|label| object.label(label)))
     }
 }
 
@@ -187,6 +187,15 @@ impl Cache {
         }
     }
 
+    /// Whether the resource's objects can be selected by this field.
+    pub(crate) fn can_select_by(&self, resource: &Resource, field: &str) -> bool {
+        match field {
+            "metadata.name" => true,
+            "metadata.namespace" => resource.is_namespaced(),
+            _ => self.of(resource).fields.contains(&field),
+        }
+    }
+
     /// One object.
     pub(crate) fn get(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Option<Arc<CachedObject>> {
         self.of(resource).get(&storage_key(resource, namespace, name))
@@ -194,7 +203,7 @@ impl Cache {
 
     /// All objects of a resource, in key order.
     pub(crate) fn objects(&self, resource: &Resource) -> Vec<Arc<CachedObject>> {
-        self.of(resource).select(&Selection::default())
+        self.of(resource).select(&Selection::of(None))
     }
 
     /// The selected objects as they are now, in key order.

@@ -180,7 +180,7 @@ impl Query<'_> {
         if page.len() < self.limit {
             return Listing { objects: page, revision, next: None, remaining: None };
         }
-        let filtered = self.selection.filter.is_some() || self.selection.name.is_some();
+        let filtered = self.selection.is_filtered();
         let remaining = if filtered { usize::from(selected.next().is_some()) } else { selected.count() };
         let root = prefix(self.cache.resource, None);
         let next = page.last().filter(|_| remaining > 0).map(|last| {

@@ -77,7 +77,7 @@ impl Waiter {
     pub(super) fn offer(&self, change: &Change) {
         if self.concerns(change) {
             // The first one stays; the watcher takes all that follow it.
-            drop(self.pending.compare_exchange(0, change.revision, Ordering::AcqRel, Ordering::Acquire));
+            let _ = self.pending.compare_exchange(0, change.revision, Ordering::AcqRel, Ordering::Acquire);
             self.wake.notify_one();
         }
     }

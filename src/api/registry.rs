@@ -1,7 +1,8 @@
 //! Every built-in resource, one line each. Routes, discovery, OpenAPI, storage keys and printer
 //! columns are derived from this table.
 
-use crate::meta::Verb;
+use crate::meta::validate::NameRule;
+use crate::meta::{Verb, names};
 use crate::status::FieldErrors;
 use serde_json::Value;
 
@@ -114,6 +115,8 @@ pub enum Churn {
 /// The rules of one kind, as plain functions over trees. Defaults change the tree, validation reads it.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
+    /// How its objects may be named: what is wrong with a name.
+    pub name: NameRule,
     /// Fills in defaults that depend on other fields (constant defaults come from the facts). Idempotent.
     pub default: fn(&mut Value),
     /// Before a create: clears status, sets `generation`, ... Runs after defaults.
@@ -137,8 +140,9 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// No rules: every object is as it should be, and a row has its name alone.
+    /// No rules: every well-named object is as it should be, and a row has its name alone.
     pub const NONE: Rules = Rules {
+        name: names::dns_subdomain,
         default: |_| {},
         prepare_create: |_| {},
         prepare_update: |_, _| {},

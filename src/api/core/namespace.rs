@@ -27,7 +27,15 @@ pub static NAMESPACES: Resource = Resource {
         },
     ],
     columns: &[Column::NAME, Column::new("Status", "string"), Column::new("Age", "string")],
-    rules: Rules { default, prepare_create, prepare_update, fields, row, ..Rules::NONE },
+    rules: Rules {
+        name: crate::meta::names::dns_label,
+        default,
+        prepare_create,
+        prepare_update,
+        fields,
+        row,
+        ..Rules::NONE
+    },
 };
 
 /// The finalizer that the namespace controller removes when the content is gone.

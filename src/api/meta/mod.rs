@@ -1,7 +1,9 @@
 //! Verbs and object metadata.
 
+pub mod names;
 mod object;
 pub mod time;
+pub mod validate;
 
 pub use object::*;
 

@@ -20,7 +20,7 @@ pub static CLUSTER_ROLES: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Created At", "date")],
-    rules: Rules { row, ..Rules::NONE },
+    rules: Rules { name: crate::meta::names::path_segment, row, ..Rules::NONE },
 };
 
 fn row(role: &Value, _now: i64) -> Vec<Value> {

@@ -25,5 +25,10 @@ pub static ROLE_BINDINGS: Resource = Resource {
         Column::wide("Groups", "string"),
         Column::wide("ServiceAccounts", "string"),
     ],
-    rules: Rules { default: binding::default, row: binding::row, ..Rules::NONE },
+    rules: Rules {
+        name: crate::meta::names::path_segment,
+        default: binding::default,
+        row: binding::row,
+        ..Rules::NONE
+    },
 };

@@ -37,6 +37,7 @@ pub static SERVICES: Resource = Resource {
         Column::wide("Selector", "string"),
     ],
     rules: Rules {
+        name: crate::meta::names::dns_label,
         default,
         prepare_create: update::prepare_create,
         prepare_update: update::prepare_update,

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 type Object = Map<String, Value>;
 
+/// The type; what an update leaves out will be the default.
 fn kind(spec: &Value) -> &str {
-    text(&spec["type"])
+    crate::tree::some_text(&spec["type"]).unwrap_or("ClusterIP")
 }
 
 fn needs_cluster_ip(spec: &Value) -> bool {

@@ -1,0 +1,243 @@
+//! Validation of object metadata, the same for every kind but for the shape of the name.
+
+use super::names;
+use crate::registry::Resource;
+use crate::status::{FieldErrors, Path};
+use crate::tree::{entries, flag, int, list, some_text, text};
+use serde_json::Value;
+
+/// All keys and values of an object's annotations together.
+const ANNOTATIONS_MAX: usize = 256 * 1024;
+
+/// How a kind's objects may be named.
+pub type NameRule = fn(&str) -> Vec<String>;
+
+/// Adds the errors of a new or updated object's metadata.
+pub fn metadata(resource: &Resource, object: &Value, errors: &mut FieldErrors) {
+    let metadata = &object["metadata"];
+    let path = Path::root("metadata");
+    name(resource, metadata, &path, errors);
+    namespace(resource, metadata, &path, errors);
+    if int(&metadata["generation"]) < 0 {
+        errors.invalid(path.child("generation"), int(&metadata["generation"]), NEGATIVE);
+    }
+    labels(&metadata["labels"], &path.child("labels"), errors);
+    annotations(&metadata["annotations"], &path.child("annotations"), errors);
+    owners(metadata, &path, errors);
+    finalizers(resource, metadata, &path, errors);
+}
+
+/// The detail for numbers that may not be negative.
+pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
+
+fn name(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let rule = resource.rules.name;
+    if let Some(prefix) = some_text(&metadata["generateName"]) {
+        for why in rule(&names::as_prefix(prefix)) {
+            errors.invalid(path.child("generateName"), prefix, &why);
+        }
+    }
+    match some_text(&metadata["name"]) {
+        None => errors.required(path.child("name"), "name or generateName is required"),
+        Some(name) => {
+            for why in rule(name) {
+                errors.invalid(path.child("name"), name, &why);
+            }
+        }
+    }
+}
+
+fn namespace(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    match (resource.is_namespaced(), some_text(&metadata["namespace"])) {
+        (true, None) => errors.required(path.child("namespace"), ""),
+        (true, Some(namespace)) => {
+            for why in names::dns_label(namespace) {
+                errors.invalid(path.child("namespace"), namespace, &why);
+            }
+        }
+        (false, Some(_)) => errors.forbidden(path.child("namespace"), "not allowed on this type"),
+        (false, None) => {}
+    }
+}
+
+/// Adds the errors of a map of labels.
+pub fn labels(labels: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    for (key, value) in entries(labels) {
+        for why in names::qualified_name(key) {
+            errors.invalid(path, key, &why);
+        }
+        for why in names::label_value(text(value)) {
+            errors.invalid(path, value, &why);
+        }
+    }
+}
+
+/// Adds the errors of a map of annotations.
+pub fn annotations(annotations: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let mut size = 0;
+    for (key, value) in entries(annotations) {
+        for why in names::qualified_name(&key.to_lowercase()) {
+            errors.invalid(path, key, &why);
+        }
+        size += key.len() + text(value).len();
+    }
+    if size > ANNOTATIONS_MAX {
+        errors.too_long(path, ANNOTATIONS_MAX);
+    }
+}
+
+fn owners(metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let path = path.child("ownerReferences");
+    let mut controller: Option<&str> = None;
+    for (i, owner) in list(&metadata["ownerReferences"]).iter().enumerate() {
+        let item = path.index(i);
+        let version = text(&owner["apiVersion"]);
+        if version.rsplit('/').next().unwrap_or("").is_empty() {
+            errors.invalid(item.child("apiVersion"), version, "version must not be empty");
+        }
+        for field in ["kind", "name", "uid"] {
+            if text(&owner[field]).is_empty() {
+                errors.invalid(item.child(field), "", "must not be empty");
+            }
+        }
+        if owner["kind"] == "Event" && matches!(version, "v1" | "events.k8s.io/v1") {
+            let why = format!("{version}, Kind=Event is disallowed from being an owner");
+            errors.invalid(&item, owner, &why);
+        }
+        if flag(&owner["controller"]) {
+            if let Some(first) = controller {
+                let why = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
+                    text(&owner["name"])
+                );
+                errors.invalid(&path, &metadata["ownerReferences"], &why);
+            }
+            controller = Some(text(&owner["name"]));
+        }
+    }
+}
+
+fn finalizers(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let path = path.child("finalizers");
+    let all = list(&metadata["finalizers"]);
+    for (i, finalizer) in all.iter().enumerate() {
+        let name = text(finalizer);
+        for why in names::qualified_name(name) {
+            errors.invalid(&path, name, &why);
+        }
+        let standard = matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
+        if resource.group.is_empty() && !name.contains('/') && !standard {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(path.index(i), name, why);
+        }
+    }
+    let has = |name: &str| all.iter().any(|f| f == name);
+    if has("orphan") && has("foregroundDeletion") {
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.invalid(&path, &metadata["finalizers"], why);
+    }
+}
+
+/// Adds what an update may not change in the metadata. Called in addition to [`metadata`].
+pub fn metadata_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let (new, old) = (&new["metadata"], &old["metadata"]);
+    let path = Path::root("metadata");
+    if old["deletionTimestamp"].is_string() {
+        let before = list(&old["finalizers"]);
+        let mut added: Vec<String> =
+            list(&new["finalizers"]).iter().filter(|f| !before.contains(f)).map(|f| format!("{:?}", text(f))).collect();
+        added.sort();
+        if !added.is_empty() {
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                added.join(", ")
+            );
+            errors.forbidden(path.child("finalizers"), &why);
+        }
+    }
+    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if new[field] != old[field] {
+            errors.immutable(path.child(field), &new[field]);
+        }
+    }
+    if int(&new["generation"]) < int(&old["generation"]) {
+        errors.invalid(path.child("generation"), int(&new["generation"]), "must not be decremented");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry;
+    use serde_json::json;
+
+    fn check(resource: &Resource, metadata_value: Value, expect: &[&str]) {
+        let mut errors = FieldErrors::default();
+        metadata(resource, &json!({ "metadata": metadata_value }), &mut errors);
+        let got: Vec<String> =
+            errors.messages().iter().map(|m| m.split(": a ").next().unwrap_or("").to_owned()).collect();
+        assert_eq!(got, expect);
+    }
+
+    #[test]
+    fn names_by_kind() {
+        check(&registry::PODS, json!({"name": "a.b", "namespace": "n"}), &[]);
+        check(&registry::CLUSTER_ROLES, json!({"name": "system:x"}), &[]);
+        check(
+            &registry::CLUSTER_ROLES,
+            json!({"name": "a/b"}),
+            &[r#"metadata.name: Invalid value: "a/b": may not contain '/'"#],
+        );
+        check(
+            &registry::SERVICES,
+            json!({"name": "a.b", "namespace": "n"}),
+            &[r#"metadata.name: Invalid value: "a.b": must not contain dots"#],
+        );
+        check(&registry::NAMESPACES, json!({"name": "A"}), &[r#"metadata.name: Invalid value: "A""#]);
+        check(&registry::PODS, json!({"generateName": "a-", "name": "a-x", "namespace": "n"}), &[]);
+        check(
+            &registry::PODS,
+            json!({}),
+            &["metadata.name: Required value: name or generateName is required", "metadata.namespace: Required value"],
+        );
+        check(
+            &registry::NODES,
+            json!({"name": "n", "namespace": "x"}),
+            &["metadata.namespace: Forbidden: not allowed on this type"],
+        );
+    }
+
+    #[test]
+    fn labels_annotations_owners_and_finalizers() {
+        check(
+            &registry::CONFIG_MAPS,
+            json!({"name": "c", "namespace": "n", "labels": {"a b": "x y"}, "annotations": {"k": "v".repeat(ANNOTATIONS_MAX)},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "", "uid": "u"}],
+                "finalizers": ["mine"]}),
+            &[
+                "metadata.labels: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+                "metadata.labels: Invalid value: \"x y\"",
+                "metadata.annotations: Too long: may not be more than 262144 bytes",
+                "metadata.ownerReferences[0].name: Invalid value: \"\": must not be empty",
+                "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_updates_may_not_change() {
+        let old = json!({"metadata": {"name": "a", "uid": "u", "deletionTimestamp": "t", "finalizers": ["x/y"]}});
+        let mut new = old.clone();
+        new["metadata"]["uid"] = "v".into();
+        new["metadata"]["finalizers"] = json!(["x/y", "x/z"]);
+        let mut errors = FieldErrors::default();
+        metadata_update(&new, &old, &mut errors);
+        assert_eq!(
+            errors.messages(),
+            [
+                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"x/z\"}",
+                "metadata.uid: Invalid value: \"v\": field is immutable",
+            ]
+        );
+    }
+}

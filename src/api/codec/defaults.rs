@@ -3,8 +3,9 @@
 use crate::facts::{Constant, Field, Kind, Presence, Shape, Type};
 use serde_json::{Map, Value};
 
-/// Fills in constant defaults, and the zero of scalars that are always written, wherever the parent
-/// object is present.
+/// Fills in constant defaults, and the zero of scalars and structs that are always written (`resources: {}`),
+/// wherever the parent object is present. So an object from a client that writes them and one from a
+/// client that does not are equal.
 pub fn apply_constant_defaults(value: &mut Value, ty: &'static Type) {
     if let Value::Object(map) = value {
         apply(map, ty);
@@ -25,8 +26,9 @@ fn apply(map: &mut Map<String, Value>, ty: &'static Type) {
                 }
             }
             None => {
-                if let Some(constant) = missing(field) {
-                    map.insert(field.name.to_owned(), constant);
+                if let Some(mut value) = missing(field) {
+                    descend(&mut value, field.kind);
+                    map.insert(field.name.to_owned(), value);
                 }
             }
         }
@@ -69,6 +71,7 @@ fn missing(field: &Field) -> Option<Value> {
         Kind::Str => Some(Value::from("")),
         Kind::I32 | Kind::I64 | Kind::F64 => Some(Value::from(0)),
         Kind::Bool => Some(Value::from(false)),
+        Kind::Object(ty) if ty.shape == Shape::Object => Some(Value::Object(Map::new())),
         _ => None,
     }
 }
@@ -96,16 +99,24 @@ mod tests {
             "readinessProbe": {"grpc": {"port": 1}},
         }]}});
         apply_constant_defaults(&mut pod, type_by_gvk("", "v1", "Pod").unwrap());
-        let container = &pod["spec"]["containers"][0];
-        assert_eq!(container["ports"][0]["protocol"], "TCP");
-        assert_eq!(container["ports"][1]["protocol"], "UDP");
-        assert_eq!(container["readinessProbe"]["grpc"]["service"], "");
+        let expect = json!({"metadata": {}, "status": {}, "spec": {"containers": [{
+            "name": "a",
+            "resources": {},
+            "ports": [{"containerPort": 80, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}],
+            "readinessProbe": {"grpc": {"port": 1, "service": ""}},
+        }]}});
+        assert_eq!(pod, expect);
     }
 
     #[test]
     fn fields_that_are_always_written_get_their_zero() {
-        let mut event = json!({"metadata": {"name": "a"}});
-        apply_constant_defaults(&mut event, type_by_gvk("", "v1", "Event").unwrap());
-        assert_eq!(event, json!({"metadata": {"name": "a"}, "reportingComponent": "", "reportingInstance": ""}));
+        let mut set = json!({"metadata": {"name": "a"}, "spec": {"replicas": 2}});
+        apply_constant_defaults(&mut set, type_by_gvk("apps", "v1", "ReplicaSet").unwrap());
+        let expect = json!({"metadata": {"name": "a"}, "status": {"replicas": 0},
+            "spec": {"replicas": 2, "template": {"metadata": {}, "spec": {}}}});
+        assert_eq!(set, expect);
+        let mut twice = set.clone();
+        apply_constant_defaults(&mut twice, type_by_gvk("apps", "v1", "ReplicaSet").unwrap());
+        assert_eq!(twice, set);
     }
 }

@@ -2,10 +2,12 @@
 
 mod defaults;
 mod json;
+mod protobuf;
 mod scalars;
 mod typed;
 
 pub use defaults::apply_constant_defaults;
+pub use protobuf::{Envelope, decode_message, decode_protobuf, is_protobuf, open_envelope};
 
 use crate::facts::Type;
 use serde_json::{Map, Value};

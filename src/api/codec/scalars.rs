@@ -49,7 +49,6 @@ pub(super) fn micro_time(text: &str) -> Result<Value, String> {
 }
 
 /// A time stamp from the wire.
-#[allow(dead_code, reason = "the protobuf decoder is next")]
 pub(super) fn wire_time(seconds: i64, nanos: i32, micros: bool) -> Value {
     let stamp = Timestamp { seconds, nanos: u32::try_from(nanos).unwrap_or(0) };
     Value::String(if micros { stamp.to_micros() } else { stamp.to_seconds() })
@@ -71,7 +70,6 @@ pub(super) fn base64_text(text: &str) -> Result<String, String> {
 }
 
 /// Bytes as base64 text.
-#[allow(dead_code, reason = "the protobuf decoder is next")]
 pub(super) fn base64_of(bytes: &[u8]) -> Value {
     Value::String(STANDARD.encode(bytes))
 }

@@ -343,7 +343,7 @@ pub(super) fn absent(field: &Field, value: &Value) -> bool {
     }
 }
 
-fn schema_type() -> &'static Type {
+pub(super) fn schema_type() -> &'static Type {
     crate::facts::type_by_name("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
         .expect("the facts have JSON schemas; a test says so")
 }

@@ -5,9 +5,11 @@ mod json;
 mod protobuf;
 mod scalars;
 mod typed;
+mod yaml;
 
 pub use defaults::apply_constant_defaults;
 pub use protobuf::{Envelope, decode_message, decode_protobuf, is_protobuf, open_envelope};
+pub use yaml::{decode_yaml, parse_yaml, yaml_to_json};
 
 use crate::facts::Type;
 use serde_json::{Map, Value};

@@ -2,6 +2,7 @@
 
 use crate::facts::{Kind, Shape};
 use crate::meta::time::{self, Timestamp};
+use crate::quantity::Quantity;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value};
@@ -29,13 +30,7 @@ pub(super) fn zero(kind: Kind) -> Value {
 
 /// A quantity in its canonical form.
 pub(super) fn quantity(text: &str) -> Result<Value, String> {
-    let text = text.trim_matches('"');
-    let unsigned = text.trim_start_matches(['+', '-']);
-    if unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
-        Ok(Value::from(text))
-    } else {
-        Err(QUANTITY_PATTERN.to_owned())
-    }
+    Quantity::parse(text).map(|q| Value::String(q.to_string())).map_err(|e| e.to_string())
 }
 
 /// A time stamp in seconds, in UTC.

@@ -44,7 +44,7 @@ impl ImageConfig {
 }
 
 /// Parses `SIGQUIT`, `QUIT`, `3` or `SIGRTMIN+3`.
-pub fn parse_signal(text: &str) -> Option<i32> {
+pub(super) fn parse_signal(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
         return (1..=64).contains(&number).then_some(number);
     }

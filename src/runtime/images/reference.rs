@@ -142,16 +142,12 @@ fn valid_component(component: &str) -> bool {
     if !alnum(first) || !alnum(last) {
         return false;
     }
-    bytes
-        .split(|&b| alnum(b))
-        .all(|sep| matches!(sep, b"" | b"." | b"_" | b"__") || sep.iter().all(|&b| b == b'-'))
+    bytes.split(|&b| alnum(b)).all(|sep| matches!(sep, b"" | b"." | b"_" | b"__") || sep.iter().all(|&b| b == b'-'))
 }
 
 fn valid_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    tag.len() <= 128
-        && tag.bytes().next().is_some_and(word)
-        && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+    tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
 }
 
 fn valid_digest(digest: &str) -> bool {
@@ -190,18 +186,27 @@ mod tests {
 
     #[test]
     fn malformed_references_are_refused() {
-        for bad in ["", "/", "a//b", "-a", "a-", "a..b", "x:", "x:-a", "x@sha256:12", "a b", "../x", "x/../y", "http://x/y"] {
+        for bad in
+            ["", "/", "a//b", "-a", "a-", "a..b", "x:", "x:-a", "x@sha256:12", "a b", "../x", "x/../y", "http://x/y"]
+        {
             assert!(Reference::parse(bad).is_err(), "{bad:?}");
         }
         let upper = Reference::parse("Nginx").unwrap_err().to_string();
-        assert_eq!(upper, "couldn't parse image name \"Nginx\": invalid reference format: repository name must be lowercase");
+        assert_eq!(
+            upper,
+            "couldn't parse image name \"Nginx\": invalid reference format: repository name must be lowercase"
+        );
     }
 
     #[test]
     fn loopback_registries_are_recognised() {
-        for (reference, expect) in
-            [("127.9.9.9:5000/x", true), ("localhost:80/x", true), ("[::1]:5000/x", true), ("10.0.0.1:5000/x", false), ("nginx", false)]
-        {
+        for (reference, expect) in [
+            ("127.9.9.9:5000/x", true),
+            ("localhost:80/x", true),
+            ("[::1]:5000/x", true),
+            ("10.0.0.1:5000/x", false),
+            ("nginx", false),
+        ] {
             assert_eq!(Reference::parse(reference).unwrap().is_loopback(), expect, "{reference}");
         }
     }

@@ -141,7 +141,11 @@ mod tests {
             "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\nodd:x:7\n",
         )
         .unwrap();
-        std::fs::write(dir.path().join("etc/group"), "root:x:0:\nwww-data:x:33:\nssl:x:101:www-data,root\ntape:x:26:www-data\n").unwrap();
+        std::fs::write(
+            dir.path().join("etc/group"),
+            "root:x:0:\nwww-data:x:33:\nssl:x:101:www-data,root\ntape:x:26:www-data\n",
+        )
+        .unwrap();
         dir
     }
 

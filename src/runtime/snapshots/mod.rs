@@ -1,6 +1,8 @@
 //! Root file systems of containers: an overlay of an image's layers below a writable directory.
 
-use crate::images::{Image, ImageError};
+mod overlay;
+
+use crate::images::{Image, ImageError, blocking, lock, read_dir};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -12,15 +14,46 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Keeps writable layers below `dir` (on disk) and mounts root file systems below `mounts` (the run directory).
+    /// `dir` is the image store's own directory, below which the writable layers are kept, so that a layer
+    /// in use is never removed. Root file systems are mounted below `mounts`, in the run directory.
     pub fn open(dir: &Path, mounts: &Path) -> Result<Self, ImageError> {
+        for path in [&dir.join("snapshots"), mounts] {
+            std::fs::create_dir_all(path).map_err(ImageError::io("create", path))?;
+        }
         Ok(Self { dir: dir.to_owned(), mounts: mounts.to_owned() })
     }
 
-    /// Makes and mounts a root file system for a container. Idempotent.
+    /// Makes and mounts a root file system for a container. Idempotent: one that was written to and lost
+    /// its mount (by a reboot) is mounted again as it was.
     pub async fn prepare(&self, container_id: &str, image: &Image) -> Result<PathBuf, ImageError> {
-        let _ = (&self.dir, image);
-        Ok(self.rootfs(container_id))
+        let (this, id, layers) = (self.clone(), checked(container_id)?.to_owned(), image.layers.clone());
+        blocking(move || this.prepare_now(&id, &layers)).await
+    }
+
+    fn prepare_now(&self, id: &str, layers: &[PathBuf]) -> Result<PathBuf, ImageError> {
+        let (snapshot, target) = (self.snapshot(id), self.rootfs(id));
+        {
+            // Recorded under the lock that removals take, so that these layers stay.
+            let _guard = lock(&self.dir, false)?;
+            if let Some(gone) = layers.iter().find(|layer| !layer.is_dir()) {
+                return Err(ImageError::Content(format!("layer {} has been removed", gone.display())));
+            }
+            for path in [snapshot.join("upper"), snapshot.join("work"), target.clone()] {
+                std::fs::create_dir_all(&path).map_err(ImageError::io("create", &path))?;
+            }
+            let list: Vec<String> = layers.iter().map(|layer| layer.to_string_lossy().into_owned()).collect();
+            let record = snapshot.join("layers");
+            std::fs::write(&record, list.join("\n")).map_err(ImageError::io("write", &record))?;
+        }
+        if overlay::is_mounted(&target)? {
+            return Ok(target);
+        }
+        // The overlay's root takes the owner and mode of the upper directory.
+        if let Some(top) = layers.last() {
+            copy_root_mode(top, &snapshot.join("upper"))?;
+        }
+        overlay::mount(layers, &snapshot.join("upper"), &snapshot.join("work"), &target)?;
+        Ok(target)
     }
 
     /// Where the root file system of a container is mounted while it exists.
@@ -28,15 +61,89 @@ impl Snapshots {
         self.mounts.join(container_id)
     }
 
+    /// The directory with what a container wrote, for its usage of disk space.
+    pub fn upper(&self, container_id: &str) -> PathBuf {
+        self.snapshot(container_id).join("upper")
+    }
+
     /// Unmounts a container's root file system and deletes what it wrote. Idempotent.
     pub async fn remove(&self, container_id: &str) -> Result<(), ImageError> {
-        let _ = container_id;
-        Ok(())
+        let (this, id) = (self.clone(), checked(container_id)?.to_owned());
+        blocking(move || this.remove_now(&id)).await
+    }
+
+    fn remove_now(&self, id: &str) -> Result<(), ImageError> {
+        let (snapshot, target) = (self.snapshot(id), self.rootfs(id));
+        overlay::unmount(&target)?;
+        // Never recursive: if something is mounted there after all, it is not ours to delete.
+        match std::fs::remove_dir(&target) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ImageError::io("remove", target)(error));
+            }
+            _ => {}
+        }
+        match std::fs::remove_dir_all(&snapshot) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ImageError::io("remove", snapshot)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes all root file systems, mounted or left by a crash or a reboot, except those of `keep`.
     pub async fn retain(&self, keep: &HashSet<String>) -> Result<(), ImageError> {
-        let _ = keep;
-        Ok(())
+        let (this, keep) = (self.clone(), keep.clone());
+        blocking(move || {
+            let mut first_error = None;
+            for path in read_dir(&this.dir.join("snapshots"))?.into_iter().chain(read_dir(&this.mounts)?) {
+                let Some(id) = path.file_name().and_then(|name| name.to_str()).filter(|id| !keep.contains(*id)) else {
+                    continue;
+                };
+                // One that resists must not keep the others.
+                if let Err(error) = this.remove_now(id) {
+                    tracing::warn!(id, %error, "could not remove a stale root file system");
+                    first_error.get_or_insert(error);
+                }
+            }
+            first_error.map_or(Ok(()), Err)
+        })
+        .await
+    }
+
+    fn snapshot(&self, id: &str) -> PathBuf {
+        self.dir.join("snapshots").join(id)
     }
 }
+
+/// The layers that containers' root file systems are made of, for the collection of garbage in the store at `dir`.
+pub(crate) fn layers_in_use(dir: &Path) -> Result<HashSet<PathBuf>, ImageError> {
+    let mut layers = HashSet::new();
+    for snapshot in read_dir(&dir.join("snapshots"))? {
+        if let Ok(list) = std::fs::read_to_string(snapshot.join("layers")) {
+            layers.extend(list.lines().map(PathBuf::from));
+        }
+    }
+    Ok(layers)
+}
+
+/// Ids become names of directories.
+fn checked(id: &str) -> Result<&str, ImageError> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if id.is_empty() || id.len() > 128 || id.starts_with('.') || !id.bytes().all(fine) {
+        return Err(ImageError::Content(format!("{id:?} is not a container id")));
+    }
+    Ok(id)
+}
+
+fn copy_root_mode(from: &Path, to: &Path) -> Result<(), ImageError> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = from.metadata().map_err(ImageError::io("read", from))?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid()), rustix::fs::Gid::from_raw(meta.gid()));
+    let mode = rustix::fs::Mode::from_raw_mode(meta.mode() & 0o7777);
+    rustix::fs::chown(to, Some(uid), Some(gid))
+        .and_then(|()| rustix::fs::chmod(to, mode))
+        .map_err(|errno| ImageError::io("change", to)(errno.into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,9 @@
 mod exec;
 
 use crate::error::{Result, RuntimeError};
-use crate::spec::{ContainerInfo, ContainerSpec, Event, ExecSpec, Resources, SandboxInfo, SandboxSpec, Stats};
+use crate::spec::{
+    ContainerInfo, ContainerSpec, Event, ExecSpec, Resources, SandboxInfo, SandboxSpec, Stats,
+};
 pub use exec::{ExecInput, ExecOutput, ExecSession, ProbeResult};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,7 +44,9 @@ impl Runtime {
     /// Adopts every live shim found under `run_dir` and cleans up after the dead ones.
     pub async fn open(config: RuntimeConfig) -> Result<Runtime> {
         let (events, _) = broadcast::channel(1024);
-        Ok(Runtime { inner: Arc::new(Inner { config, events }) })
+        Ok(Runtime {
+            inner: Arc::new(Inner { config, events }),
+        })
     }
 
     /// Things that happen by themselves. A receiver that lags misses events and must look at
@@ -63,7 +67,10 @@ impl Runtime {
 
     /// One container.
     pub fn container(&self, id: &str) -> Option<ContainerInfo> {
-        self.sandboxes().into_iter().flat_map(|s| s.containers).find(|c| c.id == id)
+        self.sandboxes()
+            .into_iter()
+            .flat_map(|s| s.containers)
+            .find(|c| c.id == id)
     }
 
     /// Makes namespaces and cgroup of a sandbox and the shim that holds them.
@@ -78,7 +85,11 @@ impl Runtime {
     }
 
     /// Makes a container whose process waits for [`Runtime::start_container`].
-    pub async fn create_container(&self, sandbox: &str, spec: ContainerSpec) -> Result<ContainerInfo> {
+    pub async fn create_container(
+        &self,
+        sandbox: &str,
+        spec: ContainerSpec,
+    ) -> Result<ContainerInfo> {
         let _ = spec;
         Err(RuntimeError::NoSandbox(sandbox.into()))
     }
@@ -107,7 +118,12 @@ impl Runtime {
 
     /// Runs a command in a running container, gathers its output and kills it after `timeout`
     /// (then [`RuntimeError::Timeout`]).
-    pub async fn exec_probe(&self, container: &str, args: &[String], timeout: Duration) -> Result<ProbeResult> {
+    pub async fn exec_probe(
+        &self,
+        container: &str,
+        args: &[String],
+        timeout: Duration,
+    ) -> Result<ProbeResult> {
         let _ = (args, timeout);
         Err(RuntimeError::NoContainer(container.into()))
     }

@@ -1,9 +1,17 @@
 //! The scheduler: queue, cache, cycle, plugins.
+//!
+//! `driver` feeds `cache` and `queue` from informers, takes one pod at a time, lets `cycle` run the
+//! plugins over the cached nodes, and binds in the background while the cache assumes the outcome.
 
-use naru_base::Shutdown;
-use naru_client::{Client, Informers};
+mod cache;
+mod cycle;
+mod driver;
+mod plugins;
+mod pod_info;
+mod queue;
+mod resources;
 
-/// Starts to schedule pods until shutdown. `client` writes as `system:kube-scheduler`.
-pub fn start(client: Client, informers: &Informers, shutdown: &Shutdown) {
-    let _ = (client, informers, shutdown);
-}
+pub use driver::start;
+
+#[cfg(test)]
+mod testing;

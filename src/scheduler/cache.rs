@@ -1,0 +1,148 @@
+//! Nodes with the pods on them, assumed ones included.
+
+use crate::pod_info::PodInfo;
+use crate::resources::Resources;
+use naru_client::projections::NodeView;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A node as the plugins see it.
+#[derive(Debug, Default)]
+pub(crate) struct NodeInfo {
+    /// Missing while only its pods are known.
+    pub(crate) node: Option<Arc<NodeView>>,
+    pub(crate) allocatable: Resources,
+    pub(crate) requested: Resources,
+    pub(crate) requested_nonzero: Resources,
+    pub(crate) pods: HashMap<String, Arc<PodInfo>>,
+}
+
+impl NodeInfo {
+    fn add(&mut self, pod: Arc<PodInfo>) {
+        self.requested.add(&pod.request);
+        self.requested_nonzero.add(&pod.nonzero);
+        self.pods.insert(pod.uid().to_owned(), pod);
+    }
+
+    fn remove(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid) {
+            self.requested.subtract(&pod.request);
+            self.requested_nonzero.subtract(&pod.nonzero);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Place {
+    node: String,
+    assumed: bool,
+}
+
+/// All nodes, and where each pod is.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    nodes: BTreeMap<String, NodeInfo>,
+    places: HashMap<String, Place>,
+}
+
+impl Cache {
+    pub(crate) fn set_node(&mut self, node: Arc<NodeView>) {
+        let info = self.nodes.entry(node.metadata.name.clone()).or_default();
+        info.allocatable = Resources::of(&node.status.allocatable);
+        info.node = Some(node);
+    }
+
+    pub(crate) fn remove_node(&mut self, name: &str) {
+        if let Some(info) = self.nodes.get_mut(name) {
+            info.node = None;
+            if info.pods.is_empty() {
+                self.nodes.remove(name);
+            }
+        }
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.nodes.get(name).filter(|info| info.node.is_some())
+    }
+
+    /// The nodes that exist, by name.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&str, &NodeInfo)> {
+        self.nodes.iter().filter(|(_, info)| info.node.is_some()).map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// Puts a pod on its node for as long as its binding takes.
+    pub(crate) fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.put(pod, node, true);
+    }
+
+    /// Takes in a pod that is bound.
+    pub(crate) fn set_pod(&mut self, pod: Arc<PodInfo>) {
+        let node = pod.pod.spec.node_name.clone();
+        self.put(pod, &node, false);
+    }
+
+    fn put(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
+        self.remove_pod(pod.uid());
+        let place = Place { node: node.to_owned(), assumed };
+        self.places.insert(pod.uid().to_owned(), place);
+        self.nodes.entry(node.to_owned()).or_default().add(pod);
+    }
+
+    /// Takes back an assumption whose binding failed, unless the pod has turned up as bound.
+    pub(crate) fn forget(&mut self, uid: &str) {
+        if self.is_assumed(uid) {
+            self.remove_pod(uid);
+        }
+    }
+
+    pub(crate) fn is_assumed(&self, uid: &str) -> bool {
+        self.places.get(uid).is_some_and(|place| place.assumed)
+    }
+
+    /// Removes a pod and says which node it was on.
+    pub(crate) fn remove_pod(&mut self, uid: &str) -> Option<String> {
+        let place = self.places.remove(uid)?;
+        if let Some(info) = self.nodes.get_mut(&place.node) {
+            info.remove(uid);
+            if info.pods.is_empty() && info.node.is_none() {
+                self.nodes.remove(&place.node);
+            }
+        }
+        Some(place.node)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::testing::{asking, bound, node};
+
+    #[test]
+    fn assumed_pods_count_until_forgotten_or_confirmed_once() {
+        let mut cache = Cache::default();
+        cache.set_node(node("n", "2", "4Gi"));
+        let pod = asking("a", "500m", "1Gi");
+        cache.assume(pod.clone(), "n");
+        assert_eq!(cache.node("n").unwrap().requested.cpu, 500);
+        cache.set_pod(bound(&pod, "n"));
+        assert_eq!(cache.node("n").unwrap().requested.cpu, 500, "confirmed, not counted twice");
+        cache.forget(pod.uid());
+        assert_eq!(cache.node("n").unwrap().requested.cpu, 500, "a confirmed pod is not forgotten");
+        assert_eq!(cache.remove_pod(pod.uid()).as_deref(), Some("n"));
+        assert_eq!(cache.node("n").unwrap().requested, Resources::default());
+    }
+
+    #[test]
+    fn pods_may_come_before_their_node_and_stay_after_it() {
+        let mut cache = Cache::default();
+        let pod = bound(&asking("a", "1", "1Gi"), "n");
+        cache.set_pod(pod.clone());
+        assert!(cache.node("n").is_none());
+        cache.set_node(node("n", "2", "4Gi"));
+        assert_eq!(cache.node("n").unwrap().requested.cpu, 1000);
+        cache.remove_node("n");
+        cache.remove_pod(pod.uid());
+        assert_eq!(cache.nodes().count(), 0);
+    }
+}

@@ -1,0 +1,22 @@
+//! BalancedAllocation: nodes whose CPU and memory would be used alike are liked better.
+
+use super::{MAX_SCORE, Plugin, Scale, Score};
+
+pub(super) const PLUGIN: Plugin = Plugin {
+    name: "BalancedAllocation",
+    filter: None,
+    score: Some(Score {
+        weight: 1,
+        scale: Scale::None,
+        rate: |pod, info, _| {
+            let (want, has, used) = (&pod.nonzero, &info.allocatable, &info.requested_nonzero);
+            let share = |want: i64, has: i64, used: i64| {
+                if has <= 0 { 1.0 } else { ((used + want) as f64 / has as f64).min(1.0) }
+            };
+            let cpu = share(want.cpu, has.cpu, used.cpu);
+            let memory = share(want.memory, has.memory, used.memory);
+            // Of two values the standard deviation is half their distance.
+            ((1.0 - (cpu - memory).abs() / 2.0) * MAX_SCORE as f64) as i64
+        },
+    }),
+};

@@ -1,0 +1,63 @@
+//! TaintToleration: taints keep pods away that do not tolerate them, or make nodes less liked.
+
+use super::{Plugin, Scale, Score, Unfit};
+use naru_client::projections::{Taint, Toleration};
+
+pub(super) const PLUGIN: Plugin = Plugin {
+    name: "TaintToleration",
+    filter: Some(|pod, _, node| {
+        let repels = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+        let mut taints = node.spec.taints.iter().filter(repels);
+        if taints.all(|taint| tolerates(pod.tolerations(), taint)) {
+            return Ok(());
+        }
+        Err(Unfit::for_good("node(s) had untolerated taint(s)"))
+    }),
+    score: Some(Score {
+        weight: 3,
+        scale: Scale::LowestBest,
+        rate: |pod, _, node| {
+            let disliked = |taint: &&Taint| taint.effect == "PreferNoSchedule" && !tolerates(pod.tolerations(), taint);
+            node.spec.taints.iter().filter(disliked).count() as i64
+        },
+    }),
+};
+
+/// Whether one of the tolerations covers the taint.
+pub(super) fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
+    tolerations.iter().any(|toleration| {
+        (toleration.effect.is_empty() || toleration.effect == taint.effect)
+            && (toleration.key.is_empty() || toleration.key == taint.key)
+            && match toleration.operator.as_str() {
+                "" | "Equal" => toleration.value == taint.value,
+                "Exists" => true,
+                _ => false,
+            }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerations_match_as_documented() {
+        let taint = Taint { key: "k".into(), value: "v".into(), effect: "NoSchedule".into(), time_added: None };
+        let check = |key: &str, operator: &str, value: &str, effect: &str, expected: bool| {
+            let toleration = Toleration {
+                key: key.into(),
+                operator: operator.into(),
+                value: value.into(),
+                effect: effect.into(),
+                toleration_seconds: None,
+            };
+            assert_eq!(tolerates(&[toleration], &taint), expected, "{key} {operator} {value} {effect}");
+        };
+        check("k", "Equal", "v", "NoSchedule", true);
+        check("k", "", "v", "", true);
+        check("k", "Equal", "w", "", false);
+        check("k", "Exists", "", "NoExecute", false);
+        check("", "Exists", "", "", true);
+        check("x", "Exists", "", "", false);
+    }
+}

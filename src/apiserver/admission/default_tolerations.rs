@@ -1,0 +1,35 @@
+//! DefaultTolerationSeconds: pods stay five minutes on nodes that are not ready or not reachable.
+
+use super::{Attributes, Plugin, is_pod_create};
+use crate::pipeline::State;
+use crate::response::Failure;
+use serde_json::{Value, json};
+
+pub(super) static PLUGIN: Plugin =
+    Plugin { name: "DefaultTolerationSeconds", admit: Some(admit), validate: None };
+
+const SECONDS: i64 = 300;
+
+fn admit(_: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Failure> {
+    if !is_pod_create(attributes) || !pod["spec"].is_object() {
+        return Ok(());
+    }
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let tolerations = &mut pod["spec"]["tolerations"];
+        if !tolerations.is_array() {
+            *tolerations = json!([]);
+        }
+        let Some(list) = tolerations.as_array_mut() else { continue };
+        let tolerated = list.iter().any(|toleration| {
+            let for_key = toleration["key"] == key || toleration["key"].as_str().unwrap_or_default().is_empty();
+            let effect = toleration["effect"].as_str().unwrap_or_default();
+            for_key && (effect.is_empty() || effect == "NoExecute")
+        });
+        if !tolerated {
+            list.push(json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS,
+            }));
+        }
+    }
+    Ok(())
+}

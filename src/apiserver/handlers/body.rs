@@ -1,0 +1,137 @@
+//! Decodes request bodies, and says what is wrong with them in upstream's words.
+
+use super::{Call, type_of};
+use crate::negotiate::{self, BodyFormat};
+use crate::response::Failure;
+use naru_api::codec::{self, DecodeError, Decoded};
+use naru_api::facts::Type;
+use naru_api::meta;
+use naru_api::registry::Resource;
+use naru_api::status::Status;
+use serde_json::Value;
+
+/// What to do about unknown and duplicate fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    /// Nothing.
+    Ignore,
+    /// Tell in a `Warning` header.
+    Warn,
+    /// Refuse.
+    Strict,
+}
+
+impl FieldValidation {
+    /// From the query; `Warn` is the default.
+    pub(crate) fn of(call: &Call) -> Result<Self, Failure> {
+        match call.query.get("fieldValidation") {
+            None | Some("" | "Warn") => Ok(Self::Warn),
+            Some("Ignore") => Ok(Self::Ignore),
+            Some("Strict") => Ok(Self::Strict),
+            Some(other) => Err(Box::new(Status::bad_request(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            )))),
+        }
+    }
+}
+
+/// The group, version and kind that a body should have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) ty: &'static Type,
+}
+
+impl Expected {
+    /// An object of this resource.
+    pub(crate) fn object(resource: &Resource) -> Result<Self, Failure> {
+        Ok(Self { group: resource.group, version: resource.version, kind: resource.kind, ty: type_of(resource)? })
+    }
+
+    fn api_version(&self) -> String {
+        meta::join_api_version(self.group, self.version)
+    }
+}
+
+/// A decoded body with the warnings about it.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) value: Value,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Decodes the request's body as an object of the expected kind.
+pub(crate) fn decode(call: &Call, expected: Expected) -> Result<Object, Failure> {
+    let format = negotiate::body_format(&call.headers)?;
+    if call.body.is_empty() {
+        return Err(Box::new(Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: the body is empty",
+            expected.kind, expected.version, expected.kind
+        ))));
+    }
+    let decoded = decode_as(format, &call.body, expected.ty).map_err(|error| {
+        let given = given_kind(&call.body, format);
+        let given = given.as_ref().map(|(version, kind)| (kind.as_str(), version.as_str()));
+        let given = given.or(Some((expected.kind, expected.version)));
+        Box::new(Status::bad_request(error.bad_request(given, expected.kind, &call.body)))
+    })?;
+    finish(call, decoded, expected)
+}
+
+/// Decodes bytes of any format.
+pub(super) fn decode_as(format: BodyFormat, body: &[u8], ty: &'static Type) -> Result<Decoded, DecodeError> {
+    match format {
+        BodyFormat::Json => codec::decode_json(body, ty),
+        BodyFormat::Yaml => Err(DecodeError::Yaml(String::new())),
+        BodyFormat::Protobuf => codec::decode_protobuf(body),
+    }
+}
+
+/// Kind and version as far as a broken body tells.
+fn given_kind(body: &[u8], format: BodyFormat) -> Option<(String, String)> {
+    if format != BodyFormat::Json {
+        return None;
+    }
+    let value = codec::parse_json(body).ok()?;
+    let (_, version) = meta::split_api_version(meta::api_version(&value));
+    let kind = meta::kind(&value);
+    (!kind.is_empty()).then(|| (version.to_owned(), kind.to_owned()))
+}
+
+/// Checks kind and strictness, and sets `kind` and `apiVersion`.
+pub(crate) fn finish(call: &Call, decoded: Decoded, expected: Expected) -> Result<Object, Failure> {
+    let strict = decoded.strict_error();
+    let Decoded { mut value, strict: complaints } = decoded;
+    let given = meta::kind(&value);
+    let api_version = meta::api_version(&value);
+    if !api_version.is_empty() && api_version != expected.api_version() {
+        return Err(Box::new(Status::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({})",
+            expected.api_version()
+        ))));
+    }
+    if !given.is_empty() && given != expected.kind {
+        return Err(Box::new(Status::bad_request(codec::cannot_be_handled(
+            given,
+            expected.version,
+            expected.kind,
+            &format!("the object is a {given}, not a {}", expected.kind),
+        ))));
+    }
+    let warnings = match FieldValidation::of(call)? {
+        FieldValidation::Strict => {
+            if let Some(error) = strict {
+                let text = codec::cannot_be_handled(expected.kind, expected.version, expected.kind, &error);
+                return Err(Box::new(Status::bad_request(text)));
+            }
+            Vec::new()
+        }
+        FieldValidation::Warn => complaints,
+        FieldValidation::Ignore => Vec::new(),
+    };
+    value["kind"] = expected.kind.into();
+    value["apiVersion"] = expected.api_version().into();
+    Ok(Object { value, warnings })
+}

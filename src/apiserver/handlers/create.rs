@@ -1,0 +1,139 @@
+//! Creates objects.
+
+use super::body::{self, Expected, FieldValidation};
+use super::{Call, render};
+use crate::admission::{self, Attributes, Operation};
+use crate::objects::{self, Put};
+use crate::pipeline::State;
+use crate::response::{Failure, Outcome};
+use bytes::Bytes;
+use naru_api::codec;
+use naru_api::meta;
+use naru_api::registry::Resource;
+use naru_api::status::{FieldErrors, Status};
+use naru_store::Expect;
+use serde_json::Value;
+
+/// How many names are tried for a `generateName`.
+const NAME_ATTEMPTS: usize = 8;
+
+/// POST to a collection.
+pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome {
+    let body::Object { value, warnings } = body::decode(call, Expected::object(resource)?)?;
+    let created = insert(call, resource, value, call.dry_run()?).await?;
+    let warnings = answer_warnings(call, resource, &created.value, warnings)?;
+    Ok(render::object(call, resource, 201, created.json)?.with_warnings(warnings))
+}
+
+/// The decoder's warnings and the kind's own.
+pub(super) fn answer_warnings(call: &Call, resource: &Resource, object: &Value, mut warnings: Vec<String>) -> Result<Vec<String>, Failure> {
+    if FieldValidation::of(call)? != FieldValidation::Ignore {
+        warnings.extend((resource.rules.warnings)(object));
+    } else {
+        warnings = (resource.rules.warnings)(object);
+    }
+    Ok(warnings)
+}
+
+/// A created object.
+pub(super) struct Created {
+    pub(super) value: Value,
+    pub(super) json: Bytes,
+}
+
+/// Everything between a decoded body and the stored object.
+pub(super) async fn insert(call: &Call, resource: &'static Resource, mut object: Value, dry_run: bool) -> Result<Created, Failure> {
+    place(call, resource, &mut object)?;
+    if !meta::resource_version(&object).is_empty() {
+        return Err(Box::new(Status::bad_request("resourceVersion should not be set on objects to be created")));
+    }
+    let base = meta::generate_name(&object).to_owned();
+    let generated = meta::name(&object).is_empty() && !base.is_empty();
+    for attempt in 1.. {
+        let mut candidate = object.clone();
+        if generated {
+            meta::set(&mut candidate, "name", &objects::generated_name(&base));
+        }
+        match insert_named(call, resource, candidate, dry_run).await? {
+            Some(created) => return Ok(created),
+            None if generated && attempt < NAME_ATTEMPTS => {}
+            None if generated => {
+                return Err(Box::new(Status::generate_name_conflict(resource.group, resource.plural, &base)));
+            }
+            None => {
+                let name = meta::name(&object);
+                return Err(Box::new(Status::already_exists(resource.group, resource.plural, name)));
+            }
+        }
+    }
+    unreachable!("the loop returns")
+}
+
+/// Checks and sets the namespace, by path and body.
+pub(super) fn place(call: &Call, resource: &Resource, object: &mut Value) -> Result<(), Failure> {
+    let given = meta::namespace(object).to_owned();
+    match call.namespace(resource) {
+        Some(namespace) if given.is_empty() || given == namespace => meta::set(object, "namespace", namespace),
+        Some(_) => {
+            return Err(Box::new(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )));
+        }
+        None => meta::set(object, "namespace", ""),
+    }
+    Ok(())
+}
+
+/// One attempt under one name; `None` when it is taken.
+async fn insert_named(call: &Call, resource: &'static Resource, mut object: Value, dry_run: bool) -> Result<Option<Created>, Failure> {
+    let state: &State = &call.state;
+    let namespace = call.namespace(resource);
+    let name = meta::name(&object).to_owned();
+    let attributes = Attributes {
+        operation: Operation::Create,
+        resource,
+        subresource: "",
+        namespace,
+        name: &name,
+        user: &call.user,
+        old: None,
+    };
+    let ty = super::type_of(resource)?;
+    objects::stamp_new(&mut object);
+    codec::apply_constant_defaults(&mut object, ty);
+    (resource.rules.default)(&mut object);
+    admission::admit(state, &attributes, &mut object)?;
+    // What admission added has defaults of its own.
+    codec::apply_constant_defaults(&mut object, ty);
+    (resource.rules.default)(&mut object);
+    (resource.rules.prepare_create)(&mut object);
+    let mut errors = FieldErrors::default();
+    naru_api::meta::validate::metadata(resource, &object, &mut errors);
+    (resource.rules.validate)(&object, &mut errors);
+    if !errors.is_empty() {
+        return Err(Box::new(Status::invalid(resource.group, resource.kind, &name, errors)));
+    }
+    admission::validate(state, &attributes, &object)?;
+    let exists = state.cache.get(resource, namespace, &name).is_some();
+    if exists {
+        return Ok(None);
+    }
+    let reservation = match std::ptr::eq(resource, &naru_api::registry::SERVICES) {
+        true => Some(state.services.reserve(&mut object, None)?),
+        false => None,
+    };
+    let bytes = objects::encode(object.clone());
+    if dry_run {
+        return Ok(Some(Created { value: object, json: bytes }));
+    }
+    let durability = objects::durability_of_create(resource);
+    match objects::put(state, resource, namespace, &name, Expect::Absent, bytes, durability).await? {
+        Put::Done(stored) => {
+            if let Some(reservation) = reservation {
+                reservation.commit();
+            }
+            Ok(Some(Created { value: object, json: stored.json }))
+        }
+        Put::Conflict => Ok(None),
+    }
+}

@@ -1,0 +1,158 @@
+//! From a parsed request to the handler that answers it.
+
+mod binding;
+mod body;
+mod create;
+mod delete;
+pub(crate) mod node_proxy;
+mod patch;
+mod plain;
+mod read;
+mod render;
+mod review;
+mod scale;
+mod token;
+mod update;
+mod watch;
+
+use crate::authn::User;
+use crate::pipeline::State;
+use crate::request_info::{Query, RequestInfo};
+use crate::response::{Failure, Outcome};
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use hyper::upgrade::OnUpgrade;
+use naru_api::facts::{self, Type};
+use naru_api::meta::Verb;
+use naru_api::registry::{self, Action, Resource};
+use naru_api::status::Status;
+use std::sync::Arc;
+
+/// One authorized request with its body.
+pub(crate) struct Call {
+    pub(crate) state: Arc<State>,
+    pub(crate) user: Arc<User>,
+    pub(crate) method: Method,
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    pub(crate) raw_query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) upgrade: Option<OnUpgrade>,
+}
+
+impl Call {
+    /// The namespace of a namespaced resource's request, `None` for cluster scope and all namespaces.
+    pub(crate) fn namespace(&self, resource: &Resource) -> Option<&str> {
+        (resource.is_namespaced() && !self.info.namespace.is_empty()).then_some(self.info.namespace.as_str())
+    }
+
+    /// Whether nothing may be written; 400 for unknown values.
+    pub(crate) fn dry_run(&self) -> Result<bool, Failure> {
+        dry_run(self.query.all("dryRun"))
+    }
+}
+
+/// Reads `dryRun` values.
+pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Failure> {
+    let mut dry = false;
+    for value in values {
+        match value {
+            "" => {}
+            "All" => dry = true,
+            other => {
+                return Err(Box::new(Status::bad_request(format!(
+                    "invalid dryRun value: Unsupported value: {other:?}: supported values: \"All\""
+                ))));
+            }
+        }
+    }
+    Ok(dry)
+}
+
+/// The facts of a resource's objects.
+pub(crate) fn type_of(resource: &Resource) -> Result<&'static Type, Failure> {
+    facts::type_by_name(resource.type_name)
+        .ok_or_else(|| Box::new(Status::internal(format!("no type {}", resource.type_name))))
+}
+
+/// Finds the handler and runs it. The futures are boxed: some are large, and streams are deep.
+pub(crate) async fn dispatch(call: Call) -> Outcome {
+    if !call.info.is_resource {
+        return plain::handle(&call);
+    }
+    let info = &call.info;
+    let resource = registry::find(&info.group, &info.version, &info.resource)
+        .ok_or_else(|| Box::new(Status::no_such_resource()))?;
+    if !resource.is_namespaced() && !info.namespace.is_empty() && resource.plural != "namespaces" {
+        return Err(Box::new(Status::no_such_resource()));
+    }
+    if resource.is_namespaced() && info.namespace.is_empty() {
+        let whole = matches!(info.verb, "list" | "watch") && info.subresource.is_empty();
+        // An object of a namespaced resource has no path without its namespace.
+        if !whole {
+            let exists = call.method == Method::POST || info.verb == "deletecollection";
+            let status = if exists { Status::method_not_allowed() } else { Status::no_such_resource() };
+            // Reviews name their namespace in the body or not at all.
+            if resource.is_stored() || !exists {
+                return Err(Box::new(status));
+            }
+        }
+    }
+    if info.subresource.is_empty() {
+        return whole(call, resource).await;
+    }
+    let subresource =
+        resource.subresource(&info.subresource).ok_or_else(|| Box::new(Status::no_such_resource()))?;
+    sub(call, resource, subresource.action, subresource.verbs).await
+}
+
+async fn whole(call: Call, resource: &'static Resource) -> Outcome {
+    let has = |verb: Verb| resource.verbs.contains(&verb);
+    match call.info.verb {
+        "create" if !resource.is_stored() && call.info.name.is_empty() => review::create(&call, resource).await,
+        "create" if has(Verb::Create) && call.info.name.is_empty() => {
+            Box::pin(create::create(&call, resource)).await
+        }
+        // `watch` on one name is a watch of the collection, selected by name.
+        "watch" if has(Verb::Watch) => watch::watch(&call, resource).await,
+        "list" if has(Verb::List) => read::list(&call, resource).await,
+        "get" if has(Verb::Get) => read::get(&call, resource),
+        "update" if has(Verb::Update) => Box::pin(update::update(&call, resource)).await,
+        "patch" if has(Verb::Patch) => Box::pin(patch::patch(&call, resource)).await,
+        "delete" if has(Verb::Delete) => Box::pin(delete::delete(&call, resource)).await,
+        "deletecollection" if has(Verb::DeleteCollection) => {
+            Box::pin(delete::delete_collection(&call, resource)).await
+        }
+        _ => Err(Box::new(Status::method_not_allowed())),
+    }
+}
+
+async fn sub(call: Call, resource: &'static Resource, action: Action, verbs: &[Verb]) -> Outcome {
+    let allowed = match call.info.verb {
+        "get" => verbs.contains(&Verb::Get),
+        "create" => verbs.contains(&Verb::Create),
+        "update" => verbs.contains(&Verb::Update),
+        "patch" => verbs.contains(&Verb::Patch),
+        "delete" => verbs.contains(&Verb::Delete),
+        _ => false,
+    };
+    if !allowed {
+        return Err(Box::new(Status::method_not_allowed()));
+    }
+    match action {
+        Action::Status => match call.info.verb {
+            "get" => read::get(&call, resource),
+            "update" => Box::pin(update::update_status(&call, resource)).await,
+            _ => Box::pin(patch::patch_status(&call, resource)).await,
+        },
+        Action::Scale => Box::pin(scale::handle(&call, resource)).await,
+        Action::Finalize => Box::pin(update::finalize(&call, resource)).await,
+        Action::Binding => Box::pin(binding::bind(&call)).await,
+        Action::Token => Box::pin(token::create(&call)).await,
+        Action::Log | Action::Exec | Action::Attach | Action::PortForward => {
+            Box::pin(node_proxy::proxy(call, action)).await
+        }
+        Action::Eviction => Box::pin(delete::evict(&call)).await,
+    }
+}

@@ -1,0 +1,140 @@
+//! Reviews: questions that are answered and forgotten.
+
+use super::Call;
+use super::body::{self, Expected};
+use crate::authn::User;
+use crate::authz::{self, Attributes};
+use crate::response::{Failure, Outcome, Reply};
+use naru_api::codec;
+use naru_api::registry::Resource;
+use naru_api::status::{FieldErrors, Status};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// POST of a review.
+pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome {
+    let body::Object { mut value, warnings } = body::decode(call, Expected::object(resource)?)?;
+    let user = call.user.clone();
+    match resource.kind {
+        "SelfSubjectAccessReview" => value["status"] = access(call, resource, &value["spec"], &user)?,
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+            let subject = subject(resource, &value["spec"])?;
+            value["status"] = access(call, resource, &value["spec"], &subject)?;
+        }
+        "SelfSubjectRulesReview" => value["status"] = rules(call, &value["spec"], &user),
+        "SelfSubjectReview" => value["status"] = json!({ "userInfo": user_info(&user) }),
+        "TokenReview" => value["status"] = token(call, &value["spec"]),
+        _ => return Err(Box::new(Status::method_not_allowed())),
+    }
+    if !value["metadata"].is_object() {
+        value["metadata"] = json!({});
+    }
+    Ok(Reply::json(201, codec::canonical(&value)).with_warnings(warnings))
+}
+
+fn subject(resource: &Resource, spec: &Value) -> Result<User, Failure> {
+    let strings = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let name = spec["user"].as_str().unwrap_or_default();
+    let groups = strings(&spec["groups"]);
+    if name.is_empty() && groups.is_empty() {
+        let mut errors = FieldErrors::default();
+        errors.invalid("spec.user", "", "at least one of user or group must be specified");
+        return Err(Box::new(Status::invalid(resource.group, resource.kind, "", errors)));
+    }
+    let extra: BTreeMap<String, Vec<String>> = spec["extra"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, values)| (key.to_ascii_lowercase(), strings(values)))
+        .collect();
+    let uid = spec["uid"].as_str().unwrap_or_default().to_owned();
+    Ok(User { name: name.to_owned(), uid, groups, extra })
+}
+
+fn access(call: &Call, resource: &Resource, spec: &Value, user: &User) -> Result<Value, Failure> {
+    let text = |part: &str, field: &str| spec[part][field].as_str().unwrap_or_default().to_owned();
+    let about_resource = spec["resourceAttributes"].is_object();
+    if about_resource == spec["nonResourceAttributes"].is_object() {
+        let mut errors = FieldErrors::default();
+        let detail = if about_resource {
+            "cannot be specified in combination with resourceAttributes"
+        } else {
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        };
+        errors.invalid("spec.nonResourceAttributes", &spec["nonResourceAttributes"], detail);
+        return Err(Box::new(Status::invalid(resource.group, resource.kind, "", errors)));
+    }
+    let part = if about_resource { "resourceAttributes" } else { "nonResourceAttributes" };
+    let (verb, group, plural) = (text(part, "verb"), text(part, "group"), text(part, "resource"));
+    let (subresource, namespace) = (text(part, "subresource"), text(part, "namespace"));
+    let (name, path) = (text(part, "name"), text(part, "path"));
+    let attributes = Attributes {
+        verb: &verb,
+        is_resource: about_resource,
+        group: &group,
+        resource: &plural,
+        subresource: &subresource,
+        namespace: &namespace,
+        name: &name,
+        path: &path,
+    };
+    let mut status = json!({ "allowed": false });
+    match authz::authorize(&call.state.rbac, &call.state.cache, user, &attributes) {
+        Ok(reason) => {
+            status["allowed"] = true.into();
+            if !reason.is_empty() {
+                status["reason"] = reason.into();
+            }
+        }
+        Err(errors) if !errors.is_empty() => status["evaluationError"] = errors.join(", ").into(),
+        Err(_) => {}
+    }
+    Ok(status)
+}
+
+fn rules(call: &Call, spec: &Value, user: &User) -> Value {
+    let namespace = spec["namespace"].as_str().unwrap_or_default();
+    let (rules, errors) = call.state.rbac.rules_for(&call.state.cache, user, namespace);
+    let (mut plain, mut about_resources) = (Vec::new(), Vec::new());
+    if user.in_group(crate::authn::MASTERS) {
+        about_resources.push(json!({ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] }));
+        plain.push(json!({ "verbs": ["*"], "nonResourceURLs": ["*"] }));
+    }
+    for rule in &rules {
+        let value = rule.to_value();
+        if rule.non_resource_urls.is_empty() { about_resources.push(value) } else { plain.push(value) }
+    }
+    let mut status = json!({ "resourceRules": about_resources, "nonResourceRules": plain, "incomplete": false });
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join(", ").into();
+    }
+    status
+}
+
+fn user_info(user: &User) -> Value {
+    let mut info = json!({ "username": user.name, "groups": user.groups });
+    if !user.uid.is_empty() {
+        info["uid"] = user.uid.clone().into();
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
+}
+
+fn token(call: &Call, spec: &Value) -> Value {
+    let wanted: Vec<String> =
+        spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let issuer = &call.state.authn.issuer;
+    let audiences = if wanted.is_empty() { issuer.api_audiences() } else { &wanted };
+    let token = spec["token"].as_str().unwrap_or_default();
+    if let Some(user) = call.state.authn.tokens.user(token) {
+        return json!({ "authenticated": true, "user": user_info(&user) });
+    }
+    match issuer.verify(&call.state.cache, token, audiences) {
+        Ok(answer) => json!({ "authenticated": true, "user": user_info(&answer.user), "audiences": answer.audiences }),
+        Err(error) => json!({ "authenticated": false, "user": {}, "error": error.to_string() }),
+    }
+}

@@ -1,0 +1,113 @@
+//! `/token`: TokenRequest, short-lived tokens of service accounts.
+
+use super::Call;
+use super::body::{self, Expected};
+use crate::authn::Binding;
+use crate::clock;
+use crate::objects;
+use crate::response::{Failure, Outcome, Reply};
+use naru_api::facts;
+use naru_api::meta;
+use naru_api::registry;
+use naru_api::status::{FieldErrors, Status};
+use serde_json::{Value, json};
+
+const TYPE: &str = "io.k8s.api.authentication.v1.TokenRequest";
+/// The shortest life a token may have.
+const SHORTEST: i64 = 600;
+/// The longest that may be asked for.
+const LONGEST: i64 = 1 << 32;
+/// What is issued without a wish.
+const USUAL: i64 = 3600;
+/// No token lives longer than this, whatever is asked for.
+const CAP: i64 = 24 * 3600;
+
+/// POST of `/token`.
+pub(super) async fn create(call: &Call) -> Outcome {
+    let ty = facts::type_by_name(TYPE).ok_or_else(|| Box::new(Status::internal("no type TokenRequest")))?;
+    let expected = Expected { group: "authentication.k8s.io", version: "v1", kind: "TokenRequest", ty };
+    let mut request = body::decode(call, expected)?.value;
+    let (name, namespace) = (call.info.name.as_str(), call.info.namespace.as_str());
+    let account = call
+        .state
+        .cache
+        .get(&registry::SERVICE_ACCOUNTS, Some(namespace), name)
+        .ok_or_else(|| Box::new(Status::not_found("", "serviceaccounts", name)))?;
+    let issuer = &call.state.authn.issuer;
+    let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(USUAL);
+    validate(seconds, name)?;
+    let audiences: Vec<String> = match request["spec"]["audiences"].as_array() {
+        Some(list) if !list.is_empty() => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => issuer.api_audiences().to_vec(),
+    };
+    let binding = binding(call, &request["spec"]["boundObjectRef"])?;
+    let now = clock::now_seconds();
+    let seconds = seconds.min(CAP);
+    let token = issuer
+        .issue(namespace, (name, account.uid()), &audiences, binding.as_ref(), now, seconds, &objects::new_uid())
+        .map_err(|_| Box::new(Status::internal("the token could not be signed")))?;
+    meta::set(&mut request, "name", name);
+    meta::set(&mut request, "namespace", namespace);
+    meta::set(&mut request, "creationTimestamp", &clock::rfc3339(now));
+    request["spec"]["audiences"] = audiences.into();
+    request["spec"]["expirationSeconds"] = seconds.into();
+    request["status"] = json!({ "token": token, "expirationTimestamp": clock::rfc3339(now + seconds) });
+    Ok(Reply::json(201, naru_api::codec::canonical(&request)))
+}
+
+fn validate(seconds: i64, name: &str) -> Result<(), Failure> {
+    let mut errors = FieldErrors::default();
+    if seconds < SHORTEST {
+        errors.invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes");
+    } else if seconds > LONGEST {
+        errors.invalid("spec.expirationSeconds", seconds, "may not specify a duration larger than 2^32 seconds");
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Box::new(Status::invalid("authentication.k8s.io", "TokenRequest", name, errors)))
+}
+
+/// The object that the token is bound to; it must exist, and a pod must run as the account.
+fn binding(call: &Call, reference: &Value) -> Result<Option<Binding>, Failure> {
+    if !reference.is_object() {
+        return Ok(None);
+    }
+    let name = reference["name"].as_str().unwrap_or_default();
+    let namespace = call.info.namespace.as_str();
+    let (kind, resource, namespace) = match reference["kind"].as_str().unwrap_or_default() {
+        "Pod" => ("pod", &registry::PODS, Some(namespace)),
+        "Secret" => ("secret", &registry::SECRETS, Some(namespace)),
+        "Node" => ("node", &registry::NODES, None),
+        other => {
+            let text = format!("cannot bind token to object of type {other}");
+            return Err(Box::new(Status::bad_request(text)));
+        }
+    };
+    let found = call
+        .state
+        .cache
+        .get(resource, namespace, name)
+        .ok_or_else(|| Box::new(Status::not_found("", resource.plural, name)))?;
+    let wanted = reference["uid"].as_str().unwrap_or_default();
+    if !wanted.is_empty() && wanted != found.uid() {
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(Box::new(Status::conflict("", resource.plural, name, &why)));
+    }
+    let mut binding = Binding { kind, name: name.to_owned(), uid: found.uid().to_owned(), node: None };
+    if kind == "pod" {
+        let pod = objects::tree(&found)?;
+        let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+        if account != call.info.name {
+            let text = format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", call.info.name);
+            return Err(Box::new(Status::bad_request(text)));
+        }
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        if let Some(found) = call.state.cache.get(&registry::NODES, None, node).filter(|_| !node.is_empty()) {
+            binding.node = Some((node.to_owned(), found.uid().to_owned()));
+        }
+    }
+    Ok(Some(binding))
+}

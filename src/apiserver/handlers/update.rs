@@ -1,0 +1,310 @@
+//! Changes objects: the read-change-write loop that updates, patches and subresources share.
+
+use super::body::{self, Expected};
+use super::{Call, create, render, type_of};
+use crate::admission::{self, Attributes, Operation};
+use crate::cache::CachedObject;
+use crate::objects::{self, Put, Stored};
+use crate::pipeline::State;
+use crate::response::{Failure, Outcome};
+use bytes::Bytes;
+use naru_api::codec;
+use naru_api::meta;
+use naru_api::registry::{self, Resource};
+use naru_api::status::{FieldErrors, Status};
+use naru_store::Expect;
+use serde_json::Value;
+
+/// How often a change without a precondition of its own is tried against a moving object.
+const ATTEMPTS: usize = 10;
+
+/// Which part of the object a change is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but the status.
+    Main,
+    /// The status.
+    Status,
+    /// A namespace's `spec.finalizers`.
+    Finalizers,
+    /// Whatever the change makes of it: the server's own changes, such as a binding.
+    Whole,
+}
+
+/// A change to an object.
+pub(crate) struct Change<'a> {
+    pub(crate) resource: &'static Resource,
+    pub(crate) namespace: Option<&'a str>,
+    pub(crate) name: &'a str,
+    pub(crate) part: Part,
+    pub(crate) subresource: &'a str,
+    pub(crate) dry_run: bool,
+    /// Makes the new object from the present one (which has its resourceVersion). Called again when
+    /// somebody else wrote in between.
+    pub(crate) make: &'a (dyn Fn(&Value) -> Result<Value, Failure> + Send + Sync),
+}
+
+/// What came out of a change.
+pub(crate) struct Changed {
+    /// The object as it is now.
+    pub(crate) json: Bytes,
+    /// The same as a tree.
+    pub(crate) value: Value,
+}
+
+/// PUT of an object.
+pub(super) async fn update(call: &Call, resource: &'static Resource) -> Outcome {
+    put_part(call, resource, Part::Main).await
+}
+
+/// PUT of `/status`.
+pub(super) async fn update_status(call: &Call, resource: &'static Resource) -> Outcome {
+    put_part(call, resource, Part::Status).await
+}
+
+/// PUT of a namespace's `/finalize`.
+pub(super) async fn finalize(call: &Call, resource: &'static Resource) -> Outcome {
+    put_part(call, resource, Part::Finalizers).await
+}
+
+async fn put_part(call: &Call, resource: &'static Resource, part: Part) -> Outcome {
+    let body::Object { mut value, warnings } = body::decode(call, Expected::object(resource)?)?;
+    let name = call.info.name.as_str();
+    let given = meta::name(&value);
+    if given.is_empty() {
+        return Err(Box::new(Status::bad_request("name must be provided")));
+    }
+    if given != name {
+        return Err(Box::new(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        ))));
+    }
+    create::place(call, resource, &mut value)?;
+    let namespace = call.namespace(resource);
+    let dry_run = call.dry_run()?;
+    if part == Part::Main && may_create(resource) && call.state.cache.get(resource, namespace, name).is_none() {
+        let uid = meta::uid(&value);
+        if !uid.is_empty() || !meta::resource_version(&value).is_empty() {
+            return Err(Box::new(Status::conflict(
+                resource.group,
+                resource.plural,
+                name,
+                &format!("StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: ", crate::cache::storage_key(resource, namespace, name)),
+            )));
+        }
+        let created = create::insert(call, resource, value, dry_run).await?;
+        let warnings = create::answer_warnings(call, resource, &created.value, warnings)?;
+        return Ok(render::object(call, resource, 201, created.json)?.with_warnings(warnings));
+    }
+    let make = |_: &Value| Ok(value.clone());
+    let change = Change {
+        resource,
+        namespace,
+        name,
+        part,
+        subresource: &call.info.subresource,
+        dry_run,
+        make: &make,
+    };
+    let changed = modify(call, change).await?;
+    let warnings = create::answer_warnings(call, resource, &changed.value, warnings)?;
+    Ok(render::object(call, resource, 200, changed.json)?.with_warnings(warnings))
+}
+
+/// Kinds that a PUT creates when they are missing.
+fn may_create(resource: &Resource) -> bool {
+    matches!(
+        (resource.group, resource.plural),
+        ("", "endpoints" | "events" | "services")
+            | ("coordination.k8s.io", "leases")
+            | ("rbac.authorization.k8s.io", _)
+    )
+}
+
+/// Runs a change until it is written, found to change nothing, or refused.
+pub(crate) async fn modify(call: &Call, change: Change<'_>) -> Result<Changed, Failure> {
+    let state: &State = &call.state;
+    let Change { resource, namespace, name, .. } = change;
+    for _ in 0..ATTEMPTS {
+        let current = state
+            .cache
+            .get(resource, namespace, name)
+            .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
+        match attempt(call, &change, &current).await? {
+            Some(changed) => return Ok(changed),
+            None => tracing::debug!(resource = resource.plural, name, "somebody else wrote first, trying again"),
+        }
+    }
+    Err(Box::new(Status::modified(resource.group, resource.plural, name)))
+}
+
+async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Result<Option<Changed>, Failure> {
+    let state: &State = &call.state;
+    let Change { resource, namespace, name, .. } = *change;
+    let old = objects::tree(current)?;
+    let mut new = (change.make)(&old)?;
+    check_preconditions(resource, name, &new, &old)?;
+    let pinned = !meta::resource_version(&new).is_empty();
+    prepare(call, change, &mut new, &old)?;
+    let reservation = match std::ptr::eq(resource, &registry::SERVICES) && change.part == Part::Main {
+        true => Some(state.services.reserve(&mut new, Some(&old))?),
+        false => None,
+    };
+    let bytes = objects::encode(new.clone());
+    if objects::with_revision(&bytes, current.revision()) == *current.json() {
+        return Ok(Some(Changed { json: current.json().clone(), value: old }));
+    }
+    if change.dry_run {
+        return Ok(Some(Changed { json: objects::with_revision(&bytes, current.revision()), value: new }));
+    }
+    if is_finished(resource, &new) {
+        return finish_deletion(state, change, current, &old, new, bytes).await;
+    }
+    let durability = objects::durability_of_update(resource, &new, &old);
+    let expect = Expect::Revision(current.revision());
+    match objects::put(state, resource, namespace, name, expect, bytes, durability).await? {
+        Put::Done(Stored { json, .. }) => {
+            if let Some(reservation) = reservation {
+                reservation.commit();
+                state.services.release_difference(&old, &new);
+            }
+            Ok(Some(Changed { json, value: new }))
+        }
+        Put::Conflict if pinned => Err(Box::new(Status::modified(resource.group, resource.plural, name))),
+        Put::Conflict => Ok(None),
+    }
+}
+
+/// The resourceVersion and uid that the client gave must be the object's.
+fn check_preconditions(resource: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Failure> {
+    let (given, present) = (meta::uid(new), meta::uid(old));
+    if !given.is_empty() && given != present {
+        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {present}");
+        return Err(Box::new(Status::conflict(resource.group, resource.plural, name, &why)));
+    }
+    let given = meta::resource_version(new);
+    if given.is_empty() || given == "0" {
+        if resource.plural == "leases" {
+            let mut errors = FieldErrors::default();
+            errors.invalid("metadata.resourceVersion", 0, "must be specified for an update");
+            return Err(Box::new(Status::invalid(resource.group, resource.kind, name, errors)));
+        }
+        return Ok(());
+    }
+    if given == meta::resource_version(old) {
+        return Ok(());
+    }
+    if given.parse::<u64>().is_err() {
+        let mut errors = FieldErrors::default();
+        errors.invalid("metadata.resourceVersion", given, "must be an unsigned integer");
+        return Err(Box::new(Status::invalid(resource.group, resource.kind, name, errors)));
+    }
+    Err(Box::new(Status::modified(resource.group, resource.plural, name)))
+}
+
+/// Everything between the client's object and the bytes: what belongs to other parts is taken from
+/// the old object, then defaults, admission, the kind's rules.
+fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Result<(), Failure> {
+    let Change { resource, namespace, name, .. } = *change;
+    let rules = &resource.rules;
+    let ty = type_of(resource)?;
+    match change.part {
+        Part::Main | Part::Whole => objects::carry_over(new, old),
+        Part::Status => *new = with_status_of(old, new),
+        Part::Finalizers => {
+            let mut merged = old.clone();
+            merged["spec"]["finalizers"] = new["spec"]["finalizers"].clone();
+            if !merged["spec"]["finalizers"].is_array() {
+                merged["spec"]["finalizers"] = Value::Array(Vec::new());
+            }
+            *new = merged;
+        }
+    }
+    if change.part == Part::Main {
+        (rules.prepare_update)(new, old);
+    }
+    codec::apply_constant_defaults(new, ty);
+    (rules.default)(new);
+    let attributes = Attributes {
+        operation: Operation::Update,
+        resource,
+        subresource: change.subresource,
+        namespace,
+        name,
+        user: &call.user,
+        old: Some(old),
+    };
+    admission::admit(&call.state, &attributes, new)?;
+    if change.part == Part::Main {
+        // Defaults may have completed what the generation is told by.
+        (rules.prepare_update)(new, old);
+    }
+    let mut errors = FieldErrors::default();
+    naru_api::meta::validate::metadata_update(new, old, &mut errors);
+    match change.part {
+        Part::Main | Part::Whole => {
+            naru_api::meta::validate::metadata(resource, new, &mut errors);
+            (rules.validate)(new, &mut errors);
+            if change.part == Part::Main {
+                (rules.validate_update)(new, old, &mut errors);
+            }
+        }
+        Part::Status => (rules.validate_status)(new, old, &mut errors),
+        Part::Finalizers => {}
+    }
+    if !errors.is_empty() {
+        return Err(Box::new(Status::invalid(resource.group, resource.kind, name, errors)));
+    }
+    admission::validate(&call.state, &attributes, new)
+}
+
+/// The old object with the new status. Metadata that controllers annotate goes along.
+fn with_status_of(old: &Value, new: &Value) -> Value {
+    let mut merged = old.clone();
+    match new.get("status") {
+        Some(status) => merged["status"] = status.clone(),
+        None => {
+            if let Some(object) = merged.as_object_mut() {
+                object.remove("status");
+            }
+        }
+    }
+    let given = meta::metadata(new).cloned().unwrap_or_default();
+    let metadata = meta::metadata_mut(&mut merged);
+    for field in ["annotations", "labels", "finalizers"] {
+        match given.get(field) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    merged
+}
+
+/// Whether the object was only waiting for this change to go away.
+fn is_finished(resource: &Resource, new: &Value) -> bool {
+    meta::deletion_timestamp(new).is_some()
+        && meta::deletion_grace_period_seconds(new).unwrap_or(0) == 0
+        && meta::finalizers(new).next().is_none()
+        && (resource.plural != "namespaces" || new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty))
+}
+
+/// The last finalizer went: the object goes too.
+async fn finish_deletion(
+    state: &State,
+    change: &Change<'_>,
+    current: &CachedObject,
+    old: &Value,
+    new: Value,
+    bytes: Bytes,
+) -> Result<Option<Changed>, Failure> {
+    let Change { resource, namespace, name, .. } = *change;
+    match objects::remove(state, resource, namespace, name, current.revision()).await? {
+        Put::Done(_) => {
+            if std::ptr::eq(resource, &registry::SERVICES) {
+                state.services.release(old);
+            }
+            Ok(Some(Changed { json: objects::with_revision(&bytes, current.revision()), value: new }))
+        }
+        Put::Conflict => Ok(None),
+    }
+}

@@ -1,0 +1,166 @@
+//! Watches: a stream of the cache's events, in the form that the client asked for.
+
+use super::read::{cache_failure, number, resource_version, selection};
+use super::{Call, render};
+use crate::cache::{CacheError, Watch, WatchEnd, WatchFrom, WatchRequest};
+use crate::clock;
+use crate::negotiate::{self, Form};
+use crate::response::{Failure, Outcome, Reply};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream;
+use naru_api::registry::Resource;
+use naru_api::status::{FieldErrors, Status};
+use naru_api::table::{self, IncludeObject};
+use naru_base::Shutdown;
+use naru_client::transport::{EventType, WatchEvent};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Watches without a `timeoutSeconds` end between once and twice this, so that not all clients of a
+/// restarted server come back at the same time.
+const SHORTEST: u64 = 1800;
+
+/// GET with `watch`.
+pub(super) async fn watch(call: &Call, resource: &'static Resource) -> Outcome {
+    let form = negotiate::accepted(&call.headers)?.form;
+    let include = render::include_object(call)?;
+    let request = WatchRequest {
+        selection: selection(call, resource)?,
+        from: watch_from(call)?,
+        bookmarks: call.query.flag("allowWatchBookmarks"),
+        mark_initial_end: call.query.flag("sendInitialEvents") && call.query.flag("allowWatchBookmarks"),
+    };
+    let seconds = match number(call, "timeoutSeconds")? {
+        Some(seconds) if seconds > 0 => u64::try_from(seconds).unwrap_or(SHORTEST),
+        _ => SHORTEST + rand::random_range(0..SHORTEST),
+    };
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let watch = match call.state.cache.watch(resource, request).await {
+        Ok(watch) => watch,
+        // A watch's clients look for the expiry among its events.
+        Err(error @ CacheError::Expired { .. }) => {
+            let event = error_event(&cache_failure(&error));
+            return Ok(Reply::Watch(stream::once(async { Ok(event) }).boxed()));
+        }
+        Err(error) => return Err(cache_failure(&error)),
+    };
+    let events = Events {
+        watch,
+        deadline,
+        shutdown: call.state.shutdown.clone(),
+        form: Former { form, include, resource, columns_sent: false },
+        over: false,
+    };
+    let stream = stream::unfold(events, |mut events| async move { events.next().await.map(|event| (Ok(event), events)) });
+    Ok(Reply::Watch(stream.boxed()))
+}
+
+fn watch_from(call: &Call) -> Result<WatchFrom, Failure> {
+    let wanted = resource_version(call)?;
+    let matching = call.query.get("resourceVersionMatch").unwrap_or_default();
+    let initial = call.query.get("sendInitialEvents").is_some();
+    let mut errors = FieldErrors::default();
+    if initial && matching != "NotOlderThan" {
+        errors.forbidden(
+            "resourceVersionMatch",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        );
+    } else if !initial && !matching.is_empty() {
+        errors.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    }
+    if !errors.is_empty() {
+        return Err(Box::new(Status::invalid("meta.k8s.io", "ListOptions", "", errors)));
+    }
+    if initial {
+        let revision = wanted.unwrap_or(0);
+        return Ok(match call.query.flag("sendInitialEvents") {
+            true => WatchFrom::Present(revision),
+            // Only what comes from now on.
+            false if revision == 0 => WatchFrom::After(call.state.cache.revision()),
+            false => WatchFrom::After(revision),
+        });
+    }
+    Ok(match wanted {
+        None | Some(0) => WatchFrom::Present(0),
+        Some(revision) => WatchFrom::After(revision),
+    })
+}
+
+fn error_event(status: &Status) -> WatchEvent {
+    let object = serde_json::to_vec(status).unwrap_or_default();
+    WatchEvent { kind: EventType::Error, object: object.into() }
+}
+
+struct Events {
+    watch: Watch,
+    deadline: Instant,
+    shutdown: Shutdown,
+    form: Former,
+    over: bool,
+}
+
+impl Events {
+    /// The next event; `None` ends the stream.
+    async fn next(&mut self) -> Option<WatchEvent> {
+        if self.over {
+            return None;
+        }
+        let item = tokio::select! {
+            biased;
+            () = self.shutdown.triggered() => None,
+            item = self.watch.next() => Some(item),
+            () = tokio::time::sleep_until(self.deadline) => None,
+        };
+        match item {
+            Some(Ok(item)) => Some(self.form.form(item.kind, item.object)),
+            // Ending without a word makes the client watch again from what it has.
+            Some(Err(WatchEnd::Lagged | WatchEnd::Closed)) => None,
+            None => {
+                self.over = true;
+                self.watch.bookmark().map(|item| self.form.form(item.kind, item.object))
+            }
+        }
+    }
+}
+
+/// Turns whole objects into what the client asked for.
+struct Former {
+    form: Form,
+    include: IncludeObject,
+    resource: &'static Resource,
+    columns_sent: bool,
+}
+
+impl Former {
+    fn form(&mut self, kind: EventType, object: Bytes) -> WatchEvent {
+        if self.form == Form::Object {
+            return WatchEvent { kind, object };
+        }
+        let Ok(value) = serde_json::from_slice::<Value>(&object) else {
+            return WatchEvent { kind, object };
+        };
+        let value = match self.form {
+            Form::Table => self.table(kind, &value),
+            _ => render::partial(&value),
+        };
+        WatchEvent { kind, object: value.to_string().into() }
+    }
+
+    /// One row; the columns are told once.
+    fn table(&mut self, kind: EventType, object: &Value) -> Value {
+        let meta = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
+        let bookmark = kind == EventType::Bookmark;
+        let rows = (!bookmark).then_some(object);
+        let mut table = table::render(self.resource, rows, meta, self.include, clock::now_seconds());
+        if bookmark {
+            // A bookmark's row has its metadata, which says whether the initial events are over.
+            table["rows"] = json!([{ "cells": [], "object": render::partial(object) }]);
+        }
+        if std::mem::replace(&mut self.columns_sent, true) {
+            table["columnDefinitions"] = Value::Null;
+        }
+        table
+    }
+}

@@ -1,0 +1,60 @@
+//! The transport for parts of the same process: no network, no authentication, and the server's own
+//! bytes for watches.
+
+use crate::authn::User;
+use crate::pipeline::{self, Authenticated, Source, State};
+use crate::response::Reply;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+use naru_client::transport::{Error, Request, Transport, WatchStream};
+use std::sync::Arc;
+
+struct InProcess {
+    state: Arc<State>,
+    user: Arc<User>,
+}
+
+/// A transport for one user.
+pub(crate) fn transport(state: Arc<State>, user: &str, groups: &[&str]) -> Arc<dyn Transport> {
+    let user = User::authenticated(user, groups.iter().map(|group| (*group).to_owned()));
+    Arc::new(InProcess { state, user: Arc::new(user) })
+}
+
+impl InProcess {
+    async fn call(&self, request: Request) -> Result<Reply, Error> {
+        let mut headers = HeaderMap::new();
+        if !request.body.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
+        }
+        let (path, query) = request.uri.split_once('?').unwrap_or((&request.uri, ""));
+        let request = Authenticated {
+            user: self.user.clone(),
+            method: request.method,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers,
+            body: Source::Bytes(request.body),
+            upgrade: None,
+        };
+        pipeline::run(self.state.clone(), request).await.map_err(Error::Status)
+    }
+}
+
+#[async_trait]
+impl Transport for InProcess {
+    async fn send(&self, request: Request) -> Result<Bytes, Error> {
+        match self.call(request).await? {
+            Reply::Bytes(complete) => Ok(complete.body),
+            _ => Err(Error::Connection("a stream cannot be read as one answer".to_owned())),
+        }
+    }
+
+    async fn watch(&self, request: Request) -> Result<WatchStream, Error> {
+        match self.call(request).await? {
+            Reply::Watch(events) => Ok(events),
+            _ => Err(Error::Connection("the answer is no watch".to_owned())),
+        }
+    }
+}

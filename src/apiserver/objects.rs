@@ -1,0 +1,212 @@
+//! What the server itself does to an object's metadata around a write, and the writes.
+
+use crate::cache::{self, CachedObject};
+use crate::clock;
+use crate::pipeline::State;
+use crate::response::Failure;
+use bytes::Bytes;
+use naru_api::meta;
+use naru_api::registry::{Churn, Resource};
+use naru_api::status::Status;
+use naru_store::{Durability, Expect, Write, WriteError};
+use rand::RngCore;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Metadata fields that only the server writes.
+const SERVER_FIELDS: [&str; 5] =
+    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"];
+
+/// A random (version 4) uuid.
+pub(crate) fn new_uid() -> String {
+    let mut bytes = [0_u8; 16];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// A name for an object that has only a `generateName`.
+pub(crate) fn generated_name(base: &str) -> String {
+    let mut random = [0_u8; meta::NAME_SUFFIX_LENGTH];
+    rand::rng().fill_bytes(&mut random);
+    meta::generated_name(base, random)
+}
+
+/// Metadata of a new object: what the client may not set goes, what the server sets comes.
+pub(crate) fn stamp_new(object: &mut Value) {
+    let metadata = meta::metadata_mut(object);
+    for field in SERVER_FIELDS {
+        metadata.remove(field);
+    }
+    metadata.remove("managedFields");
+    metadata.remove("generation");
+    metadata.insert("uid".to_owned(), new_uid().into());
+    metadata.insert("creationTimestamp".to_owned(), clock::now_rfc3339().into());
+}
+
+/// Metadata of an update: what only the server writes is taken from the old object. A uid that is
+/// given and differs is left for the precondition to find.
+pub(crate) fn carry_over(object: &mut Value, old: &Value) {
+    let old_metadata = meta::metadata(old).cloned().unwrap_or_default();
+    let metadata = meta::metadata_mut(object);
+    metadata.remove("selfLink");
+    metadata.remove("managedFields");
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        match old_metadata.get(field) {
+            Some(value) => {
+                metadata.insert(field.to_owned(), value.clone());
+            }
+            None => {
+                metadata.remove(field);
+            }
+        }
+    }
+    if !metadata.contains_key("generateName") {
+        if let Some(value) = old_metadata.get("generateName") {
+            metadata.insert("generateName".to_owned(), value.clone());
+        }
+    }
+}
+
+/// An object as it came back from a write or from the cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    /// JSON with its resourceVersion.
+    pub(crate) json: Bytes,
+    /// Revision of its last change.
+    pub(crate) revision: i64,
+}
+
+impl From<&CachedObject> for Stored {
+    fn from(object: &CachedObject) -> Self {
+        Self { json: object.json().clone(), revision: object.revision() }
+    }
+}
+
+/// The tree of a cached object, with its resourceVersion.
+pub(crate) fn tree(object: &CachedObject) -> Result<Value, Failure> {
+    serde_json::from_slice(object.json())
+        .map_err(|error| Box::new(Status::internal(format!("stored object {}: {error}", object.name()))))
+}
+
+/// What happened to a write.
+#[derive(Debug)]
+pub(crate) enum Put {
+    /// Written.
+    Done(Stored),
+    /// Somebody else was faster; the cache has their state by now.
+    Conflict,
+}
+
+/// The canonical bytes that are stored: without resourceVersion, which is the revision itself.
+pub(crate) fn encode(object: Value) -> Bytes {
+    cache::stored(object)
+}
+
+/// Writes an object's bytes and waits until the cache shows it.
+pub(crate) async fn put(
+    state: &State,
+    resource: &'static Resource,
+    namespace: Option<&str>,
+    name: &str,
+    expect: Expect,
+    value: Bytes,
+    durability: Durability,
+) -> Result<Put, Failure> {
+    let key: Arc<str> = cache::storage_key(resource, namespace, name).into();
+    let write = Write { key, expect, value: Some(value.clone()), durability };
+    match state.store.write(write).await {
+        Ok(revision) => {
+            shown(state, revision).await?;
+            // The cache's own bytes, unless somebody has written again meanwhile.
+            let json = match state.cache.get(resource, namespace, name) {
+                Some(object) if object.revision() == revision => object.json().clone(),
+                _ => with_revision(&value, revision),
+            };
+            Ok(Put::Done(Stored { json, revision }))
+        }
+        Err(error) => conflict(state, error).await,
+    }
+}
+
+/// Deletes an object's record; the answer carries the object as it was.
+pub(crate) async fn remove(
+    state: &State,
+    resource: &'static Resource,
+    namespace: Option<&str>,
+    name: &str,
+    revision: i64,
+) -> Result<Put, Failure> {
+    let key: Arc<str> = cache::storage_key(resource, namespace, name).into();
+    let durability = if resource.churn == Churn::Lazy { Durability::Lazy } else { Durability::Sync };
+    let write = Write { key, expect: Expect::Revision(revision), value: None, durability };
+    match state.store.write(write).await {
+        Ok(revision) => {
+            shown(state, revision).await?;
+            Ok(Put::Done(Stored { json: Bytes::new(), revision }))
+        }
+        Err(error) => conflict(state, error).await,
+    }
+}
+
+/// Waits until the cache shows a revision.
+async fn shown(state: &State, revision: i64) -> Result<(), Failure> {
+    state.cache.wait_for(revision).await.map_err(|error| Box::new(Status::service_unavailable(error.to_string())))
+}
+
+async fn conflict(state: &State, error: WriteError) -> Result<Put, Failure> {
+    match error {
+        WriteError::Conflict { current } => {
+            // The next attempt must see what was in the way.
+            match current {
+                Some(record) => shown(state, record.mod_revision).await?,
+                None => shown(state, state.store.revision()).await?,
+            }
+            Ok(Put::Conflict)
+        }
+        WriteError::Closed => Err(Box::new(Status::service_unavailable("the server is shutting down"))),
+        WriteError::Full | WriteError::ReadOnly => {
+            Err(Box::new(Status::failure(507, "InsufficientStorage", error.to_string())))
+        }
+        WriteError::Io(_) => Err(Box::new(Status::internal(error))),
+    }
+}
+
+/// Stored bytes as they are answered.
+pub(crate) fn with_revision(stored: &[u8], revision: i64) -> Bytes {
+    cache::splice(stored, revision)
+}
+
+/// How soon a create must be on disk.
+pub(crate) fn durability_of_create(resource: &Resource) -> Durability {
+    if resource.churn == Churn::Lazy { Durability::Lazy } else { Durability::Sync }
+}
+
+/// How soon an update must be on disk: renewals of a lease by its holder may come late.
+pub(crate) fn durability_of_update(resource: &Resource, new: &Value, old: &Value) -> Durability {
+    match resource.churn {
+        Churn::Durable => Durability::Sync,
+        Churn::Lazy => Durability::Lazy,
+        Churn::LazyRenewals => {
+            let same_holder = new["spec"]["holderIdentity"] == old["spec"]["holderIdentity"]
+                && new["spec"]["leaseTransitions"] == old["spec"]["leaseTransitions"]
+                && new["spec"]["acquireTime"] == old["spec"]["acquireTime"];
+            if same_holder { Durability::Lazy } else { Durability::Sync }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_are_version_4() {
+        let uid = new_uid();
+        assert_eq!(uid.len(), 36);
+        assert_eq!(uid.as_bytes()[14], b'4');
+        assert_ne!(uid, new_uid());
+    }
+}

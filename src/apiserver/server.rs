@@ -1,0 +1,201 @@
+//! The network edge: TLS, HTTP/1.1 and HTTP/2, and the limits on both.
+
+use crate::authn::Peer;
+use crate::config::{ServeError, StartError};
+use crate::pipeline::{self, State};
+use crate::response::Body;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+/// Connections served at once; more wait in the listen queue.
+const MAX_CONNECTIONS: usize = 8192;
+/// How long a client may take over its TLS handshake or its HTTP/1 header.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Streams on one HTTP/2 connection: client-go multiplexes all its watches over one.
+const MAX_STREAMS: u32 = 1000;
+/// What a client may send on one stream before we have read it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for a whole connection.
+const CONNECTION_WINDOW: u32 = 25 * 1024 * 1024;
+/// All headers of a request.
+const MAX_HEADERS: u32 = 64 * 1024;
+/// How long running requests may take to finish after the shutdown is triggered.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// TLS as the API server wants it: HTTP/2 offered, client certificates of `client_ca_pem` asked for
+/// but not demanded (tokens are the other way to identify).
+pub fn tls_config(
+    cert_chain_pem: &str,
+    key_pem: &str,
+    client_ca_pem: &str,
+) -> Result<rustls::ServerConfig, StartError> {
+    let wrong = |what: &'static str| {
+        move |reason: String| StartError::Config { what, reason }
+    };
+    let chain = certificates(cert_chain_pem).map_err(wrong("serving certificate"))?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+        .map_err(|error| wrong("serving key")(error.to_string()))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates(client_ca_pem).map_err(wrong("client CA"))? {
+        roots.add(certificate).map_err(|error| wrong("client CA")(error.to_string()))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| wrong("client CA")(error.to_string()))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong("tls")(error.to_string()))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| wrong("serving certificate")(error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
+    if found.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(found) }
+}
+
+/// Accepts until shutdown, then drains.
+pub(crate) async fn serve(
+    state: Arc<State>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+) -> Result<(), ServeError> {
+    let acceptor = TlsAcceptor::from(tls);
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let shutdown = state.shutdown.clone();
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { break };
+        let accepted = match shutdown.guard(listener.accept()).await {
+            None => break,
+            Some(accepted) => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            // Out of descriptors, or the client went away: both pass.
+            Err(error) if is_transient(&error) => {
+                tracing::warn!(%error, "accept failed, trying again");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            Err(error) => return Err(ServeError::Accept(error)),
+        };
+        let (state, acceptor) = (state.clone(), acceptor.clone());
+        naru_base::spawn("api-connection", async move {
+            connection(state, acceptor, stream).await;
+            drop(slot);
+        });
+    }
+    let all = u32::try_from(MAX_CONNECTIONS).expect("a small constant");
+    // Each connection gives its slot back when it ends.
+    let _ = tokio::time::timeout(DRAIN, slots.acquire_many(all)).await;
+    Ok(())
+}
+
+fn is_transient(error: &std::io::Error) -> bool {
+    // EMFILE and ENFILE have no kind of their own.
+    matches!(error.raw_os_error(), Some(23 | 24))
+        || matches!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionAborted
+                | std::io::ErrorKind::ConnectionReset
+                | std::io::ErrorKind::Interrupted
+        )
+}
+
+async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let tls = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tracing::debug!(%error, "tls handshake failed"),
+        Err(_) => return tracing::debug!("tls handshake took too long"),
+    };
+    let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let peer = Arc::new(Peer::from_certificate(certificate.map(|der| der.as_ref())));
+    let shutdown = state.shutdown.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (state, peer) = (state.clone(), peer.clone());
+        async move { Ok::<Response<Body>, Infallible>(pipeline::serve_http(state, peer, request).await) }
+    });
+    let builder = builder();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.triggered() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+fn builder() -> auto::Builder<Spawner> {
+    let mut builder = auto::Builder::new(Spawner);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE)
+        .max_buf_size(MAX_HEADERS as usize + 16 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADERS)
+        .max_send_buf_size(1024 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// Spawns hyper's per-stream tasks under a name.
+#[derive(Clone, Copy, Debug)]
+struct Spawner;
+
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        naru_base::spawn("api-stream", future);
+    }
+}
+
+/// The first bytes of a body beyond which it is refused.
+pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// Reads a body up to the limit; `None` when it is larger.
+pub(crate) async fn read_body(body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
+    use http_body_util::BodyExt;
+    match http_body_util::Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(Some(collected.to_bytes())),
+        Err(error) => match error.downcast::<hyper::Error>() {
+            Ok(error) => Err(*error),
+            Err(_) => Ok(None),
+        },
+    }
+}

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod documents;
 pub mod facts;
 pub mod meta;
 pub mod patch;

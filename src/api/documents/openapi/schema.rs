@@ -1,0 +1,164 @@
+//! Schemas from the facts.
+
+use crate::facts::{self, Constant, Field, Kind, ListType, Presence, Shape, Type};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Where the meta types live.
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+
+/// A reference to a type's schema.
+pub(super) fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// The types that a document speaks of.
+#[derive(Debug, Default)]
+pub(super) struct Schemas {
+    types: BTreeMap<&'static str, &'static Type>,
+}
+
+impl Schemas {
+    /// Adds a type and all that it refers to.
+    pub(super) fn add(&mut self, ty: &'static Type) {
+        if self.types.insert(ty.name, ty).is_some() {
+            return;
+        }
+        for field in ty.fields.iter().filter(|f| !f.disabled()) {
+            let mut kind = field.kind;
+            while let Kind::List(inner) | Kind::Map(inner) = kind {
+                kind = *inner;
+            }
+            if let Kind::Object(inner) = kind {
+                self.add(inner);
+            }
+        }
+    }
+
+    /// `components.schemas`.
+    pub(super) fn render(&self) -> Value {
+        let mut map: Map<String, Value> =
+            self.types.values().map(|ty| (ty.name.to_owned(), type_schema(ty))).collect();
+        // A patch's body can be anything; it has no fields and so no place in the facts.
+        map.insert(format!("{META}Patch"), json!({"type": "object"}));
+        Value::Object(map)
+    }
+}
+
+fn type_schema(ty: &'static Type) -> Value {
+    match ty.shape {
+        Shape::Quantity => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+        Shape::IntOrString => {
+            json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+        }
+        Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
+        Shape::FieldsV1 | Shape::RawExtension => json!({"type": "object"}),
+        Shape::Json | Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings => json!({}),
+        Shape::Object => object_schema(ty),
+    }
+}
+
+fn object_schema(ty: &'static Type) -> Value {
+    let mut schema = Map::new();
+    schema.insert("type".into(), Value::from("object"));
+    let fields = || ty.fields.iter().filter(|f| !f.disabled());
+    let properties: Map<String, Value> = fields().map(|f| (f.name.to_owned(), field_schema(f))).collect();
+    if !properties.is_empty() {
+        schema.insert("properties".into(), Value::Object(properties));
+    }
+    let required: Vec<&str> = fields().filter(|f| f.required).map(|f| f.name).collect();
+    if !required.is_empty() {
+        schema.insert("required".into(), Value::from(required));
+    }
+    let kinds: Vec<Value> = facts::gvks_of(ty)
+        .map(|(group, version, kind)| json!({"group": group, "version": version, "kind": kind}))
+        .collect();
+    if !kinds.is_empty() {
+        schema.insert("x-kubernetes-group-version-kind".into(), Value::from(kinds));
+    }
+    if ty.map_atomic {
+        schema.insert("x-kubernetes-map-type".into(), Value::from("atomic"));
+    }
+    Value::Object(schema)
+}
+
+fn field_schema(field: &'static Field) -> Value {
+    let mut value = kind_schema(field.kind, false);
+    let Value::Object(schema) = &mut value else { return value };
+    if let Some(default) = default_of(field) {
+        schema.insert("default".into(), default);
+    }
+    let facts = field.schema;
+    let mut set = |key: &str, value: Value| {
+        schema.insert(format!("x-kubernetes-{key}"), value);
+    };
+    match facts.list_type {
+        Some(ListType::Atomic) => set("list-type", Value::from("atomic")),
+        Some(ListType::Set) => set("list-type", Value::from("set")),
+        Some(ListType::Map) => set("list-type", Value::from("map")),
+        None => {}
+    }
+    if !facts.list_keys.is_empty() {
+        set("list-map-keys", Value::from(facts.list_keys.to_vec()));
+    }
+    if let Some(key) = facts.merge_key {
+        set("patch-merge-key", Value::from(key));
+    }
+    let strategies = [("merge", facts.merge), ("retainKeys", facts.retain_keys), ("replace", facts.replace)];
+    let strategies: Vec<&str> = strategies.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+    if !strategies.is_empty() {
+        set("patch-strategy", Value::from(strategies.join(",")));
+    }
+    if facts.map_atomic {
+        set("map-type", Value::from("atomic"));
+    }
+    value
+}
+
+fn default_of(field: &Field) -> Option<Value> {
+    if let Some(constant) = field.schema.default {
+        return Some(match constant {
+            Constant::Str(s) => Value::from(s),
+            Constant::Int(n) => Value::from(n),
+            Constant::Bool(b) => Value::from(b),
+        });
+    }
+    if field.presence != Presence::Always {
+        return None;
+    }
+    Some(match field.kind {
+        Kind::Str => Value::from(""),
+        Kind::I32 | Kind::I64 | Kind::F64 => Value::from(0),
+        Kind::Bool => Value::from(false),
+        Kind::Object(_) => json!({}),
+        _ => return None,
+    })
+}
+
+/// The schema of a value; those inside lists and maps carry their zero as default.
+fn kind_schema(kind: Kind, inside: bool) -> Value {
+    let scalar = |name: &str, format: &str, zero: Value| {
+        let mut schema = json!({"type": name});
+        if !format.is_empty() {
+            schema["format"] = Value::from(format);
+        }
+        if inside {
+            schema["default"] = zero;
+        }
+        schema
+    };
+    match kind {
+        Kind::Str => scalar("string", "", Value::from("")),
+        Kind::I32 => scalar("integer", "int32", Value::from(0)),
+        Kind::I64 => scalar("integer", "int64", Value::from(0)),
+        Kind::F64 => scalar("number", "double", Value::from(0)),
+        Kind::Bool => scalar("boolean", "", Value::from(false)),
+        Kind::Bytes => json!({"type": "string", "format": "byte"}),
+        Kind::Object(ty) if inside && ty.shape == Shape::Object => {
+            json!({"allOf": [reference(ty.name)], "default": {}})
+        }
+        Kind::Object(ty) => json!({"allOf": [reference(ty.name)]}),
+        Kind::List(inner) => json!({"type": "array", "items": kind_schema(*inner, true)}),
+        Kind::Map(inner) => json!({"type": "object", "additionalProperties": kind_schema(*inner, true)}),
+    }
+}

@@ -4,6 +4,14 @@
 //! time, started once its caches are synced. A converged cluster makes it write nothing.
 
 mod context;
+mod garbage_collector;
+mod in_each_namespace;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod root_ca;
+mod service_account;
+mod taint_eviction;
 
 pub use context::{ClientFor, Config, Context};
 
@@ -19,7 +27,15 @@ pub struct Controller {
 }
 
 /// All controllers.
-pub static ALL: &[Controller] = &[];
+pub static ALL: &[Controller] = &[
+    Controller { name: "generic-garbage-collector", start: garbage_collector::start },
+    Controller { name: "namespace-controller", start: namespace::start },
+    Controller { name: "node-controller", start: node_ipam::start },
+    Controller { name: "node-controller", start: node_lifecycle::start },
+    Controller { name: "root-ca-cert-publisher", start: root_ca::start },
+    Controller { name: "service-account-controller", start: service_account::start },
+    Controller { name: "taint-eviction-controller", start: taint_eviction::start },
+];
 
 /// Starts all controllers; they run until shutdown.
 pub fn start_all(config: Config, shutdown: &Shutdown) {

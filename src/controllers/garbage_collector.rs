@@ -1,0 +1,330 @@
+//! Deletes what its owners have left behind, and carries out foreground and orphaning deletions.
+//!
+//! The graph is one small informer for each resource. Before anything is deleted the live objects are
+//! asked again, since a cache may be behind.
+
+use crate::Context;
+use naru_api::meta::Verb;
+use naru_api::registry::{self, RESOURCES, Resource, Scope};
+use naru_client::projections::OwnerRef;
+use naru_client::{
+    Client, DeleteOptions, Error, IndexId, Informer, ListParams, Next, ObjectKey, PatchKind, Propagation, WorkQueue,
+    is_conflict, is_not_found,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+const WORKERS: usize = 4;
+
+/// The part of an object that ownership is about.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Owned {
+    metadata: OwnedMeta,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct OwnedMeta {
+    name: String,
+    namespace: String,
+    uid: String,
+    resource_version: String,
+    owner_references: Vec<OwnerRef>,
+    finalizers: Vec<String>,
+    deletion_timestamp: Option<String>,
+}
+
+impl OwnedMeta {
+    fn key(&self) -> ObjectKey {
+        ObjectKey::new(&self.namespace, &self.name)
+    }
+
+    fn holds(&self, finalizer: &str) -> bool {
+        self.finalizers.iter().any(|held| held == finalizer)
+    }
+
+    fn waits_for_dependents(&self) -> bool {
+        self.deletion_timestamp.is_some() && self.holds(FOREGROUND)
+    }
+}
+
+/// One object: its resource's place in the graph, and its key.
+type Id = (usize, ObjectKey);
+
+struct Kind {
+    resource: &'static Resource,
+    objects: Informer<Owned>,
+    by_uid: IndexId,
+    by_owner: IndexId,
+}
+
+struct Graph {
+    client: Client,
+    kinds: Vec<Kind>,
+    queue: WorkQueue<Id>,
+}
+
+pub(crate) fn start(ctx: &Context) {
+    let kinds: Vec<Kind> = RESOURCES
+        .iter()
+        .filter(|resource| resource.verbs.contains(&Verb::Watch) && resource.verbs.contains(&Verb::Delete))
+        // Nobody owns events, and there are many.
+        .filter(|resource| resource.kind != registry::EVENTS.kind)
+        .map(|resource| {
+            let objects: Informer<Owned> = ctx.informers.start(resource, ListParams::all());
+            let by_uid = objects.index(|object: &Owned| vec![object.metadata.uid.clone()]);
+            let by_owner = objects.index(|object: &Owned| {
+                object.metadata.owner_references.iter().map(|owner| owner.uid.clone()).collect()
+            });
+            Kind { resource, objects, by_uid, by_owner }
+        })
+        .collect();
+    let queue = WorkQueue::new();
+    let graph = Arc::new(Graph { client: ctx.client.clone(), kinds, queue: queue.clone() });
+    let synced = {
+        let graph = graph.clone();
+        async move {
+            for kind in &graph.kinds {
+                kind.objects.synced().await;
+            }
+        }
+    };
+    for (index, kind) in graph.kinds.iter().enumerate() {
+        // The queue's keys are enough: holding the graph here would keep it alive by itself.
+        let weak = Arc::downgrade(&graph);
+        kind.objects.subscribe(move |change| {
+            let Some(graph) = weak.upgrade() else { return };
+            match &change.new {
+                Some(new) if new.metadata.deletion_timestamp.is_some() || !new.metadata.owner_references.is_empty() => {
+                    graph.queue.add((index, change.key.clone()));
+                }
+                Some(_) => {}
+                None => graph.wake_around(&change.latest().metadata),
+            }
+        });
+    }
+    ctx.run(&queue, WORKERS, synced, move |id: Id| {
+        let graph = graph.clone();
+        async move { graph.reconcile(id).await }
+    });
+}
+
+impl Graph {
+    fn kind(&self, index: usize) -> &Kind {
+        self.kinds.get(index).expect("ids are made from places in the list")
+    }
+
+    /// Everything that names `uid` as an owner.
+    fn dependents(&self, uid: &str) -> Vec<(Id, Arc<Owned>)> {
+        let of = |(index, kind): (usize, &Kind)| {
+            let found = kind.objects.indexed(kind.by_owner, uid);
+            found.into_iter().map(move |object| ((index, object.metadata.key()), object))
+        };
+        self.kinds.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// An object went: its dependents may be garbage, and its owners may have waited for it.
+    fn wake_around(&self, gone: &OwnedMeta) {
+        for (id, _) in self.dependents(&gone.uid) {
+            self.queue.add(id);
+        }
+        for owner in gone.owner_references.iter().filter(|owner| owner.block_owner_deletion) {
+            for (index, kind) in self.kinds.iter().enumerate() {
+                for found in kind.objects.indexed(kind.by_uid, &owner.uid) {
+                    self.queue.add((index, found.metadata.key()));
+                }
+            }
+        }
+    }
+
+    async fn reconcile(&self, (index, key): Id) -> Result<Next, Error> {
+        let kind = self.kind(index);
+        let Some(object) = kind.objects.get_key(&key) else { return Ok(Next::Done) };
+        let meta = &object.metadata;
+        if meta.deletion_timestamp.is_some() {
+            if meta.holds(ORPHAN) {
+                return self.orphan(kind, &key, meta).await;
+            }
+            if meta.holds(FOREGROUND) {
+                return self.finish_foreground(kind, &key, meta).await;
+            }
+            return Ok(Next::Done);
+        }
+        if meta.owner_references.is_empty() || self.all_owners_live(meta) {
+            return Ok(Next::Done);
+        }
+        self.attempt(kind, &key).await
+    }
+
+    /// Whether the caches say that all owners are there and none of them waits. Nothing needs to be
+    /// asked then, which is the usual case.
+    fn all_owners_live(&self, meta: &OwnedMeta) -> bool {
+        meta.owner_references.iter().all(|owner| {
+            self.kinds
+                .iter()
+                .filter(|kind| kind.resource.kind == owner.kind)
+                .flat_map(|kind| kind.objects.indexed(kind.by_uid, &owner.uid))
+                .any(|found| !found.metadata.waits_for_dependents())
+        })
+    }
+
+    /// Asks for the live object and its live owners, and deletes it if none of them is left.
+    async fn attempt(&self, kind: &Kind, key: &ObjectKey) -> Result<Next, Error> {
+        let Some(live) = self.live(kind.resource, key).await? else { return Ok(Next::Done) };
+        let meta = &live.metadata;
+        if meta.deletion_timestamp.is_some() {
+            return Ok(Next::Done);
+        }
+        let (mut solid, mut dangling, mut waiting) = (false, Vec::new(), Vec::new());
+        for owner in &meta.owner_references {
+            match self.owner(kind.resource, key, owner).await? {
+                Owner::Solid => solid = true,
+                Owner::Absent => dangling.push(owner.uid.as_str()),
+                Owner::Waiting => waiting.push(owner.uid.as_str()),
+            }
+        }
+        if solid {
+            let drop: Vec<_> = dangling.into_iter().chain(waiting).collect();
+            return self.release(kind.resource, key, meta, &drop).await;
+        }
+        if dangling.is_empty() && waiting.is_empty() {
+            return Ok(Next::Done);
+        }
+        let propagation = if !waiting.is_empty() && !self.dependents(&meta.uid).is_empty() || meta.holds(FOREGROUND) {
+            Propagation::Foreground
+        } else if meta.holds(ORPHAN) {
+            Propagation::Orphan
+        } else {
+            Propagation::Background
+        };
+        let options = DeleteOptions::default().uid(&meta.uid).propagation(propagation);
+        settle(self.client.delete(kind.resource, key.namespace(), &key.name, &options).await)
+    }
+
+    async fn live(&self, resource: &Resource, key: &ObjectKey) -> Result<Option<Owned>, Error> {
+        match self.client.get::<Owned>(resource, key.namespace(), &key.name).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What has become of an owner. An owner of a kind that is not known here counts as there:
+    /// deleting on a guess cannot be taken back.
+    async fn owner(&self, resource: &Resource, key: &ObjectKey, owner: &OwnerRef) -> Result<Owner, Error> {
+        let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
+        let Some(of) = registry::by_kind(group, version, &owner.kind) else { return Ok(Owner::Solid) };
+        if of.scope == Scope::Namespaced && resource.scope == Scope::Cluster {
+            // Such a reference can never be right; upstream leaves the object alone, too.
+            return Ok(Owner::Solid);
+        }
+        let namespace = if of.scope == Scope::Namespaced { key.namespace.as_str() } else { "" };
+        Ok(match self.live(of, &ObjectKey::new(namespace, &owner.name)).await? {
+            Some(live) if live.metadata.uid == owner.uid => {
+                if live.metadata.waits_for_dependents() && owner.block_owner_deletion {
+                    Owner::Waiting
+                } else {
+                    Owner::Solid
+                }
+            }
+            _ => Owner::Absent,
+        })
+    }
+
+    /// Takes owners off an object that has others.
+    async fn release(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+        meta: &OwnedMeta,
+        owners: &[&str],
+    ) -> Result<Next, Error> {
+        if owners.is_empty() {
+            return Ok(Next::Done);
+        }
+        let left: Vec<_> = meta.owner_references.iter().filter(|owner| !owners.contains(&owner.uid.as_str())).collect();
+        self.patch(resource, key, meta, json!({"ownerReferences": left})).await
+    }
+
+    /// Frees the dependents of an object that is deleted without them, then the object.
+    async fn orphan(&self, kind: &Kind, key: &ObjectKey, meta: &OwnedMeta) -> Result<Next, Error> {
+        for ((index, dependent), object) in self.dependents(&meta.uid) {
+            let resource = self.kind(index).resource;
+            self.release(resource, &dependent, &object.metadata, &[&meta.uid]).await?;
+        }
+        self.remove_finalizer(kind.resource, key, meta, ORPHAN).await
+    }
+
+    /// Deletes the dependents of an object that waits for them, and lets it go once none blocks it.
+    async fn finish_foreground(&self, kind: &Kind, key: &ObjectKey, meta: &OwnedMeta) -> Result<Next, Error> {
+        let mut blocked = false;
+        for (id, object) in self.dependents(&meta.uid) {
+            blocked |= object
+                .metadata
+                .owner_references
+                .iter()
+                .any(|owner| owner.uid == meta.uid && owner.block_owner_deletion);
+            if object.metadata.deletion_timestamp.is_none() {
+                self.queue.add(id);
+            }
+        }
+        if blocked {
+            // The end of each dependent wakes this object again.
+            return Ok(Next::Done);
+        }
+        self.remove_finalizer(kind.resource, key, meta, FOREGROUND).await
+    }
+
+    async fn remove_finalizer(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+        meta: &OwnedMeta,
+        finalizer: &str,
+    ) -> Result<Next, Error> {
+        let left: Vec<_> = meta.finalizers.iter().filter(|held| *held != finalizer).collect();
+        self.patch(resource, key, meta, json!({"finalizers": left})).await
+    }
+
+    /// A merge patch of metadata that holds only for the state it was made from.
+    async fn patch(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+        of: &OwnedMeta,
+        mut meta: Value,
+    ) -> Result<Next, Error> {
+        if let Value::Object(fields) = &mut meta {
+            fields.insert("uid".into(), json!(of.uid));
+            fields.insert("resourceVersion".into(), json!(of.resource_version));
+        }
+        let patch = json!({"metadata": meta});
+        let done: Result<Value, Error> =
+            self.client.patch(resource, key.namespace(), &key.name, None, PatchKind::Merge, &patch).await;
+        match done {
+            // The cache was behind; the watch event that brings it up to date queues the key again,
+            // unless it has already come.
+            Err(error) if is_conflict(&error) => Err(error),
+            other => settle(other.map(drop)),
+        }
+    }
+}
+
+/// Somebody else was quicker: nothing is left to do.
+fn settle(outcome: Result<(), Error>) -> Result<Next, Error> {
+    match outcome {
+        Err(error) if !is_not_found(&error) && !is_conflict(&error) => Err(error),
+        _ => Ok(Next::Done),
+    }
+}
+
+/// What has become of an owner.
+enum Owner {
+    Solid,
+    Absent,
+    /// It is being deleted and waits for this dependent.
+    Waiting,
+}

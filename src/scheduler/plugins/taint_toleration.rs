@@ -25,15 +25,7 @@ pub(super) const PLUGIN: Plugin = Plugin {
 
 /// Whether one of the tolerations covers the taint.
 pub(super) fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        (toleration.effect.is_empty() || toleration.effect == taint.effect)
-            && (toleration.key.is_empty() || toleration.key == taint.key)
-            && match toleration.operator.as_str() {
-                "" | "Equal" => toleration.value == taint.value,
-                "Exists" => true,
-                _ => false,
-            }
-    })
+    tolerations.iter().any(|toleration| toleration.tolerates(taint))
 }
 
 #[cfg(test)]

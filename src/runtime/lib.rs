@@ -1,21 +1,23 @@
 //! The OCI side: shim, images, snapshots, sandboxes, cgroups. Sees OCI specs, never Pods.
 
-#![allow(
-    unsafe_code,
-    reason = "namespaces, ptys and pidfds need the kernel directly"
-)]
+#![allow(unsafe_code, reason = "namespaces, ptys and pidfds need the kernel directly")]
 
 mod agent;
+mod cgroup;
 mod error;
 pub mod images;
+mod proc;
+mod protocol;
+mod seccomp;
 pub mod shim;
 pub mod snapshots;
 mod spec;
+mod sys;
 
 pub use agent::{ExecInput, ExecOutput, ExecSession, ProbeResult, Runtime, RuntimeConfig};
 pub use error::{Result, RuntimeError};
 pub use spec::{
-    ContainerInfo, ContainerSpec, ContainerState, Device, Event, ExecSpec, Exit, ExitStatus, Mount,
-    Propagation, Resources, SandboxInfo, SandboxSpec, SeccompProfile, Stats, default_capabilities,
-    default_masked_paths, default_readonly_paths,
+    ContainerInfo, ContainerSpec, ContainerState, Device, Event, ExecSpec, Exit, ExitStatus, Mount, Propagation,
+    Resources, SandboxInfo, SandboxSpec, SeccompProfile, Stats, default_capabilities, default_masked_paths,
+    default_readonly_paths,
 };

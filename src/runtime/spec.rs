@@ -227,6 +227,8 @@ pub struct SandboxInfo {
     pub shm_path: PathBuf,
     /// When it was made, nanoseconds since the epoch.
     pub created_at_ns: i64,
+    /// Its shim has died: remove it and make a new one.
+    pub lost: bool,
     /// Containers, oldest first, exited ones included until they are removed.
     pub containers: Vec<ContainerInfo>,
 }

@@ -1,0 +1,160 @@
+//! The sandbox's namespaces. The shim lives in them itself, which keeps them alive without a
+//! process of their own; only a shared process namespace needs one, since it needs a first process.
+
+use super::capability;
+use crate::spec::SandboxSpec;
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::{CloneFlags, unshare};
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The kernel's overflow identity, `nobody` on most systems.
+const NOBODY: u32 = 65_534;
+
+/// Moves this process into namespaces of its own and prepares them.
+pub(super) fn enter(spec: &SandboxSpec) -> io::Result<()> {
+    let mut flags = CloneFlags::empty();
+    if !spec.host_network {
+        flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
+    }
+    if !spec.host_ipc {
+        flags |= CloneFlags::CLONE_NEWIPC;
+    }
+    unshare(flags)?;
+    if !spec.host_network {
+        if !spec.hostname.is_empty() {
+            nix::unistd::sethostname(&spec.hostname)?;
+        }
+        bring_up_loopback()?;
+    }
+    set_sysctls(spec)
+}
+
+fn set_sysctls(spec: &SandboxSpec) -> io::Result<()> {
+    let mut defaults = BTreeMap::new();
+    if !spec.host_network {
+        // Within its own network namespace a container may use low ports and ping without privilege.
+        defaults.insert("net.ipv4.ip_unprivileged_port_start", "0");
+        defaults.insert("net.ipv4.ping_group_range", "0 2147483647");
+    }
+    for (name, value) in defaults.into_iter().filter(|(name, _)| !spec.sysctls.contains_key(*name)) {
+        if let Err(error) = fs::write(sysctl_path(name), value) {
+            tracing::debug!(name, %error, "default not set");
+        }
+    }
+    for (name, value) in &spec.sysctls {
+        fs::write(sysctl_path(name), value)
+            .map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}={value}: {error}")))?;
+    }
+    Ok(())
+}
+
+fn sysctl_path(name: &str) -> String {
+    // A slash form exists for names with dots in a part, such as those of interfaces.
+    let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    format!("/proc/sys/{path}")
+}
+
+fn bring_up_loopback() -> io::Result<()> {
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq with a NUL-terminated name.
+    let done = unsafe {
+        libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS as _, &raw const request)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes what the containers see as /dev/shm. With the host's IPC it is the host's own.
+pub(super) fn mount_shm(spec: &SandboxSpec, path: &Path) -> io::Result<()> {
+    if spec.host_ipc {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    nix::mount::mount(Some("shm"), path, Some("tmpfs"), flags, Some("mode=1777,size=65536k"))?;
+    Ok(())
+}
+
+/// Undoes [`mount_shm`].
+pub(super) fn unmount_shm(path: &Path) {
+    if let Err(error) = nix::mount::umount2(path, MntFlags::MNT_DETACH) {
+        tracing::debug!(%error, "shm not unmounted");
+    }
+}
+
+/// Starts the first process of a shared process namespace. It does nothing but reap, sees an empty
+/// directory as its root and has no privileges, since containers can look at it.
+pub(super) fn spawn_pause(empty: &Path) -> io::Result<u32> {
+    fs::create_dir_all(empty)?;
+    // SAFETY: clone without a stack behaves as fork; this process has one thread.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone, libc::CLONE_NEWPID | libc::SIGCHLD, 0 as libc::c_long, 0, 0, 0)
+    };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            pause(empty);
+            // SAFETY: ends the process without running the parent's exit handlers.
+            unsafe { libc::_exit(1) }
+        }
+        pid => Ok(pid as u32),
+    }
+}
+
+fn pause(empty: &Path) {
+    const NAME: &CStr = c"pause";
+    if std::env::set_current_dir(empty).and_then(|()| std::os::unix::fs::chroot(".")).is_err() {
+        return;
+    }
+    capability::Set::default().bound();
+    // SAFETY: prctl with integers and a static string, close_range on all descriptors of this
+    // process, which uses none of them any more, and plain identity changes.
+    unsafe {
+        libc::prctl(libc::PR_SET_NAME, NAME.as_ptr(), 0, 0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+        libc::setgroups(0, std::ptr::null());
+        libc::setresgid(NOBODY, NOBODY, NOBODY);
+        if libc::setresuid(NOBODY, NOBODY, NOBODY) != 0 {
+            return;
+        }
+        // Changing the identity has cleared it.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+    }
+    // SAFETY: signal set on the stack; waits for and reaps children for ever.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        loop {
+            while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {}
+            libc::sigwaitinfo(&raw const set, std::ptr::null_mut());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctl_names_become_paths() {
+        assert_eq!(sysctl_path("net.ipv4.tcp_syncookies"), "/proc/sys/net/ipv4/tcp_syncookies");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/x"), "/proc/sys/net/ipv4/conf/eth0.1/x");
+    }
+}

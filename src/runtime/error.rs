@@ -50,10 +50,7 @@ pub enum RuntimeError {
 
 impl RuntimeError {
     pub(crate) fn io(path: impl Into<PathBuf>, error: impl std::fmt::Display) -> Self {
-        Self::Io {
-            path: path.into(),
-            reason: error.to_string(),
-        }
+        Self::Io { path: path.into(), reason: error.to_string() }
     }
 }
 

@@ -53,13 +53,13 @@ impl ExecSession {
         fds: Vec<OwnedFd>,
         exit: Option<oneshot::Receiver<i32>>,
     ) -> io::Result<Self> {
-        let mut session =
-            Self { stdin: None, stdout: None, stderr: None, terminal: None, exit, sandbox, exec };
+        let mut session = Self { stdin: None, stdout: None, stderr: None, terminal: None, exit, sandbox, exec };
         let mut fds = fds.into_iter();
         match (fds.next(), fds.next(), fds.next()) {
             (Some(master), None, None) => {
                 sys::set_nonblocking(master.as_raw_fd())?;
-                let terminal = Arc::new(AsyncFd::register(master)?);
+                // SAFETY: the descriptor is owned by what is registered and never replaced.
+                let terminal = Arc::new(unsafe { AsyncFd::register(master) }?);
                 session.stdin = Some(Box::new(Terminal(Arc::clone(&terminal))));
                 session.stdout = Some(Box::new(Terminal(Arc::clone(&terminal))));
                 session.terminal = Some(terminal);
@@ -211,4 +211,3 @@ impl AsyncWrite for Terminal {
         Poll::Ready(Ok(()))
     }
 }
-

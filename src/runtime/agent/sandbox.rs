@@ -195,8 +195,7 @@ impl Sandbox {
     }
 
     fn publish_exit(&self, container: &str, status: &crate::spec::ExitStatus) {
-        let exit =
-            Exit { sandbox: self.spec.id.clone(), container: container.to_owned(), status: status.clone() };
+        let exit = Exit { sandbox: self.spec.id.clone(), container: container.to_owned(), status: status.clone() };
         // Nobody may be listening.
         let _ = self.events.send(Event::Exit(exit));
     }

@@ -48,9 +48,8 @@ pub(super) fn apply(group: &Cgroup, resources: &Resources) -> Vec<String> {
         ("cpu.weight", resources.cpu_shares.map(|s| weight(s).to_string())),
     );
     let period = resources.cpu_period.unwrap_or(100_000);
-    let cpu_max = resources
-        .cpu_quota
-        .map(|quota| if quota > 0 { format!("{quota} {period}") } else { format!("max {period}") });
+    let cpu_max =
+        resources.cpu_quota.map(|quota| if quota > 0 { format!("{quota} {period}") } else { format!("max {period}") });
     // On v1 the period goes first, so that a quota is never judged against the old one.
     set("cpu", ("cpu.cfs_period_us", resources.cpu_period.map(|p| p.to_string())), ("cpu.max", cpu_max));
     set("cpu", ("cpu.cfs_quota_us", text(resources.cpu_quota)), ("", None));

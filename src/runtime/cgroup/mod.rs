@@ -206,7 +206,6 @@ impl Cgroup {
             let _ = fs::remove_dir(directory);
         }
     }
-
 }
 
 /// Makes `path` below `root` step by step, so that every step can hand its controllers down.

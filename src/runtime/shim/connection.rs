@@ -36,7 +36,9 @@ struct Outgoing {
 pub(super) enum Incoming {
     Request(Request),
     /// A request that a newer agent knows.
-    Unsupported { id: u64 },
+    Unsupported {
+        id: u64,
+    },
 }
 
 impl Connection {

@@ -116,8 +116,8 @@ impl Container {
             bounding: guards.capabilities,
         };
         write_config(&pod.directory, &oci::config(&spec, &nodes, &context))?;
-        let (outputs, stdin, mut streams) = make_streams(&spec, &pod.directory)
-            .map_err(|e| Fault::failed(format!("streams: {e}")))?;
+        let (outputs, stdin, mut streams) =
+            make_streams(&spec, &pod.directory).map_err(|e| Fault::failed(format!("streams: {e}")))?;
         let (reader, writer) = sys::pipe().map_err(|e| Fault::failed(e.to_string()))?;
         let reader = File::from(reader);
         let payload = Payload {
@@ -311,7 +311,12 @@ fn make_streams(spec: &ContainerSpec, directory: &Path) -> std::io::Result<(Vec<
     Ok((ours.0, ours.1, streams))
 }
 
-fn build(pod: &Pod, id: &str, payload: Payload, streams: &mut Streams) -> Result<Oci, libcontainer::error::LibcontainerError> {
+fn build(
+    pod: &Pod,
+    id: &str,
+    payload: Payload,
+    streams: &mut Streams,
+) -> Result<Oci, libcontainer::error::LibcontainerError> {
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(pod.containers_directory())?
         .with_executor(payload);
@@ -319,12 +324,7 @@ fn build(pod: &Pod, id: &str, payload: Payload, streams: &mut Streams) -> Result
     builder.stdout = streams.stdout.take();
     builder.stderr = streams.stderr.take();
     let console = streams.console.as_ref().map(|(_, path)| path.clone());
-    builder
-        .with_console_socket(console)
-        .as_init(&pod.directory)
-        .with_systemd(false)
-        .with_detach(true)
-        .build()
+    builder.with_console_socket(console).as_init(&pod.directory).with_systemd(false).with_detach(true).build()
 }
 
 /// The best text there is for a failed creation: what the process itself reported, else the first

@@ -84,8 +84,7 @@ pub(super) fn devices(spec: &ContainerSpec) -> Vec<Node> {
 
 /// Every device node of the host but those that a container has its own of.
 fn host_devices(directory: &Path, depth: usize) -> Vec<Node> {
-    const OWN: [&str; 10] =
-        ["console", "fd", "full", "null", "ptmx", "random", "stdin", "tty", "urandom", "zero"];
+    const OWN: [&str; 10] = ["console", "fd", "full", "null", "ptmx", "random", "stdin", "tty", "urandom", "zero"];
     const ELSEWHERE: [&str; 5] = ["pts", "shm", "mqueue", ".udev", "fd"];
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let mut nodes = Vec::new();
@@ -149,9 +148,7 @@ pub(super) fn config(spec: &ContainerSpec, nodes: &[Node], context: &Context<'_>
 }
 
 fn mounts(spec: &ContainerSpec, context: &Context<'_>) -> Vec<Value> {
-    let mount = |kind: &str, source: &str, destination: &str, options: &[&str]| {
-        json!({"type": kind, "source": source, "destination": destination, "options": options})
-    };
+    let mount = |kind: &str, source: &str, destination: &str, options: &[&str]| json!({"type": kind, "source": source, "destination": destination, "options": options});
     let sys = if spec.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"]),

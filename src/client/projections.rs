@@ -6,7 +6,7 @@ mod apps;
 mod template;
 
 pub use apps::*;
-pub use template::TemplateDigest;
+pub use template::{TemplateDigest, TemplateView};
 
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;

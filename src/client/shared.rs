@@ -1,9 +1,9 @@
 //! The informers that the parts of one process share: each is started by its first user.
 
 use crate::client::{Client, ListParams};
-use crate::informer::Informer;
+use crate::informer::{IndexId, Informer};
 use crate::projections::{
-    DeploymentView, EndpointSliceView, NamespaceView, NodeView, PodView, ReplicaSetView, ServiceView,
+    DeploymentView, EndpointSliceView, Meta, NamespaceView, NodeView, PodView, ReplicaSetView, ServiceView,
 };
 use naru_api::registry;
 use naru_base::Shutdown;
@@ -27,6 +27,16 @@ struct Inner {
     namespaces: OnceLock<Informer<NamespaceView>>,
     deployments: OnceLock<Informer<DeploymentView>>,
     replica_sets: OnceLock<Informer<ReplicaSetView>>,
+    pods_by_controller: OnceLock<IndexId>,
+    pods_by_node: OnceLock<IndexId>,
+    replica_sets_by_controller: OnceLock<IndexId>,
+}
+
+fn controller_value(meta: &Meta) -> String {
+    match meta.controller() {
+        Some(owner) => owner.uid.clone(),
+        None => format!("/{}", meta.namespace),
+    }
 }
 
 impl Informers {
@@ -42,6 +52,9 @@ impl Informers {
             namespaces: OnceLock::new(),
             deployments: OnceLock::new(),
             replica_sets: OnceLock::new(),
+            pods_by_controller: OnceLock::new(),
+            pods_by_node: OnceLock::new(),
+            replica_sets_by_controller: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -66,6 +79,30 @@ impl Informers {
     /// All pods.
     pub fn pods(&self) -> Informer<PodView> {
         self.shared(&self.inner.pods, &registry::PODS)
+    }
+
+    /// All pods, and their index by the uid of the controller that owns them. Pods without one are
+    /// found under `/NAMESPACE`.
+    pub fn pods_by_controller(&self) -> (Informer<PodView>, IndexId) {
+        let pods = self.pods();
+        let index =
+            *self.inner.pods_by_controller.get_or_init(|| pods.index(|pod| vec![controller_value(&pod.metadata)]));
+        (pods, index)
+    }
+
+    /// All pods, and their index by node.
+    pub fn pods_by_node(&self) -> (Informer<PodView>, IndexId) {
+        let pods = self.pods();
+        let index = *self.inner.pods_by_node.get_or_init(|| pods.index(|pod| vec![pod.spec.node_name.clone()]));
+        (pods, index)
+    }
+
+    /// All ReplicaSets, and their index by controller as for pods.
+    pub fn replica_sets_by_controller(&self) -> (Informer<ReplicaSetView>, IndexId) {
+        let sets = self.replica_sets();
+        let slot = &self.inner.replica_sets_by_controller;
+        let index = *slot.get_or_init(|| sets.index(|set| vec![controller_value(&set.metadata)]));
+        (sets, index)
     }
 
     /// All nodes.

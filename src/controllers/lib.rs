@@ -4,11 +4,15 @@
 //! time, started once its caches are synced. A converged cluster makes it write nothing.
 
 mod context;
+mod expectations;
 mod garbage_collector;
 mod in_each_namespace;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod objects;
+mod ownership;
+mod replicaset;
 mod root_ca;
 mod service_account;
 mod taint_eviction;
@@ -32,6 +36,7 @@ pub static ALL: &[Controller] = &[
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_ipam::start },
     Controller { name: "node-controller", start: node_lifecycle::start },
+    Controller { name: "replicaset-controller", start: replicaset::start },
     Controller { name: "root-ca-cert-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },

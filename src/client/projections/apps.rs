@@ -1,6 +1,6 @@
 //! Views of Deployments and ReplicaSets.
 
-use super::{Condition, Meta, Selector, TemplateDigest, nullable};
+use super::{Condition, Meta, Selector, TemplateView, nullable};
 use serde::Deserialize;
 
 /// A number, or a percentage of something.
@@ -50,7 +50,7 @@ pub struct DeploymentSpecView {
     /// Its pods.
     pub selector: Selector,
     /// Its template.
-    pub template: TemplateDigest,
+    pub template: TemplateView,
     /// Seconds until a ready pod is available.
     #[serde(deserialize_with = "nullable")]
     pub min_ready_seconds: i32,
@@ -141,7 +141,7 @@ pub struct ReplicaSetSpecView {
     /// Its pods.
     pub selector: Selector,
     /// Its template.
-    pub template: TemplateDigest,
+    pub template: TemplateView,
     /// Seconds until a ready pod is available.
     #[serde(deserialize_with = "nullable")]
     pub min_ready_seconds: i32,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 const HASH_LABEL: &str = "pod-template-hash";
 /// Letters of generated names: no vowels, no look-alikes.
@@ -37,9 +38,21 @@ impl TemplateDigest {
     }
 }
 
-impl<'de> Deserialize<'de> for TemplateDigest {
+/// What is kept of a pod template.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TemplateView {
+    /// Stands for the whole template.
+    pub digest: TemplateDigest,
+    /// The labels of its pods.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl<'de> Deserialize<'de> for TemplateView {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self::of(&Value::deserialize(deserializer)?))
+        let template = Value::deserialize(deserializer)?;
+        let labels = template.pointer("/metadata/labels").cloned().unwrap_or_default();
+        let labels = Option::deserialize(labels).unwrap_or_default().unwrap_or_default();
+        Ok(Self { digest: TemplateDigest::of(&template), labels })
     }
 }
 

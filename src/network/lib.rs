@@ -1,3 +1,4 @@
 //! The service network: proxy over nftables by netlink.
 
-#![allow(unsafe_code, reason = "netlink sockets need the kernel directly")]
+pub mod nft;
+pub mod proxy;

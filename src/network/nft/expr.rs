@@ -1,0 +1,216 @@
+//! Expressions: the steps of a rule. They work on registers of four bytes.
+
+use super::wire::{self, Message};
+use std::net::Ipv4Addr;
+
+/// A register of four bytes, 0 to 15. Longer values take those that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reg(pub u8);
+
+impl Reg {
+    fn number(self) -> u32 {
+        const FIRST: u32 = 8;
+        FIRST + u32::from(self.0)
+    }
+}
+
+/// The register that verdicts go to.
+const VERDICT_REGISTER: u32 = 0;
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes on in another chain, and does not come back.
+    Goto(String),
+    /// Is dropped.
+    Drop,
+}
+
+impl Verdict {
+    pub(super) fn write(&self, m: &mut Message<'_>) {
+        const GOTO: i32 = -4;
+        m.nest(wire::DATA_VERDICT, |m| match self {
+            Verdict::Goto(chain) => {
+                m.number(wire::VERDICT_CODE, GOTO.cast_unsigned());
+                m.text(wire::VERDICT_CHAIN, chain);
+            }
+            Verdict::Drop => m.number(wire::VERDICT_CODE, 0),
+        });
+    }
+}
+
+/// How values are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    /// Equal.
+    Equal = 0,
+    /// Not equal.
+    NotEqual = 1,
+}
+
+/// One step of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expr {
+    /// Loads the source address.
+    LoadSource(Reg),
+    /// Loads the destination address.
+    LoadDestination(Reg),
+    /// Loads the transport protocol.
+    LoadProtocol(Reg),
+    /// Loads the destination port (of any protocol that has it where TCP has).
+    LoadDestinationPort(Reg),
+    /// Loads the packet's mark.
+    LoadMark(Reg),
+    /// Loads the connection's state bits.
+    LoadConnectionState(Reg),
+    /// Loads the type of the destination address: 2 is this host's own.
+    LoadDestinationType(Reg),
+    /// Loads the index of the interface that the packet came in by.
+    LoadInputInterface(Reg),
+    /// Loads a fixed value.
+    Load(Reg, Vec<u8>),
+    /// Sets the packet's mark.
+    StoreMark(Reg),
+    /// Goes on only if the comparison holds.
+    Compare(Reg, Compare, Vec<u8>),
+    /// `(register & mask) ^ xor`, four bytes.
+    Bits(Reg, [u8; 4], [u8; 4]),
+    /// A random number below the modulus.
+    Random(Reg, u32),
+    /// A hash of the second register, below the modulus, which must be 2 or more.
+    Hash(Reg, Reg, u32),
+    /// Goes on only if the set has the key in the registers from this one on.
+    Contains(&'static str, Reg),
+    /// Takes the value for a key from a data map, or ends the rule.
+    Map(&'static str, Reg, Reg),
+    /// Follows the verdict for a key in a verdict map, or ends the rule.
+    VerdictMap(&'static str, Reg),
+    /// Rewrites the destination: address and port from two registers.
+    RewriteDestination(Reg, Reg),
+    /// Rewrites the source to the outgoing interface's address.
+    Masquerade,
+    /// Refuses with ICMP port unreachable.
+    Reject,
+    /// Ends with a verdict.
+    Verdict(Verdict),
+}
+
+impl Expr {
+    /// Goes on only if the address in the register is (or is not) in the range.
+    pub fn in_range(register: Reg, compare: Compare, address: Ipv4Addr, prefix: u8) -> [Expr; 2] {
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+        let network = address.to_bits() & mask;
+        [
+            Expr::Bits(register, mask.to_be_bytes(), [0; 4]),
+            Expr::Compare(register, compare, network.to_be_bytes().to_vec()),
+        ]
+    }
+
+    pub(super) fn write(&self, m: &mut Message<'_>) {
+        let mut expression = |name: &str, fill: &dyn Fn(&mut Message<'_>)| {
+            m.text(wire::EXPRESSION_NAME, name);
+            m.nest(wire::EXPRESSION_DATA, |m| fill(m));
+        };
+        const NETWORK: u32 = 1;
+        const TRANSPORT: u32 = 2;
+        let payload = |register: Reg, base: u32, offset: u32, length: u32| {
+            move |m: &mut Message<'_>| {
+                for (kind, value) in [(1, register.number()), (2, base), (3, offset), (4, length)] {
+                    m.number(kind, value);
+                }
+            }
+        };
+        // Attributes 1 and 2 of `meta` and `ct`: the register to load, and what.
+        let load = |register: Reg, key: u32| {
+            move |m: &mut Message<'_>| {
+                m.number(1, register.number());
+                m.number(2, key);
+            }
+        };
+        match self {
+            Expr::LoadSource(register) => expression("payload", &payload(*register, NETWORK, 12, 4)),
+            Expr::LoadDestination(register) => expression("payload", &payload(*register, NETWORK, 16, 4)),
+            Expr::LoadDestinationPort(register) => expression("payload", &payload(*register, TRANSPORT, 2, 2)),
+            Expr::LoadProtocol(register) => expression("meta", &load(*register, 16)),
+            Expr::LoadMark(register) => expression("meta", &load(*register, 3)),
+            Expr::LoadInputInterface(register) => expression("meta", &load(*register, 4)),
+            Expr::LoadConnectionState(register) => expression("ct", &load(*register, 0)),
+            Expr::LoadDestinationType(register) => expression("fib", &|m| {
+                const ADDRESS_TYPE: u32 = 3;
+                const OF_DESTINATION: u32 = 2;
+                m.number(1, register.number());
+                m.number(2, ADDRESS_TYPE);
+                m.number(3, OF_DESTINATION);
+            }),
+            Expr::Load(register, value) => expression("immediate", &|m| {
+                m.number(1, register.number());
+                m.nest(2, |m| m.bytes(wire::DATA_VALUE, value));
+            }),
+            Expr::StoreMark(register) => expression("meta", &|m| {
+                m.number(2, 3);
+                m.number(3, register.number());
+            }),
+            Expr::Compare(register, compare, value) => expression("cmp", &|m| {
+                m.number(1, register.number());
+                m.number(2, *compare as u32);
+                m.nest(3, |m| m.bytes(wire::DATA_VALUE, value));
+            }),
+            Expr::Bits(register, mask, xor) => expression("bitwise", &|m| {
+                m.number(1, register.number());
+                m.number(2, register.number());
+                m.number(3, 4);
+                m.nest(4, |m| m.bytes(wire::DATA_VALUE, mask));
+                m.nest(5, |m| m.bytes(wire::DATA_VALUE, xor));
+            }),
+            Expr::Random(register, modulus) => expression("numgen", &|m| {
+                const RANDOM: u32 = 1;
+                m.number(1, register.number());
+                m.number(2, *modulus);
+                m.number(3, RANDOM);
+            }),
+            Expr::Hash(register, source, modulus) => expression("hash", &|m| {
+                // A fixed seed: the choice must outlive a reload of the table.
+                const SEED: u32 = 0x6e61_7275;
+                for (kind, value) in [(1, source.number()), (2, register.number()), (3, 4), (4, *modulus), (5, SEED)] {
+                    m.number(kind, value);
+                }
+            }),
+            Expr::Contains(set, key) => expression("lookup", &|m| {
+                m.text(1, set);
+                m.number(2, key.number());
+            }),
+            Expr::Map(map, key, value) => expression("lookup", &|m| {
+                m.text(1, map);
+                m.number(2, key.number());
+                m.number(3, value.number());
+            }),
+            Expr::VerdictMap(map, key) => expression("lookup", &|m| {
+                m.text(1, map);
+                m.number(2, key.number());
+                m.number(3, VERDICT_REGISTER);
+            }),
+            Expr::RewriteDestination(address, port) => expression("nat", &|m| {
+                const DESTINATION: u32 = 1;
+                const IPV4: u32 = 2;
+                m.number(1, DESTINATION);
+                m.number(2, IPV4);
+                m.number(3, address.number());
+                m.number(5, port.number());
+            }),
+            Expr::Masquerade => expression("masq", &|m| {
+                const FULLY_RANDOM: u32 = 16;
+                m.number(1, FULLY_RANDOM);
+            }),
+            Expr::Reject => expression("reject", &|m| {
+                const ICMP_UNREACHABLE: u32 = 0;
+                const PORT: u8 = 3;
+                m.number(1, ICMP_UNREACHABLE);
+                m.bytes(2, &[PORT]);
+            }),
+            Expr::Verdict(verdict) => expression("immediate", &|m| {
+                m.number(1, VERDICT_REGISTER);
+                m.nest(2, |m| verdict.write(m));
+            }),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The service proxy: Services and EndpointSlices become one nftables table.
+//!
+//! It works on routed packets in prerouting and output only, so that it needs neither bridges nor br_netfilter.
+//! The table outlives the process: connections go on while the agent restarts.
+
+mod config;
+mod program;
+mod ruleset;
+mod sysctl;
+#[cfg(test)]
+mod tests;
+
+pub use crate::nft::Error;
+pub use config::{InvalidCidr, Ipv4Cidr, ProxyConfig};
+pub use ruleset::{Backend, Frontend, Masquerade, Protocol, Ruleset, Target, ruleset};
+
+use naru_base::{Backoff, Shutdown};
+use naru_client::Informer;
+use naru_client::projections::{EndpointSliceView, ServiceView};
+use program::{Base, Program};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// What the kernel has: `None` until the first table of this process is in place.
+type Applied = Option<Arc<BTreeSet<Ipv4Addr>>>;
+
+/// A running proxy. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    table: Arc<str>,
+    applied: watch::Receiver<Applied>,
+}
+
+impl Proxy {
+    /// Keeps the table in step with the informers until the shutdown. The table that an earlier process
+    /// left is replaced when the informers have synced, in one step.
+    pub fn start(
+        services: Informer<ServiceView>,
+        slices: Informer<EndpointSliceView>,
+        config: ProxyConfig,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let (sender, applied) = watch::channel(None);
+        let proxy = Self { table: config.table.as_str().into(), applied };
+        let worker = Worker { services, slices, config, applied: sender };
+        let shutdown = shutdown.clone();
+        naru_base::spawn("service-proxy", async move { shutdown.guard(worker.run()).await });
+        proxy
+    }
+
+    /// Completes when the table of this process is in place.
+    pub async fn synced(&self) {
+        let mut applied = self.applied.clone();
+        if applied.wait_for(Option::is_some).await.is_err() {
+            // The proxy has been shut down: nobody needs the answer.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Completes when no new connection is sent to `address` any more (true), or after `timeout` (false).
+    pub async fn wait_dropped(&self, address: IpAddr, timeout: Duration) -> bool {
+        let IpAddr::V4(address) = address else { return true };
+        let mut applied = self.applied.clone();
+        let dropped = applied.wait_for(|applied| applied.as_ref().is_some_and(|all| !all.contains(&address)));
+        matches!(tokio::time::timeout(timeout, dropped).await, Ok(Ok(_)))
+    }
+
+    /// Removes the table from the kernel. To be called after the shutdown, when the node is taken down
+    /// for good and not merely restarted.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn cleanup(&self) -> Result<(), Error> {
+        let table = Arc::clone(&self.table);
+        let task = tokio::task::spawn_blocking(move || program::remove(&table));
+        task.await.map_err(|error| Error::Unavailable(std::io::Error::other(error)))?
+    }
+}
+
+struct Worker {
+    services: Informer<ServiceView>,
+    slices: Informer<EndpointSliceView>,
+    config: ProxyConfig,
+    applied: watch::Sender<Applied>,
+}
+
+impl Worker {
+    async fn run(self) {
+        self.services.synced().await;
+        self.slices.synced().await;
+        self.follow().await;
+    }
+
+    async fn follow(self) {
+        let changed = Arc::new(Notify::new());
+        let wake = Arc::clone(&changed);
+        self.services.subscribe(move |_| wake.notify_one());
+        let wake = Arc::clone(&changed);
+        self.slices.subscribe(move |_| wake.notify_one());
+        let base = Base {
+            table: self.config.table.clone(),
+            cluster_cidr: self.config.cluster_cidr,
+            loopback: sysctl::prepare(self.config.localhost_node_ports),
+        };
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut current: Option<(Program, Ruleset)> = None;
+        loop {
+            let wanted = ruleset(&self.services.list(), &self.slices.list(), &self.config.node_name);
+            let unchanged = current.as_ref().is_some_and(|(_, ruleset)| *ruleset == wanted);
+            if !unchanged {
+                match apply(base.clone(), current.take(), wanted).await {
+                    Ok(applied) => {
+                        backoff.reset();
+                        self.applied.send_replace(Some(Arc::new(applied.1.addresses())));
+                        current = Some(applied);
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, table = self.config.table, "services on this node are not up to date");
+                        tokio::time::sleep(backoff.next_delay()).await;
+                        continue;
+                    }
+                }
+            }
+            changed.notified().await;
+        }
+    }
+}
+
+/// Brings the kernel from `current` to `wanted`, by a full replacement if the small step fails: somebody
+/// else may have flushed the table.
+async fn apply(
+    base: Base,
+    current: Option<(Program, Ruleset)>,
+    wanted: Ruleset,
+) -> Result<(Program, Ruleset), Error> {
+    let task = tokio::task::spawn_blocking(move || {
+        if let Some((mut program, _)) = current {
+            match program.update(&wanted) {
+                Ok(()) => return Ok((program, wanted)),
+                Err(error) => tracing::warn!(%error, "the table of the service proxy is not as it was left; it is replaced"),
+            }
+        }
+        Program::replace(base, &wanted).map(|program| (program, wanted))
+    });
+    task.await.map_err(|error| Error::Unavailable(std::io::Error::other(error)))?
+}

@@ -1,0 +1,332 @@
+//! The ruleset as one nftables table: base chains, maps, and a chain for each number of endpoints.
+//!
+//! A Service is elements in maps, never a chain of its own: its address, protocol and port lead to the
+//! chain that draws one of N, and that number together with the key leads to the endpoint.
+
+use super::config::Ipv4Cidr;
+use super::ruleset::{Frontend, Masquerade, Ruleset, Target};
+use crate::nft::{Batch, ChainType, Compare, Error, Expr, Field, Hook, Reg, SetKind, SetSpec, Value, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+const SERVICES: &str = "services";
+const NODE_PORTS: &str = "node-ports";
+const ENDPOINTS: &str = "endpoints";
+const REFUSED: &str = "refused";
+const REFUSED_PORTS: &str = "refused-node-ports";
+const HAIRPIN: &str = "hairpin";
+
+const SERVICE_KEY: &[Field] = &[Field::Address, Field::Protocol, Field::Port];
+const PORT_KEY: &[Field] = &[Field::Protocol, Field::Port];
+
+const SETS: [SetSpec; 6] = [
+    SetSpec { name: SERVICES, key: SERVICE_KEY, kind: SetKind::VerdictMap },
+    SetSpec { name: NODE_PORTS, key: PORT_KEY, kind: SetKind::VerdictMap },
+    SetSpec {
+        name: ENDPOINTS,
+        key: &[Field::Address, Field::Protocol, Field::Port, Field::Number],
+        kind: SetKind::DataMap(&[Field::Address, Field::Port]),
+    },
+    SetSpec { name: REFUSED, key: SERVICE_KEY, kind: SetKind::Set },
+    SetSpec { name: REFUSED_PORTS, key: PORT_KEY, kind: SetKind::Set },
+    // The endpoints, each paired with itself: who reaches itself through a Service.
+    SetSpec { name: HAIRPIN, key: &[Field::Address, Field::Address], kind: SetKind::Set },
+];
+
+/// Marks packets whose source is to be rewritten when they leave; the bit that Kubernetes uses for it.
+const MARK: u32 = 0x4000;
+/// Refusing comes just before address translation at -100, while packets still carry the Service's address.
+const REFUSE_PRIORITY: i32 = -110;
+const TRANSLATE_PRIORITY: i32 = -100;
+const LEAVE_PRIORITY: i32 = 100;
+const LOOPBACK: Ipv4Cidr = Ipv4Cidr { address: Ipv4Addr::new(127, 0, 0, 0), prefix: 8 };
+const MULTICAST: Ipv4Cidr = Ipv4Cidr { address: Ipv4Addr::new(224, 0, 0, 0), prefix: 4 };
+
+const R0: Reg = Reg(0);
+const R1: Reg = Reg(1);
+const R2: Reg = Reg(2);
+const R3: Reg = Reg(3);
+const R4: Reg = Reg(4);
+const R5: Reg = Reg(5);
+
+/// What the table depends on beside the Services.
+#[derive(Debug, Clone)]
+pub(super) struct Base {
+    pub(super) table: String,
+    /// The addresses of all pods.
+    pub(super) cluster_cidr: Ipv4Cidr,
+    /// Whether node ports are served on 127.0.0.0/8 as well.
+    pub(super) loopback: bool,
+}
+
+/// A chain that draws an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Draw {
+    node_port: bool,
+    sticky: bool,
+    masquerade: Masquerade,
+    count: u32,
+}
+
+impl Draw {
+    fn of(frontend: &Frontend, target: &Target) -> Option<Self> {
+        let count = u32::try_from(target.backends.len()).ok().filter(|count| *count > 0)?;
+        // A hash of one is refused by the kernel, and the same as any draw of one.
+        let sticky = target.sticky && count > 1;
+        Some(Self { node_port: frontend.address.is_none(), sticky, masquerade: target.masquerade, count })
+    }
+
+    fn name(self) -> String {
+        let place = if self.node_port { "node-port" } else { "service" };
+        let how = if self.sticky { "sticky" } else { "any" };
+        let masquerade = match self.masquerade {
+            Masquerade::Always => "masquerade",
+            Masquerade::Outside => "masquerade-outside",
+            Masquerade::Never => "direct",
+        };
+        format!("{place}-{masquerade}-{how}-of-{}", self.count)
+    }
+
+    fn add(self, batch: &mut Batch, base: &Base) {
+        let name = self.name();
+        batch.add_chain(&name);
+        match self.masquerade {
+            Masquerade::Always => batch.add_rule(&name, &set_mark(true)),
+            Masquerade::Outside => {
+                let mut rule = vec![Expr::LoadSource(R0)];
+                rule.extend(base.cluster_cidr.check(R0, Compare::NotEqual));
+                rule.extend(set_mark(true));
+                batch.add_rule(&name, &rule);
+            }
+            Masquerade::Never => {}
+        }
+        let key = if self.node_port {
+            Expr::Load(R0, Ipv4Addr::UNSPECIFIED.octets().to_vec())
+        } else {
+            Expr::LoadDestination(R0)
+        };
+        let mut rule = vec![key, Expr::LoadProtocol(R1), Expr::LoadDestinationPort(R2)];
+        if self.sticky {
+            rule.push(Expr::LoadSource(R4));
+            rule.push(Expr::Hash(R3, R4, self.count));
+        } else {
+            rule.push(Expr::Random(R3, self.count));
+        }
+        rule.push(Expr::Map(ENDPOINTS, R0, R4));
+        rule.push(Expr::RewriteDestination(R4, R5));
+        batch.add_rule(&name, &rule);
+    }
+}
+
+/// Sets or clears the mark.
+fn set_mark(on: bool) -> [Expr; 3] {
+    let xor = if on { MARK } else { 0 };
+    [Expr::LoadMark(R0), Expr::Bits(R0, (!MARK).to_ne_bytes(), xor.to_ne_bytes()), Expr::StoreMark(R0)]
+}
+
+/// The elements of all sets, by set and key.
+type Elements = BTreeMap<(&'static str, Vec<u8>), Value>;
+
+fn port_key(frontend: &Frontend) -> Vec<u8> {
+    let [high, low] = frontend.port.to_be_bytes();
+    vec![frontend.protocol as u8, 0, 0, 0, high, low, 0, 0]
+}
+
+fn service_key(frontend: &Frontend) -> Vec<u8> {
+    let address = frontend.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    [&address.octets()[..], &port_key(frontend)].concat()
+}
+
+fn elements(ruleset: &Ruleset) -> Elements {
+    let mut elements = Elements::new();
+    for (frontend, target) in &ruleset.frontends {
+        let (map, refused, key) = match frontend.address {
+            Some(_) => (SERVICES, REFUSED, service_key(frontend)),
+            None => (NODE_PORTS, REFUSED_PORTS, port_key(frontend)),
+        };
+        let Some(draw) = Draw::of(frontend, target) else {
+            elements.insert((refused, key), Value::None);
+            continue;
+        };
+        elements.insert((map, key), Value::Verdict(Verdict::Goto(draw.name())));
+        for (index, backend) in (0_u32..).zip(&target.backends) {
+            let key = [&service_key(frontend)[..], &index.to_ne_bytes()].concat();
+            let [high, low] = backend.port.to_be_bytes();
+            let value = [&backend.address.octets()[..], &[high, low, 0, 0]].concat();
+            elements.insert((ENDPOINTS, key), Value::Data(value));
+        }
+    }
+    for address in ruleset.addresses() {
+        elements.insert((HAIRPIN, [address.octets(), address.octets()].concat()), Value::None);
+    }
+    elements
+}
+
+fn draws(ruleset: &Ruleset) -> BTreeSet<Draw> {
+    ruleset.frontends.iter().filter_map(|(frontend, target)| Draw::of(frontend, target)).collect()
+}
+
+/// The table as it is in the kernel.
+#[derive(Debug)]
+pub(super) struct Program {
+    base: Base,
+    elements: Elements,
+    draws: BTreeSet<Draw>,
+}
+
+impl Program {
+    /// Puts the whole table in place of whatever was there under its name.
+    pub(super) fn replace(base: Base, ruleset: &Ruleset) -> Result<Self, Error> {
+        let program = Self { base, elements: elements(ruleset), draws: draws(ruleset) };
+        let mut batch = Batch::new(&program.base.table);
+        // Adding first makes deleting possible where there was nothing.
+        batch.add_table();
+        batch.delete_table();
+        batch.add_table();
+        for set in &SETS {
+            batch.add_set(set);
+        }
+        add_base(&mut batch, &program.base);
+        for draw in &program.draws {
+            draw.add(&mut batch, &program.base);
+        }
+        for set in &SETS {
+            batch.add_elements(set.name, &of_set(&program.elements, set.name, |_, _| true));
+        }
+        batch.commit()?;
+        Ok(program)
+    }
+
+    /// Changes what differs. After an error the kernel has what it had.
+    pub(super) fn update(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
+        let (new, draws) = (elements(ruleset), draws(ruleset));
+        let mut batch = Batch::new(&self.base.table);
+        // Chains that are not needed any more stay: there are few, and they may be needed again.
+        for draw in draws.difference(&self.draws) {
+            draw.add(&mut batch, &self.base);
+        }
+        for set in &SETS {
+            let gone = of_set(&self.elements, set.name, |key, value| new.get(key) != Some(value));
+            batch.delete_elements(set.name, &gone);
+        }
+        for set in &SETS {
+            let come = of_set(&new, set.name, |key, value| self.elements.get(key) != Some(value));
+            batch.add_elements(set.name, &come);
+        }
+        batch.commit()?;
+        self.elements = new;
+        self.draws.extend(draws);
+        Ok(())
+    }
+}
+
+/// Deletes the table, if it is there.
+pub(super) fn remove(table: &str) -> Result<(), Error> {
+    let mut batch = Batch::new(table);
+    batch.add_table();
+    batch.delete_table();
+    batch.commit()
+}
+
+fn of_set(
+    elements: &Elements,
+    set: &'static str,
+    choose: impl Fn(&(&'static str, Vec<u8>), &Value) -> bool,
+) -> Vec<(Vec<u8>, Value)> {
+    elements
+        .range((set, Vec::new())..)
+        .take_while(|((name, _), _)| *name == set)
+        .filter(|(key, value)| choose(key, value))
+        .map(|((_, key), value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// The rules that all packets pass, whatever Services there are.
+fn add_base(batch: &mut Batch, base: &Base) {
+    const LOOPBACK_INDEX: u32 = 1;
+    for (chain, hook) in [("refuse-arriving", Hook::Prerouting), ("refuse-local", Hook::Output)] {
+        batch.add_base_chain(chain, ChainType::Filter, hook, REFUSE_PRIORITY);
+        if hook == Hook::Prerouting && base.loopback {
+            // Routing of 127.0.0.0/8 is on for node ports; nobody else may reach it.
+            let mut rule = vec![
+                Expr::LoadInputInterface(R0),
+                Expr::Compare(R0, Compare::NotEqual, LOOPBACK_INDEX.to_ne_bytes().to_vec()),
+                Expr::LoadDestination(R0),
+            ];
+            rule.extend(LOOPBACK.check(R0, Compare::Equal));
+            rule.push(Expr::Verdict(Verdict::Drop));
+            batch.add_rule(chain, &rule);
+        }
+        let mut rule = new_connections().to_vec();
+        rule.extend(load_service());
+        rule.extend([Expr::Contains(REFUSED, R0), Expr::Reject]);
+        batch.add_rule(chain, &rule);
+        let mut rule = new_connections().to_vec();
+        rule.extend(load_node_port(base));
+        rule.extend([Expr::Contains(REFUSED_PORTS, R0), Expr::Reject]);
+        batch.add_rule(chain, &rule);
+    }
+    for (chain, hook) in [("translate-arriving", Hook::Prerouting), ("translate-local", Hook::Output)] {
+        batch.add_base_chain(chain, ChainType::Nat, hook, TRANSLATE_PRIORITY);
+        let mut rule = load_service().to_vec();
+        rule.push(Expr::VerdictMap(SERVICES, R0));
+        batch.add_rule(chain, &rule);
+        let mut rule = load_node_port(base);
+        rule.push(Expr::VerdictMap(NODE_PORTS, R0));
+        batch.add_rule(chain, &rule);
+    }
+    add_leaving(batch, base);
+}
+
+fn add_leaving(batch: &mut Batch, base: &Base) {
+    let chain = "leaving";
+    batch.add_base_chain(chain, ChainType::Nat, Hook::Postrouting, LEAVE_PRIORITY);
+    let hairpin = [Expr::LoadSource(R0), Expr::LoadDestination(R1), Expr::Contains(HAIRPIN, R0), Expr::Masquerade];
+    batch.add_rule(chain, &hairpin);
+    let mut marked = vec![
+        Expr::LoadMark(R0),
+        Expr::Bits(R0, MARK.to_ne_bytes(), [0; 4]),
+        Expr::Compare(R0, Compare::NotEqual, vec![0; 4]),
+    ];
+    marked.extend(set_mark(false));
+    marked.push(Expr::Masquerade);
+    batch.add_rule(chain, &marked);
+    // Pods that leave the cluster.
+    let mut egress = vec![Expr::LoadSource(R0)];
+    egress.extend(base.cluster_cidr.check(R0, Compare::Equal));
+    egress.push(Expr::LoadDestination(R0));
+    egress.extend(base.cluster_cidr.check(R0, Compare::NotEqual));
+    egress.push(Expr::LoadDestination(R0));
+    egress.extend(MULTICAST.check(R0, Compare::NotEqual));
+    egress.push(Expr::Masquerade);
+    batch.add_rule(chain, &egress);
+}
+
+fn load_service() -> [Expr; 3] {
+    [Expr::LoadDestination(R0), Expr::LoadProtocol(R1), Expr::LoadDestinationPort(R2)]
+}
+
+/// Goes on for packets to the node itself, with protocol and port loaded.
+fn load_node_port(base: &Base) -> Vec<Expr> {
+    const LOCAL: u32 = 2;
+    let mut rule = vec![
+        Expr::LoadDestinationType(R0),
+        Expr::Compare(R0, Compare::Equal, LOCAL.to_ne_bytes().to_vec()),
+    ];
+    if !base.loopback {
+        rule.push(Expr::LoadDestination(R0));
+        rule.extend(LOOPBACK.check(R0, Compare::NotEqual));
+    }
+    rule.extend([Expr::LoadProtocol(R0), Expr::LoadDestinationPort(R1)]);
+    rule
+}
+
+/// Connections that exist keep what they have, even when a Service loses its last endpoint.
+fn new_connections() -> [Expr; 3] {
+    const NEW: u32 = 8;
+    [
+        Expr::LoadConnectionState(R0),
+        Expr::Bits(R0, NEW.to_ne_bytes(), [0; 4]),
+        Expr::Compare(R0, Compare::NotEqual, vec![0; 4]),
+    ]
+}

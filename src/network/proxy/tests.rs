@@ -1,0 +1,294 @@
+//! The table in a real kernel: namespaces stand for a node, its pods and a client elsewhere.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use crate::nft::Batch;
+use naru_client::ObjectKey;
+use serde_json::{Value, json};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+const WAIT: Duration = Duration::from_secs(20);
+const VIP: &str = "10.43.0.9:80";
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A network namespace, with a thread that lives in it.
+struct Namespace {
+    jobs: mpsc::SyncSender<Job>,
+    thread_id: i32,
+}
+
+impl Namespace {
+    fn new() -> Self {
+        let (jobs, queue) = mpsc::sync_channel::<Job>(4);
+        let (ready, started) = mpsc::sync_channel(1);
+        thread::spawn(move || {
+            #[allow(deprecated, reason = "only file descriptors make it unsafe, and those are not unshared")]
+            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("these tests need root");
+            ready.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            queue.into_iter().for_each(|job| job());
+        });
+        let thread_id = started.recv().unwrap();
+        let namespace = Self { jobs, thread_id };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// Runs in the namespace.
+    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, result) = mpsc::sync_channel(1);
+        self.jobs.send(Box::new(move || drop(sender.send(job())))).unwrap();
+        result.recv().expect("the job did not panic")
+    }
+
+    fn ip(&self, arguments: &str) {
+        let line = arguments.to_owned();
+        #[allow(clippy::disallowed_methods, reason = "tests build their networks with the ip program")]
+        let output = self.run(move || Command::new("ip").args(line.split(' ')).output().unwrap());
+        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Answers every connection with a name and the client's address.
+    fn serve(&self, name: &'static str, address: &'static str) {
+        let listener = self.run(move || TcpListener::bind(address).unwrap());
+        thread::spawn(move || {
+            while let Ok((mut stream, client)) = listener.accept() {
+                let _ = write!(stream, "{name} {}", client.ip());
+            }
+        });
+    }
+
+    /// What the server at an address answers.
+    fn ask(&self, address: &str) -> io::Result<String> {
+        let address: SocketAddr = address.parse().unwrap();
+        self.run(move || {
+            let mut stream = TcpStream::connect_timeout(&address, WAIT)?;
+            stream.set_read_timeout(Some(WAIT))?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })
+    }
+
+    fn refused(&self, address: &str) -> bool {
+        self.ask(address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
+/// A node with two routed pods, and a client on another network.
+struct Network {
+    node: Namespace,
+    a: Namespace,
+    b: Namespace,
+    outside: Namespace,
+}
+
+impl Network {
+    fn new() -> Self {
+        let network = Self { node: Namespace::new(), a: Namespace::new(), b: Namespace::new(), outside: Namespace::new() };
+        let node = &network.node;
+        for (name, pod, ip) in [("a", &network.a, "10.42.0.2"), ("b", &network.b, "10.42.0.3")] {
+            node.ip(&format!("link add {name} type veth peer name eth0 netns {}", pod.thread_id));
+            node.ip(&format!("addr add 10.42.0.1/32 dev {name}"));
+            node.ip(&format!("link set {name} up"));
+            node.ip(&format!("route add {ip}/32 dev {name}"));
+            pod.ip(&format!("addr add {ip}/32 dev eth0"));
+            pod.ip("link set eth0 up");
+            pod.ip("route add 10.42.0.1/32 dev eth0");
+            pod.ip("route add default via 10.42.0.1 dev eth0");
+        }
+        node.ip(&format!("link add out type veth peer name eth0 netns {}", network.outside.thread_id));
+        node.ip("addr add 192.0.2.1/24 dev out");
+        node.ip("link set out up");
+        network.outside.ip("addr add 192.0.2.2/24 dev eth0");
+        network.outside.ip("link set eth0 up");
+        node.ip("route add default via 192.0.2.2");
+        network.a.serve("a", "10.42.0.2:8080");
+        network.b.serve("b", "10.42.0.3:8080");
+        network.outside.serve("outside", "192.0.2.2:80");
+        network
+    }
+
+    /// Puts a table in place on the node.
+    fn program(&self, ruleset: Ruleset) -> Program {
+        self.node.run(move || {
+            let loopback = sysctl::prepare(true);
+            Program::replace(base(loopback), &ruleset).unwrap()
+        })
+    }
+
+    fn update(&self, mut program: Program, ruleset: Ruleset) -> Program {
+        self.node.run(move || {
+            program.update(&ruleset).unwrap();
+            program
+        })
+    }
+}
+
+fn base(loopback: bool) -> Base {
+    Base { table: "naru".to_owned(), cluster_cidr: "10.42.0.0/16".parse().unwrap(), loopback }
+}
+
+/// One Service on the cluster address and node port 30080.
+fn rules(pods: &[u8], sticky: bool) -> Ruleset {
+    let backends: Vec<Backend> =
+        pods.iter().map(|last| Backend { address: Ipv4Addr::new(10, 42, 0, *last), port: 8080 }).collect();
+    let target = |masquerade| Target { backends: backends.clone(), sticky, masquerade };
+    let front = |address: Option<&str>, port| Frontend {
+        address: address.map(|text| text.parse().unwrap()),
+        protocol: Protocol::Tcp,
+        port,
+    };
+    let frontends = [
+        (front(Some("10.43.0.9"), 80), target(Masquerade::Outside)),
+        (front(None, 30080), target(Masquerade::Always)),
+        (front(None, 30081), target(Masquerade::Never)),
+    ];
+    Ruleset { frontends: frontends.into() }
+}
+
+#[test]
+fn connections_reach_the_endpoints() {
+    let network = Network::new();
+    network.program(rules(&[3], false));
+    assert_eq!(network.a.ask(VIP).unwrap(), "b 10.42.0.2", "a pod sees which pod asks");
+    assert_eq!(network.b.ask(VIP).unwrap(), "b 10.42.0.1", "a pod reaches itself");
+    assert_eq!(network.node.ask(VIP).unwrap(), "b 10.42.0.1", "the host reaches the cluster address");
+    assert_eq!(network.outside.ask("192.0.2.1:30080").unwrap(), "b 10.42.0.1");
+    assert_eq!(network.outside.ask("192.0.2.1:30081").unwrap(), "b 192.0.2.2", "the client's address is kept");
+    assert_eq!(network.a.ask("192.0.2.1:30080").unwrap(), "b 10.42.0.1");
+    assert_eq!(network.b.ask("192.0.2.1:30080").unwrap(), "b 10.42.0.1");
+    assert_eq!(network.node.ask("192.0.2.1:30080").unwrap(), "b 10.42.0.1");
+    assert_eq!(network.node.ask("127.0.0.1:30080").unwrap(), "b 10.42.0.1", "node ports are on localhost, too");
+    assert_eq!(network.a.ask("192.0.2.2:80").unwrap(), "outside 192.0.2.1", "pods leave with the node's address");
+    assert_eq!(network.a.ask("10.42.0.3:8080").unwrap(), "b 10.42.0.2", "direct traffic is left alone");
+}
+
+#[test]
+fn connections_are_spread_and_changes_take_effect() {
+    let network = Network::new();
+    let program = network.program(rules(&[2, 3], false));
+    let answers = |count| -> BTreeSet<String> {
+        (0..count).map(|_| network.node.ask(VIP).unwrap().split(' ').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(answers(60).len(), 2, "both get some");
+    let program = network.update(program, rules(&[2], false));
+    assert_eq!(answers(20), ["a".to_owned()].into());
+    let program = network.update(program, rules(&[3, 2], true));
+    assert_eq!(answers(20).len(), 1, "a client keeps its endpoint");
+    let program = network.update(program, rules(&[3], true));
+    assert_eq!(answers(5), ["b".to_owned()].into());
+    network.update(program, Ruleset::default());
+    // What is no Service is routed on, to somebody who has never heard of it.
+    network.outside.ip("addr add 10.43.0.9/32 dev lo");
+    network.outside.serve("nobody", "10.43.0.9:80");
+    assert_eq!(answers(1), ["nobody".to_owned()].into());
+}
+
+#[test]
+fn services_without_endpoints_refuse() {
+    let network = Network::new();
+    let program = network.program(rules(&[], false));
+    assert!(network.a.refused(VIP));
+    assert!(network.node.refused(VIP));
+    assert!(network.outside.refused("192.0.2.1:30080"));
+    assert!(network.node.refused("192.0.2.1:30080"));
+    let program = network.update(program, rules(&[2], false));
+    assert_eq!(network.b.ask(VIP).unwrap(), "a 10.42.0.3");
+    network.update(program, rules(&[], false));
+    assert!(network.b.refused(VIP));
+}
+
+#[test]
+fn thousands_of_services_fit_into_one_batch() {
+    let node = Namespace::new();
+    let mut ruleset = Ruleset::default();
+    for i in 0..5_000_u16 {
+        let [high, low] = i.to_be_bytes();
+        let backends = vec![Backend { address: Ipv4Addr::new(10, 42, high, low), port: 80 }, Backend { address: Ipv4Addr::new(10, 41, high, low), port: 80 }];
+        let address = Some(Ipv4Addr::new(10, 43, high, low));
+        let target = Target { backends, sticky: false, masquerade: Masquerade::Outside };
+        ruleset.frontends.insert(Frontend { address, protocol: Protocol::Udp, port: 53 }, target);
+    }
+    node.run(move || {
+        let mut program = Program::replace(base(false), &ruleset).unwrap();
+        let last = *ruleset.frontends.last_key_value().unwrap().0;
+        ruleset.frontends.remove(&last);
+        program.update(&ruleset).unwrap();
+        program.update(&ruleset).unwrap();
+    });
+}
+
+#[test]
+fn a_refused_batch_changes_nothing_and_cleaning_up_leaves_nothing() {
+    let node = Namespace::new();
+    node.run(|| {
+        let mut program = Program::replace(base(false), &rules(&[2], false)).unwrap();
+        program::remove("naru").unwrap();
+        assert!(matches!(program.update(&rules(&[3], false)), Err(Error::Refused(_))));
+        program::remove("naru").unwrap();
+        let mut gone = Batch::new("naru");
+        gone.delete_table();
+        assert!(matches!(gone.commit(), Err(Error::Refused(error)) if error.kind() == io::ErrorKind::NotFound));
+    });
+}
+
+fn slice(pods: &[&str]) -> EndpointSliceView {
+    let endpoints: Vec<Value> = pods.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints,
+    }))
+    .unwrap()
+}
+
+#[test]
+fn follows_the_informers_and_says_when_an_endpoint_is_out() {
+    let network = Network::new();
+    let (services, slices) = (Informer::detached(), Informer::detached());
+    let service = json!({"metadata": {"namespace": "default", "name": "web"}, "spec": {"clusterIP": "10.43.0.9", "ports": [{"port": 80}]}});
+    services.apply(ObjectKey::new("default", "web"), "1".to_owned(), Some(serde_json::from_value(service).unwrap()));
+    let publish = {
+        let slices = slices.clone();
+        move |version: &str, pods: &[&str]| slices.apply(ObjectKey::new("default", "web-1"), version.to_owned(), Some(slice(pods)))
+    };
+    publish("1", &["10.42.0.2", "10.42.0.3"]);
+    network.node.run(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let config = ProxyConfig {
+                table: "naru".to_owned(),
+                node_name: "node".to_owned(),
+                cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+                localhost_node_ports: false,
+            };
+            let (sender, applied) = watch::channel(None);
+            let proxy = Proxy { table: "naru".into(), applied };
+            let worker = naru_base::spawn("proxy", Worker { services, slices, config, applied: sender }.follow());
+            proxy.synced().await;
+            let a = "10.42.0.2".parse().unwrap();
+            assert!(!proxy.wait_dropped(a, Duration::from_millis(1)).await);
+            publish("2", &["10.42.0.3"]);
+            assert!(proxy.wait_dropped(a, WAIT).await);
+            // Somebody flushes the table: the next change puts it back.
+            program::remove("naru").unwrap();
+            publish("3", &["10.42.0.2"]);
+            assert!(proxy.wait_dropped("10.42.0.3".parse().unwrap(), WAIT).await);
+            worker.abort();
+        });
+    });
+    assert_eq!(network.b.ask(VIP).unwrap(), "a 10.42.0.3");
+}
+
+#[test]
+fn reads_ranges() {
+    assert_eq!("10.42.0.0/16".parse::<Ipv4Cidr>().unwrap().to_string(), "10.42.0.0/16");
+    for text in ["10.42.0.0", "10.42.0.0/33", "fd00::/8", "/8", ""] {
+        assert!(text.parse::<Ipv4Cidr>().is_err(), "{text}");
+    }
+}

@@ -92,7 +92,7 @@ impl Network {
     fn new() -> Self {
         let network = Self { node: Namespace::new(), a: Namespace::new(), b: Namespace::new(), outside: Namespace::new() };
         let node = &network.node;
-        for (name, pod, ip) in [("a", &network.a, "10.42.0.2"), ("b", &network.b, "10.42.0.3")] {
+        for (name, pod, ip) in [("to-a", &network.a, "10.42.0.2"), ("to-b", &network.b, "10.42.0.3")] {
             node.ip(&format!("link add {name} type veth peer name eth0 netns {}", pod.thread_id));
             node.ip(&format!("addr add 10.42.0.1/32 dev {name}"));
             node.ip(&format!("link set {name} up"));

@@ -1,0 +1,179 @@
+//! What the kubelet needs from the container runtime, the image store, the pod network and the service proxy.
+
+use async_trait::async_trait;
+use naru_runtime::images::{Image, ImageStore, PullError, PullOptions};
+use naru_runtime::snapshots::Snapshots;
+use naru_runtime::{
+    ContainerInfo, ContainerSpec, Event, ExecSession, ExecSpec, ProbeResult, Result as RuntimeResult, Runtime, SandboxInfo, SandboxSpec,
+};
+use std::collections::HashSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// Sandboxes and containers; the methods of [`Runtime`] that pods need.
+#[async_trait]
+pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
+    /// Exits and lost sandboxes from now on.
+    fn events(&self) -> broadcast::Receiver<Event>;
+    /// All sandboxes.
+    fn sandboxes(&self) -> Vec<SandboxInfo>;
+    /// One container.
+    fn container(&self, id: &str) -> Option<ContainerInfo>;
+    /// Makes a sandbox.
+    async fn create_sandbox(&self, spec: SandboxSpec) -> RuntimeResult<SandboxInfo>;
+    /// Removes a sandbox with all in it.
+    async fn remove_sandbox(&self, id: &str) -> RuntimeResult<()>;
+    /// Makes a container.
+    async fn create_container(&self, sandbox: &str, spec: ContainerSpec) -> RuntimeResult<ContainerInfo>;
+    /// Starts a container.
+    async fn start_container(&self, id: &str) -> RuntimeResult<ContainerInfo>;
+    /// Signals a container.
+    async fn signal_container(&self, id: &str, signal: i32) -> RuntimeResult<()>;
+    /// Removes a container.
+    async fn remove_container(&self, id: &str) -> RuntimeResult<()>;
+    /// Runs a command with its streams connected.
+    async fn exec(&self, spec: ExecSpec) -> RuntimeResult<ExecSession>;
+    /// Runs a command and gathers its output.
+    async fn exec_probe(&self, container: &str, args: &[String], timeout: Duration) -> RuntimeResult<ProbeResult>;
+}
+
+#[async_trait]
+impl ContainerRuntime for Runtime {
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events()
+    }
+    fn sandboxes(&self) -> Vec<SandboxInfo> {
+        self.sandboxes()
+    }
+    fn container(&self, id: &str) -> Option<ContainerInfo> {
+        self.container(id)
+    }
+    async fn create_sandbox(&self, spec: SandboxSpec) -> RuntimeResult<SandboxInfo> {
+        self.create_sandbox(spec).await
+    }
+    async fn remove_sandbox(&self, id: &str) -> RuntimeResult<()> {
+        self.remove_sandbox(id).await
+    }
+    async fn create_container(&self, sandbox: &str, spec: ContainerSpec) -> RuntimeResult<ContainerInfo> {
+        self.create_container(sandbox, spec).await
+    }
+    async fn start_container(&self, id: &str) -> RuntimeResult<ContainerInfo> {
+        self.start_container(id).await
+    }
+    async fn signal_container(&self, id: &str, signal: i32) -> RuntimeResult<()> {
+        self.signal_container(id, signal).await
+    }
+    async fn remove_container(&self, id: &str) -> RuntimeResult<()> {
+        self.remove_container(id).await
+    }
+    async fn exec(&self, spec: ExecSpec) -> RuntimeResult<ExecSession> {
+        self.exec(spec).await
+    }
+    async fn exec_probe(&self, container: &str, args: &[String], timeout: Duration) -> RuntimeResult<ProbeResult> {
+        self.exec_probe(container, args, timeout).await
+    }
+}
+
+/// Images and the root file systems made from them.
+#[async_trait]
+pub trait Images: fmt::Debug + Send + Sync + 'static {
+    /// The image of this name if it is present.
+    fn resolve(&self, reference: &str) -> Option<Arc<Image>>;
+    /// All images.
+    fn list(&self) -> Vec<Arc<Image>>;
+    /// Pulls an image.
+    async fn pull(&self, reference: &str, options: PullOptions) -> Result<Arc<Image>, PullError>;
+    /// Makes a root file system for a container.
+    async fn prepare(&self, container: &str, image: &Image) -> Result<PathBuf, String>;
+    /// Removes a container's root file system.
+    async fn remove(&self, container: &str) -> Result<(), String>;
+    /// Removes the root file systems of all other containers.
+    async fn retain(&self, keep: &HashSet<String>) -> Result<(), String>;
+    /// The user that a name or number means in a root file system: uid, gid, supplementary groups, home.
+    fn user(&self, rootfs: &Path, text: &str) -> Result<naru_runtime::images::User, String> {
+        naru_runtime::images::lookup_user(rootfs, text).map_err(|error| error.to_string())
+    }
+}
+
+/// The image store and the snapshots of a node.
+#[derive(Debug, Clone)]
+pub struct LocalImages {
+    /// Images.
+    pub store: ImageStore,
+    /// Root file systems.
+    pub snapshots: Snapshots,
+}
+
+#[async_trait]
+impl Images for LocalImages {
+    fn resolve(&self, reference: &str) -> Option<Arc<Image>> {
+        self.store.resolve(reference)
+    }
+    fn list(&self) -> Vec<Arc<Image>> {
+        self.store.list().unwrap_or_else(|error| {
+            tracing::warn!(%error, "images not listed");
+            Vec::new()
+        })
+    }
+    async fn pull(&self, reference: &str, options: PullOptions) -> Result<Arc<Image>, PullError> {
+        self.store.pull(reference, options).await
+    }
+    async fn prepare(&self, container: &str, image: &Image) -> Result<PathBuf, String> {
+        self.snapshots.prepare(container, image).await.map_err(|error| error.to_string())
+    }
+    async fn remove(&self, container: &str) -> Result<(), String> {
+        self.snapshots.remove(container).await.map_err(|error| error.to_string())
+    }
+    async fn retain(&self, keep: &HashSet<String>) -> Result<(), String> {
+        self.snapshots.retain(keep).await.map_err(|error| error.to_string())
+    }
+}
+
+/// The pod network.
+#[async_trait]
+pub trait PodNetwork: fmt::Debug + Send + Sync + 'static {
+    /// Attaches a sandbox; repeating it gives the same addresses.
+    async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Vec<IpAddr>, String>;
+    /// Detaches a sandbox, whose namespace may be gone.
+    async fn detach(&self, sandbox: &str, netns: &Path) -> Result<(), String>;
+    /// Detaches all sandboxes but these.
+    async fn retain(&self, keep: &HashSet<String>) -> Result<(), String>;
+}
+
+#[async_trait]
+impl PodNetwork for naru_libcni::Network {
+    async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Vec<IpAddr>, String> {
+        let result = self.add(&attachment(sandbox, netns)).await.map_err(|error| error.to_string())?;
+        Ok(result.addresses().collect())
+    }
+    async fn detach(&self, sandbox: &str, netns: &Path) -> Result<(), String> {
+        self.del(&attachment(sandbox, netns)).await.map_err(|error| error.to_string())
+    }
+    async fn retain(&self, keep: &HashSet<String>) -> Result<(), String> {
+        naru_libcni::Network::retain(self, keep).await.map_err(|error| error.to_string())
+    }
+}
+
+fn attachment(sandbox: &str, netns: &Path) -> naru_libcni::Attachment {
+    naru_libcni::Attachment { container_id: sandbox.into(), netns: netns.into(), ifname: "eth0".into() }
+}
+
+/// Tells when traffic for Services no longer reaches a pod, so that its stop signal can wait for it.
+#[async_trait]
+pub trait EndpointGate: fmt::Debug + Send + Sync + 'static {
+    /// Completes when the node's proxy sends nothing to `ip` any more.
+    async fn dropped(&self, ip: IpAddr);
+}
+
+/// A gate that is always open, for nodes without a proxy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoGate;
+
+#[async_trait]
+impl EndpointGate for NoGate {
+    async fn dropped(&self, _ip: IpAddr) {}
+}

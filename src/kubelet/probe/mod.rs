@@ -1,0 +1,3 @@
+//! Probes: thresholds, and the tasks that ask.
+
+pub mod state;

@@ -1,7 +1,100 @@
 //! The node agent: pod workers, probes, volumes, status, node API.
 
+pub mod api;
 pub mod config;
 pub mod engine;
+pub mod images;
+mod node;
+mod objects;
 pub mod pod;
+mod pods;
 pub mod probe;
+mod shared;
+mod status_sync;
 pub mod volumes;
+
+#[cfg(test)]
+mod fake;
+
+pub use config::{KubeletConfig, NodeApiConfig};
+
+use k8s_openapi::api::core::v1::Pod;
+use naru_api::registry::{EVENTS, PODS, SERVICES};
+use naru_base::{Shutdown, spawn};
+use naru_client::{EventRecorder, Informer, ListParams};
+use pod::dns::{ClusterDns, Resolv};
+use shared::Shared;
+use status_sync::StatusSync;
+use std::sync::Arc;
+use tokio::sync::{Notify, Semaphore, watch};
+
+/// Pulls at once.
+const PULLS: usize = 5;
+/// Sandboxes made at once.
+const SANDBOXES: usize = 8;
+
+/// A running node agent.
+#[derive(Debug, Clone)]
+pub struct Kubelet {
+    ready: watch::Receiver<bool>,
+}
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A directory could not be made.
+    #[error("create {}: {source}", path.display())]
+    Directory {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The listener of the node API is unusable.
+    #[error("node API: {0}")]
+    Listener(std::io::Error),
+}
+
+impl Kubelet {
+    /// Starts everything; it goes on until `shutdown`, which leaves pods running.
+    pub async fn start(config: KubeletConfig, shutdown: &Shutdown) -> Result<Self, StartError> {
+        for path in [config.data_dir.join("pods"), config.pod_log_dir.clone()] {
+            std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
+        }
+        let client = config.client.clone();
+        let facts = node::facts::Facts::read(&config);
+        let host = tokio::fs::read_to_string(&config.resolv_conf).await.unwrap_or_default();
+        let shared = Arc::new(Shared {
+            recorder: EventRecorder::start(client.clone(), &EVENTS, "kubelet", Some(&config.node_name), shutdown),
+            services: Informer::start(&client, &SERVICES, ListParams::all(), shutdown),
+            objects: objects::Objects::new(&client, shutdown),
+            statuses: StatusSync::start(&client, shutdown),
+            dns: ClusterDns {
+                servers: config.cluster_dns.iter().map(ToString::to_string).collect(),
+                domain: config.cluster_domain.clone(),
+                host: Resolv::parse(&host),
+            },
+            node_memory: facts.memory_bytes,
+            allocatable: facts.allocatable(),
+            pulls: Semaphore::new(PULLS),
+            sandboxes: Semaphore::new(SANDBOXES),
+            images_changed: Notify::new(),
+            config,
+        });
+        let fields = format!("spec.nodeName={}", shared.config.node_name);
+        let informer: Informer<Pod> = Informer::start(&client, &PODS, ListParams::all().fields(fields), shutdown);
+        let pods = pods::Pods::new(shared.clone(), informer, shutdown);
+        if let Some(node_api) = shared.config.node_api.clone() {
+            api::start(node_api, pods.clone(), shutdown).map_err(StartError::Listener)?;
+        }
+        let ready = node::start(&shared, facts, shutdown);
+        spawn("pods", pods.run());
+        Ok(Self { ready })
+    }
+
+    /// Waits until the Node object says Ready.
+    pub async fn ready(&self) {
+        // A closed channel means shutdown; nobody needs the answer then.
+        let _ = self.ready.clone().wait_for(|ready| *ready).await;
+    }
+}

@@ -1,3 +1,63 @@
 //! Probes: thresholds, and the tasks that ask.
 
+pub mod run;
 pub mod state;
+mod tls;
+
+use k8s_openapi::api::core::v1::Probe;
+use naru_base::{Shutdown, spawn};
+use run::Target;
+use state::{Outcome, ProbeKind, Thresholds, Timing};
+use std::time::Duration;
+
+/// What a probing task tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A single probe failed; the text is an event's.
+    Unhealthy(String),
+    /// What is known changed.
+    Verdict(bool),
+}
+
+/// Asks periodically until `shutdown`, or until a startup or liveness probe has reached its end:
+/// then the container is up, or will be stopped.
+pub fn start(
+    kind: ProbeKind,
+    probe: Probe,
+    target: Target,
+    initial: Option<bool>,
+    running_for: Duration,
+    shutdown: &Shutdown,
+    report: impl Fn(Report) + Send + Sync + 'static,
+) {
+    let shutdown = shutdown.clone();
+    spawn("probe", async move {
+        let timing = Timing::of(&probe);
+        let mut thresholds = Thresholds::new(timing, initial);
+        let first = timing.initial_delay.saturating_sub(running_for);
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, timing.period);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if shutdown.guard(ticks.tick()).await.is_none() {
+                return;
+            }
+            let Some(outcome) = shutdown.guard(run::probe(&target, &probe, timing.timeout)).await else { return };
+            match &outcome {
+                Outcome::Success => {}
+                Outcome::Failure(text) => report(Report::Unhealthy(format!("{} probe failed: {text}", kind.title()))),
+                Outcome::Unknown(text) => report(Report::Unhealthy(format!("{} probe errored and resulted in unknown state: {text}", kind.title()))),
+            }
+            if let Some(verdict) = thresholds.observe(&outcome) {
+                report(Report::Verdict(verdict));
+                let over = match kind {
+                    ProbeKind::Startup => true,
+                    ProbeKind::Liveness => !verdict,
+                    ProbeKind::Readiness => false,
+                };
+                if over {
+                    return;
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,125 @@
+//! What the Node object says: pure, from configuration and facts.
+
+use super::facts::Facts;
+use crate::config::KubeletConfig;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::NodeStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use naru_runtime::images::Image;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Images that are listed.
+const MAX_IMAGES: usize = 50;
+const MAX_NAMES: usize = 5;
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Labels that the node has.
+pub(crate) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
+    let mut out = config.node_labels.clone();
+    for prefix in ["", "beta."] {
+        out.insert(format!("{prefix}kubernetes.io/os"), "linux".into());
+        out.insert(format!("{prefix}kubernetes.io/arch"), architecture().into());
+    }
+    out.insert("kubernetes.io/hostname".into(), config.node_name.clone());
+    if config.control_plane {
+        out.insert("node-role.kubernetes.io/control-plane".into(), String::new());
+    }
+    out
+}
+
+/// The Node object of a node that registers.
+pub(crate) fn new_node(config: &KubeletConfig, facts: &Facts) -> Value {
+    let mut spec = json!({});
+    if !config.node_taints.is_empty() {
+        spec["taints"] = json!(config.node_taints);
+    }
+    if let Some(first) = config.pod_cidrs.first() {
+        spec["podCIDR"] = json!(first);
+        spec["podCIDRs"] = json!(config.pod_cidrs);
+    }
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": config.node_name, "labels": labels(config),
+            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+        },
+        "spec": spec,
+        "status": {"capacity": facts.capacity(), "allocatable": facts.allocatable()},
+    })
+}
+
+/// The status, with transition times kept where nothing changed.
+pub(crate) fn compute(config: &KubeletConfig, facts: &Facts, images: &[Arc<Image>], old: &NodeStatus, now: Timestamp) -> Value {
+    let mut addresses: Vec<Value> = config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
+    addresses.push(json!({"type": "Hostname", "address": config.node_name}));
+    let port = config.node_api.as_ref().and_then(|api| api.listener.local_addr().ok()).map_or(0, |a| a.port());
+    let runtime = config.version.rsplit_once("+naru").map_or("0", |(_, n)| n);
+    json!({
+        "capacity": facts.capacity(),
+        "allocatable": facts.allocatable(),
+        "conditions": conditions(old, now),
+        "addresses": addresses,
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        "nodeInfo": {
+            "machineID": facts.machine_id, "systemUUID": facts.system_uuid, "bootID": facts.boot_id,
+            "kernelVersion": facts.kernel, "osImage": facts.os_image,
+            "containerRuntimeVersion": format!("naru://{runtime}"),
+            "kubeletVersion": config.version, "kubeProxyVersion": "",
+            "operatingSystem": "linux", "architecture": architecture(),
+        },
+        "images": list_images(images),
+    })
+}
+
+fn conditions(old: &NodeStatus, now: Timestamp) -> Vec<Value> {
+    let wanted = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+    ];
+    let before = old.conditions.as_deref().unwrap_or_default();
+    wanted
+        .into_iter()
+        .map(|(name, status, reason, message)| {
+            let same = before.iter().find(|c| c.type_ == name && c.status == status);
+            let since = same.and_then(|c| c.last_transition_time.clone()).unwrap_or(Time(now));
+            json!({"type": name, "status": status, "reason": reason, "message": message,
+                   "lastHeartbeatTime": Time(now), "lastTransitionTime": since})
+        })
+        .collect()
+}
+
+/// The largest images, with a few names each.
+fn list_images(images: &[Arc<Image>]) -> Vec<Value> {
+    let mut sorted: Vec<&Arc<Image>> = images.iter().collect();
+    sorted.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    let names = |image: &Image| -> Vec<String> { image.digests.iter().chain(&image.names).take(MAX_NAMES).cloned().collect() };
+    sorted.iter().take(MAX_IMAGES).map(|image| json!({"names": names(image), "sizeBytes": image.size})).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_keep_their_transition_time() {
+        let at = |secs| Timestamp::from_second(secs).unwrap_or_default();
+        let first: NodeStatus =
+            serde_json::from_value(json!({"conditions": conditions(&NodeStatus::default(), at(100))})).unwrap_or_default();
+        let second = conditions(&first, at(400));
+        assert_eq!(second.len(), 4);
+        assert_eq!(second[3]["reason"], "KubeletReady");
+        assert_eq!(second[3]["lastTransitionTime"], "1970-01-01T00:01:40Z");
+        assert_eq!(second[3]["lastHeartbeatTime"], "1970-01-01T00:06:40Z");
+    }
+}

@@ -1,0 +1,156 @@
+//! The pods of this node: a worker for each, news brought to them, and what nobody owns removed.
+
+use crate::pod::inbox::Inbox;
+use crate::pod::prepare::remove_sandbox;
+use crate::pod::slot::labels;
+use crate::pod::worker::{Visible, Worker};
+use crate::shared::Shared;
+use k8s_openapi::api::core::v1::Pod;
+use naru_base::{Shutdown, spawn};
+use naru_client::{Change, Informer};
+use naru_runtime::Event;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::broadcast::error::RecvError;
+
+#[derive(Debug)]
+struct Handle {
+    inbox: Arc<Inbox>,
+    visible: Arc<Mutex<Visible>>,
+}
+
+/// The workers by uid.
+#[derive(Debug, Clone)]
+pub(crate) struct Pods {
+    shared: Arc<Shared>,
+    informer: Informer<Pod>,
+    workers: Arc<Mutex<HashMap<String, Handle>>>,
+    shutdown: Shutdown,
+}
+
+impl Pods {
+    pub(crate) fn new(shared: Arc<Shared>, informer: Informer<Pod>, shutdown: &Shutdown) -> Self {
+        Self { shared, informer, workers: Arc::default(), shutdown: shutdown.clone() }
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what no pod owns, then starts the workers and keeps them informed.
+    pub(crate) async fn run(self) {
+        let mut events = self.shared.config.runtime.events();
+        if self.shutdown.guard(self.informer.synced()).await.is_none() {
+            return;
+        }
+        self.remove_orphans().await;
+        let this = self.clone();
+        self.informer.subscribe(move |change| this.changed(change));
+        loop {
+            match self.shutdown.guard(events.recv()).await {
+                None | Some(Err(RecvError::Closed)) => return,
+                Some(Ok(event)) => self.dispatch(event),
+                Some(Err(RecvError::Lagged(_))) => self.workers().values().for_each(|h| h.inbox.put(|news| news.resync = true)),
+            }
+        }
+    }
+
+    fn changed(&self, change: &Change<Pod>) {
+        let uid = |pod: &Option<Arc<Pod>>| pod.as_ref().and_then(|p| p.metadata.uid.clone());
+        let (old, new) = (uid(&change.old), uid(&change.new));
+        if let Some(old) = old.filter(|old| Some(old) != new.as_ref())
+            && let Some(handle) = self.workers().get(&old)
+        {
+            handle.inbox.put(|news| news.gone = true);
+        }
+        let (Some(uid), Some(pod)) = (new, change.new.clone()) else { return };
+        let mut workers = self.workers();
+        if let Some(handle) = workers.get(&uid) {
+            handle.inbox.put(|news| news.pod = Some(pod));
+            return;
+        }
+        let (inbox, visible): (Arc<Inbox>, Arc<Mutex<Visible>>) = Default::default();
+        let cancel = self.shutdown.child();
+        let worker = Worker::new(self.shared.clone(), pod, inbox.clone(), visible.clone(), cancel);
+        workers.insert(uid.clone(), Handle { inbox, visible });
+        drop(workers);
+        let this = self.clone();
+        spawn("pod", async move {
+            worker.run(this.shutdown.clone()).await;
+            this.workers().remove(&uid);
+        });
+    }
+
+    /// Brings a runtime event to the pod that it is about; if that cannot be told, to all.
+    fn dispatch(&self, event: Event) {
+        let runtime = &self.shared.config.runtime;
+        match event {
+            Event::Exit(exit) => {
+                let uid = runtime.container(&exit.container).and_then(|c| c.labels.get(labels::POD_UID).cloned());
+                let workers = self.workers();
+                match uid.and_then(|uid| workers.get(&uid)) {
+                    Some(handle) => handle.inbox.put(|news| news.exits.push(exit)),
+                    None => workers.values().for_each(|h| h.inbox.put(|news| news.exits.push(exit.clone()))),
+                }
+            }
+            Event::SandboxLost { sandbox } => {
+                for handle in self.workers().values() {
+                    handle.inbox.put(|news| news.sandbox_lost = Some(sandbox.clone()));
+                }
+            }
+        }
+    }
+
+    /// What a crash, a reboot or a forced deletion left: sandboxes, networks, root file systems, volumes.
+    async fn remove_orphans(&self) {
+        let pods: HashSet<String> = self.informer.list().iter().filter_map(|p| p.metadata.uid.clone()).collect();
+        let config = &self.shared.config;
+        let (mut sandboxes, mut containers) = (HashSet::new(), HashSet::new());
+        for sandbox in config.runtime.sandboxes() {
+            if sandbox.labels.get(labels::POD_UID).is_some_and(|uid| pods.contains(uid)) {
+                containers.extend(sandbox.containers.iter().map(|c| c.id.clone()));
+                sandboxes.insert(sandbox.id);
+            } else {
+                tracing::info!(sandbox = sandbox.id, "removing a sandbox whose pod is gone");
+                remove_sandbox(&self.shared, &sandbox.id, &sandbox.netns_path).await;
+            }
+        }
+        if let Err(error) = config.network.retain(&sandboxes).await {
+            tracing::warn!(error, "left-over networks not removed");
+        }
+        if let Err(error) = config.images.retain(&containers).await {
+            tracing::warn!(error, "left-over root file systems not removed");
+        }
+        let dir = config.data_dir.join("pods");
+        let sweep = move || {
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                if entry.file_name().to_str().is_some_and(|uid| !pods.contains(uid))
+                    && let Err(error) = crate::volumes::tear_down(&entry.path())
+                {
+                    tracing::warn!(path = %entry.path().display(), %error, "left-over volumes not removed");
+                }
+            }
+        };
+        let _ = tokio::task::spawn_blocking(sweep).await;
+    }
+
+    /// A pod as the API has it, with what is known of its containers.
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<(Arc<Pod>, Visible)> {
+        let pod = self.informer.get(namespace, name)?;
+        let workers = self.workers();
+        let visible = workers
+            .get(pod.metadata.uid.as_deref()?)
+            .map(|h| h.visible.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .unwrap_or_default();
+        Some((pod, visible))
+    }
+
+    /// All pods of the node.
+    pub(crate) fn list(&self) -> Vec<Arc<Pod>> {
+        self.informer.list()
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}

@@ -2,7 +2,6 @@
 
 use super::backoff::go_millis;
 use super::inbox::Inbox;
-use super::plan::Kind;
 use super::slot::{Run, StartResult, labels};
 use super::{env, hooks, mounts, resources, security};
 use crate::images::{self, PullPolicy};
@@ -31,7 +30,6 @@ pub(crate) struct Start {
     pub(crate) pod: Arc<Pod>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) container: Arc<Container>,
-    pub(crate) kind: Kind,
     pub(crate) field_path: String,
     pub(crate) sandbox: String,
     pub(crate) pod_ips: Vec<IpAddr>,

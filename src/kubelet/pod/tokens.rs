@@ -83,7 +83,8 @@ async fn issue(shared: &Shared, pod: &Pod, request: &TokenRequest) -> Result<(St
         .await
         .map_err(|error| error.to_string())?;
     let status = answer.status.ok_or("the answer holds no token")?;
-    Ok((status.token, status.expiration_timestamp.0))
+    let expiry = status.expiration_timestamp.ok_or("the answer holds no expiry")?;
+    Ok((status.token.ok_or("the answer holds no token")?, expiry.0))
 }
 
 #[cfg(test)]

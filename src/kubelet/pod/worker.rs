@@ -51,8 +51,6 @@ pub(crate) struct Visible {
     pub(crate) runs: BTreeMap<String, VisibleRun>,
     /// Why containers without a run wait.
     pub(crate) waiting: BTreeMap<String, String>,
-    /// Address of the pod.
-    pub(crate) pod_ip: Option<IpAddr>,
 }
 
 /// What others may know of one container's run.
@@ -500,7 +498,6 @@ impl Worker {
             pod: self.pod.clone(),
             inbox: self.inbox.clone(),
             container: slot.container.clone(),
-            kind: slot.kind,
             field_path: slot.field_path(),
             sandbox: sandbox.id,
             pod_ips: sandbox.ips,
@@ -591,7 +588,6 @@ impl Worker {
                 .iter()
                 .filter_map(|s| Some((s.container.name.clone(), s.waiting.as_ref()?.0.clone())))
                 .collect(),
-            pod_ip: self.sandbox.as_ref().and_then(|s| s.ips.first().copied()),
         };
         *self.visible.lock().unwrap_or_else(PoisonError::into_inner) = visible;
         // A final phase stays as it is.

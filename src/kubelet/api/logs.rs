@@ -271,10 +271,11 @@ async fn exit_of(id: &str, events: &mut broadcast::Receiver<Event>) {
 struct Watch(AsyncFd<OwnedFd>);
 
 impl Watch {
+    #[allow(deprecated, reason = "an owned descriptor keeps its number; the replacement is unsafe")]
     fn new(path: &Path) -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         inotify::add_watch(&fd, path, WatchFlags::MODIFY | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF)?;
-        Ok(Self(AsyncFd::register(fd)?))
+        Ok(Self(AsyncFd::new(fd)?))
     }
 
     async fn changed(&self) -> io::Result<()> {

@@ -1,0 +1,22 @@
+//! Kernel parameters of the current network namespace.
+
+use crate::CniError;
+use std::path::{Path, PathBuf};
+
+fn path(key: &str) -> PathBuf {
+    Path::new("/proc/sys").join(key)
+}
+
+/// Sets a parameter unless it has the value already, so that a read-only /proc/sys does not matter then.
+pub(crate) fn set(key: &str, value: &str) -> Result<(), CniError> {
+    let path = path(key);
+    if std::fs::read_to_string(&path).is_ok_and(|current| current.trim() == value) {
+        return Ok(());
+    }
+    std::fs::write(&path, value).map_err(CniError::io("set", path))
+}
+
+/// Whether the kernel has a parameter or a group of them.
+pub(crate) fn exists(key: &str) -> bool {
+    path(key).exists()
+}

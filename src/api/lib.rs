@@ -4,6 +4,7 @@
 
 pub mod apps;
 pub mod authorization;
+mod checks;
 pub mod codec;
 pub mod coordination;
 pub mod core;

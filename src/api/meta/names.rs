@@ -167,7 +167,7 @@ pub fn env_name(text: &str) -> Vec<String> {
 pub fn port_name(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > 15 {
-        errors.push("must be no more than 15 characters".to_owned());
+        errors.push(too_long(15));
     }
     if !text.bytes().all(|b| lower(b) || b == b'-') || text.is_empty() {
         errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());

@@ -1,6 +1,7 @@
 //! Validation of object metadata, the same for every kind but for the shape of the name.
 
 use super::names;
+use crate::checks::NEGATIVE;
 use crate::registry::Resource;
 use crate::status::{FieldErrors, Path};
 use crate::tree::{entries, flag, int, list, some_text, text};
@@ -26,9 +27,6 @@ pub fn metadata(resource: &Resource, object: &Value, errors: &mut FieldErrors) {
     owners(metadata, &path, errors);
     finalizers(resource, metadata, &path, errors);
 }
-
-/// The detail for numbers that may not be negative.
-pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
 
 fn name(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let rule = resource.rules.name;
@@ -83,6 +81,39 @@ pub fn annotations(annotations: &Value, path: &Path<'_>, errors: &mut FieldError
     }
     if size > ANNOTATIONS_MAX {
         errors.too_long(path, ANNOTATIONS_MAX);
+    }
+}
+
+/// Adds the errors of a label selector.
+pub fn label_selector(selector: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    labels(&selector["matchLabels"], &path.child("matchLabels"), errors);
+    let expressions = path.child("matchExpressions");
+    for (i, expression) in list(&selector["matchExpressions"]).iter().enumerate() {
+        requirement(expression, &expressions.index(i), errors);
+    }
+}
+
+fn requirement(expression: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let values = list(&expression["values"]);
+    match text(&expression["operator"]) {
+        "In" | "NotIn" if values.is_empty() => {
+            errors.required(path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.forbidden(path.child("values"), why);
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => errors.invalid(path.child("operator"), other, "not a valid selector operator"),
+    }
+    let key = text(&expression["key"]);
+    for why in names::qualified_name(key) {
+        errors.invalid(path.child("key"), key, &why);
+    }
+    for (i, value) in values.iter().enumerate() {
+        for why in names::label_value(text(value)) {
+            errors.invalid(path.child("values").index(i), value, &why);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod defaults;
 mod print;
+pub(crate) mod validate;
 
 use crate::quantity::Quantity;
 use crate::tree::{ensure, list, object, text};
@@ -39,7 +40,16 @@ pub static PODS: Resource = Resource {
         Column::wide("Nominated Node", "string"),
         Column::wide("Readiness Gates", "string"),
     ],
-    rules: Rules { default: defaults::pod, prepare_create, prepare_update, fields, row: print::row, ..Rules::NONE },
+    rules: Rules {
+        default: defaults::pod,
+        prepare_create,
+        prepare_update,
+        validate: validate::pod,
+        validate_update: validate::pod_update,
+        fields,
+        row: print::row,
+        ..Rules::NONE
+    },
 };
 
 fn prepare_create(pod: &mut Value) {

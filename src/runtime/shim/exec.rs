@@ -233,7 +233,7 @@ fn plan(container: &Container, spec: &ExecSpec, stdio: Stdio, report: Report) ->
         cwd: if cwd.is_empty() { "/".to_owned() } else { cwd },
         uid: spec.uid.unwrap_or(own.uid),
         gid: spec.gid.unwrap_or(own.gid),
-        groups: own.additional_gids.clone(),
+        groups: super::oci::groups(own),
         guards: container.guards.clone(),
         size: spec.tty_size,
         stdio,

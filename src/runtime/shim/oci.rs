@@ -122,7 +122,7 @@ pub(super) fn config(spec: &ContainerSpec, nodes: &[Node], context: &Context<'_>
         "ociVersion": "1.0.2",
         "process": {
             "terminal": spec.tty,
-            "user": {"uid": spec.uid, "gid": spec.gid, "umask": 0o022, "additionalGids": spec.additional_gids},
+            "user": {"uid": spec.uid, "gid": spec.gid, "umask": 0o022, "additionalGids": groups(spec)},
             "args": spec.args,
             // Only what libcontainer insists on; the program gets its environment from us.
             "env": [],
@@ -145,6 +145,14 @@ pub(super) fn config(spec: &ContainerSpec, nodes: &[Node], context: &Context<'_>
             "rootfsPropagation": if shared { "shared" } else { "slave" },
         },
     })
+}
+
+/// The supplementary groups: the primary one is among them, so that giving it up does not evade
+/// the permissions that a file denies to it.
+pub(super) fn groups(spec: &ContainerSpec) -> Vec<u32> {
+    let mut groups = vec![spec.gid];
+    groups.extend(spec.additional_gids.iter().filter(|gid| **gid != spec.gid));
+    groups
 }
 
 fn mounts(spec: &ContainerSpec, context: &Context<'_>) -> Vec<Value> {

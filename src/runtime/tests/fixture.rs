@@ -3,6 +3,7 @@
 
 use naru_runtime::{ContainerSpec, Event, Exit, Runtime, RuntimeConfig, SandboxSpec};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -17,18 +18,33 @@ pub(crate) type Scenario = fn(Fixture) -> Pin<Box<dyn Future<Output = ()>>>;
 /// Where a test works.
 #[derive(Debug)]
 pub(crate) struct Fixture {
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: PathBuf,
     pub(crate) cgroup_root: String,
 }
 
 /// Runs a test and checks that nothing is left.
 pub(crate) fn run(scenario: Scenario) {
-    let fixture = Fixture::new();
-    let (path, cgroup_root) = (fixture.directory.path().to_owned(), fixture.cgroup_root.clone());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    let fixture = Fixture::new(&path);
+    let cgroup_root = fixture.cgroup_root.clone();
+    let config = fixture.config();
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    tokio.block_on(async { tokio::time::timeout(PATIENCE, scenario(fixture)).await.expect("the test hangs") });
+    let passed = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        tokio.block_on(async { tokio::time::timeout(PATIENCE, scenario(fixture)).await.expect("the test hangs") });
+    }));
+    if passed.is_err() {
+        // Whatever a failed test has left is not the next one's problem.
+        tokio.block_on(async {
+            let runtime = Runtime::open(config).await.unwrap();
+            for sandbox in runtime.sandboxes() {
+                runtime.remove_sandbox(&sandbox.id).await.unwrap();
+            }
+        });
+    }
     tokio.shutdown_background();
     assert_nothing_left(&path, &cgroup_root);
+    passed.unwrap();
 }
 
 fn assert_nothing_left(path: &Path, cgroup_root: &str) {
@@ -59,26 +75,25 @@ fn cgroup_directories(root: &str) -> Vec<PathBuf> {
 }
 
 impl Fixture {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let name = directory.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_owned();
-        let bin = directory.path().join("rootfs/bin");
+    fn new(directory: &Path) -> Self {
+        let name = directory.file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_owned();
+        let bin = directory.join("rootfs/bin");
         std::fs::create_dir_all(&bin).unwrap();
         for inner in ["etc", "tmp", "proc", "sys", "dev"] {
-            std::fs::create_dir_all(directory.path().join("rootfs").join(inner)).unwrap();
+            std::fs::create_dir_all(directory.join("rootfs").join(inner)).unwrap();
         }
         std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
         for applet in ["sh", "cat", "echo", "sleep", "id", "tty", "stty", "ls", "hostname", "kill", "nc", "ps", "env"] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
-        std::fs::write(directory.path().join("rootfs/bin/badinterp"), "#!/nowhere\n").unwrap();
-        make_executable(&directory.path().join("rootfs/bin/badinterp"));
-        std::fs::write(directory.path().join("rootfs/etc/passwd"), "web:x:33:33::/var/www:/bin/sh\n").unwrap();
-        Self { directory, cgroup_root: format!("naru-test-{name}") }
+        std::fs::write(directory.join("rootfs/bin/badinterp"), "#!/nowhere\n").unwrap();
+        make_executable(&directory.join("rootfs/bin/badinterp"));
+        std::fs::write(directory.join("rootfs/etc/passwd"), "web:x:33:33::/var/www:/bin/sh\n").unwrap();
+        Self { directory: directory.to_owned(), cgroup_root: format!("naru-test-{name}") }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.directory.join(name)
     }
 
     pub(crate) fn config(&self) -> RuntimeConfig {

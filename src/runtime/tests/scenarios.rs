@@ -204,7 +204,7 @@ async fn containers_share_the_network(fixture: Fixture) {
     let runtime = fixture.open().await;
     let mut events = runtime.events();
     runtime.create_sandbox(fixture.sandbox("a")).await.unwrap();
-    started(&runtime, "a", fixture.shell("server", "echo hello | nc -l -s 127.0.0.1 -p 80")).await;
+    started(&runtime, "a", fixture.shell("server", "nc -l -p 80 -e echo hello")).await;
     let client = "until nc 127.0.0.1 80; do sleep 0.01; done; echo x > /dev/shm/x";
     started(&runtime, "a", fixture.shell("client", client)).await;
     exit_of(&mut events, "client").await;
@@ -249,7 +249,7 @@ async fn container_with_terminal(fixture: Fixture) {
     started(&runtime, "a", spec).await;
     assert_eq!(exit_of(&mut events, "c").await.status.exit_code, 5);
     let log = fixture.log("c");
-    assert!(log.contains("stdout F /dev/pts/0\r\n") && log.contains("y\r"), "{log}");
+    assert!(log.contains("stdout F /dev/pts/0\n") && log.contains("F x\n") && log.contains("F y\n"), "{log}");
     runtime.remove_sandbox("a").await.unwrap();
 }
 
@@ -302,23 +302,12 @@ async fn adoption(fixture: Fixture) {
 /// Another process that has a sandbox made, says so and waits to be killed.
 pub(crate) fn agent_process(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let (path, cgroup_root) = (args.next().unwrap(), args.next().unwrap().into_string().unwrap());
-    let this = std::env::current_exe().unwrap();
-    let config = naru_runtime::RuntimeConfig {
-        data_dir: std::path::Path::new(&path).join("data"),
-        run_dir: std::path::Path::new(&path).join("run"),
-        cgroup_root: Some(cgroup_root.clone()),
-        shim_exe: this.clone(),
-        self_exe: this,
-    };
-    let fixture = Fixture { directory: tempfile::TempDir::new().unwrap(), cgroup_root };
+    let fixture = Fixture { directory: path.into(), cgroup_root };
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     tokio.block_on(async {
-        let runtime = Runtime::open(config).await.unwrap();
+        let runtime = fixture.open().await;
         runtime.create_sandbox(fixture.sandbox("a")).await.unwrap();
-        let mut spec = fixture.shell("c", "sleep 1008");
-        spec.rootfs = std::path::Path::new(&path).join("rootfs");
-        spec.log_path = None;
-        started(&runtime, "a", spec).await;
+        started(&runtime, "a", fixture.shell("c", "sleep 1008")).await;
         println!("{}", runtime.container("c").unwrap().pid);
         std::future::pending::<()>().await;
     });
@@ -329,7 +318,7 @@ async fn adoption_after_kill_of_the_agent(fixture: Fixture) {
     use tokio::io::{AsyncBufReadExt, BufReader};
     let mut agent = tokio::process::Command::new(std::env::current_exe().unwrap())
         .arg("agent")
-        .arg(fixture.directory.path())
+        .arg(&fixture.directory)
         .arg(&fixture.cgroup_root)
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
@@ -369,6 +358,9 @@ async fn stale_state_is_cleaned_up(fixture: Fixture) {
     // As after a reboot: the state names a process that is not the shim.
     let pid = nix::unistd::Pid::from_raw(info.pid.try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+    while std::fs::exists(format!("/proc/{pid}")).unwrap() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     std::fs::create_dir_all(fixture.path("run/sandboxes/half-made")).unwrap();
     let runtime = fixture.open().await;
     assert_eq!(runtime.sandboxes(), []);
@@ -381,7 +373,7 @@ async fn mounts_and_read_only_root(fixture: Fixture) {
     runtime.create_sandbox(fixture.sandbox("a")).await.unwrap();
     std::fs::create_dir_all(fixture.path("volume")).unwrap();
     let script = "echo a > /new; echo b > /rw/new && echo written; echo c > /ro/new; \
-                  ls -A /proc/acpi /sys/firmware; echo 1 > /proc/sys/kernel/sysrq; echo done";
+                  ls -A /proc/acpi /sys/firmware; echo 1 > /proc/sys/kernel/domainname; echo done";
     let mut spec = fixture.shell("c", script);
     spec.readonly_rootfs = true;
     let at = |destination: &str, readonly| Mount {

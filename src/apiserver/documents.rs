@@ -1,14 +1,106 @@
-//! Discovery and OpenAPI.
+//! Discovery and OpenAPI: rendered when first asked for, and kept as bytes with their hash.
 
 use crate::response::Reply;
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::{ETAG, VARY};
+use naru_api::documents::{discovery, openapi, served};
+use naru_api::registry::RESOURCES;
+use serde_json::Value;
+use sha2::{Digest, Sha512};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+
+/// The version that clients compare with their own.
+pub(crate) const GIT_VERSION: &str = "v1.36.0+naru1";
 
 /// The rendered documents.
-#[derive(Debug, Default)]
-pub(crate) struct Documents;
+#[derive(Debug)]
+pub(crate) struct Documents {
+    /// Where legacy discovery says that the server is, `address:port`.
+    server: String,
+    /// By path, aggregated discovery under its own; bounded by the number of documents. Leaf lock.
+    rendered: Mutex<HashMap<String, Document>>,
+}
+
+#[derive(Debug, Clone)]
+struct Document {
+    body: Bytes,
+    content_type: &'static str,
+    etag: String,
+}
 
 impl Documents {
-    /// The document at a path; `None` when there is none.
-    pub(crate) fn answer(&self, _path: &str, _aggregated: bool, _known: Option<&str>) -> Option<Reply> {
-        None
+    /// Nothing is rendered yet.
+    pub(crate) fn new(server: String) -> Self {
+        Self { server, rendered: Mutex::default() }
     }
+
+    /// The document at a path; `None` when there is none.
+    pub(crate) fn answer(&self, path: &str, aggregated: bool, known: Option<&str>) -> Option<Reply> {
+        let aggregated = aggregated && matches!(path, "/api" | "/apis");
+        let document = self.document(path, aggregated)?;
+        let etag = HeaderValue::from_str(&document.etag).ok()?;
+        let reply = match known.is_some_and(|known| known.contains(&document.etag)) {
+            true => Reply::typed(304, document.content_type, Bytes::new()),
+            false => Reply::typed(200, document.content_type, document.body),
+        };
+        Some(reply.with_header(ETAG, etag).with_header(VARY, HeaderValue::from_static("Accept")))
+    }
+
+    fn document(&self, path: &str, aggregated: bool) -> Option<Document> {
+        let key = if aggregated { format!("{path}?aggregated") } else { path.to_owned() };
+        let cached = self.rendered.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if cached.is_some() {
+            return cached;
+        }
+        let document = self.render(path, aggregated)?;
+        self.rendered.lock().unwrap_or_else(PoisonError::into_inner).insert(key, document.clone());
+        Some(document)
+    }
+
+    fn render(&self, path: &str, aggregated: bool) -> Option<Document> {
+        const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let json = "application/json";
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let (value, content_type) = match parts.as_slice() {
+            ["api"] if aggregated => (discovery::aggregated(RESOURCES, true), AGGREGATED),
+            ["apis"] if aggregated => (discovery::aggregated(RESOURCES, false), AGGREGATED),
+            ["api"] => (discovery::api_versions(&self.server), json),
+            ["apis"] => (discovery::api_group_list(RESOURCES), json),
+            ["api", version] => (discovery::api_resource_list(RESOURCES, "", version)?, json),
+            ["apis", group] => (discovery::api_group(RESOURCES, group)?, json),
+            ["apis", group, version] => (discovery::api_resource_list(RESOURCES, group, version)?, json),
+            ["openapi", "v3"] => (openapi::v3_index(RESOURCES, |group, version| self.hash(group, version)), json),
+            ["openapi", "v3", "api", version] => (openapi(("", version))?, openapi::CONTENT_TYPE),
+            ["openapi", "v3", "apis", group, version] => (openapi((group, version))?, openapi::CONTENT_TYPE),
+            _ => return None,
+        };
+        let body: Bytes = value.to_string().into();
+        let etag = format!("\"{}\"", hex(&Sha512::digest(&body)));
+        Some(Document { body, content_type, etag })
+    }
+
+    /// What the index tells clients to cache by. Hashing the resources' table would do, but would have
+    /// to be kept in step with the renderer; the rendered document cannot be out of step.
+    fn hash(&self, group: &str, version: &str) -> String {
+        let path = match group {
+            "" => format!("/openapi/v3/api/{version}"),
+            group => format!("/openapi/v3/apis/{group}/{version}"),
+        };
+        self.document(&path, false).map(|document| document.etag.trim_matches('"').to_owned()).unwrap_or_default()
+    }
+}
+
+fn openapi((group, version): (&str, &str)) -> Option<Value> {
+    served(RESOURCES).iter().any(|gv| *gv == (group, version)).then_some(())?;
+    openapi::v3(RESOURCES, group, version, GIT_VERSION)
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
 }

@@ -70,7 +70,7 @@ impl State {
             authn: Authn { issuer, tokens },
             rbac: Rbac::default(),
             services: ServiceAllocator::new(&config, &cache)?,
-            documents: Documents::default(),
+            documents: Documents::new(std::net::SocketAddr::new(config.advertise_address, config.advertise_port).to_string()),
             kubelets: KubeletDialer::new(&config)?,
             cache,
             config,

@@ -84,7 +84,7 @@ pub(crate) fn decode(call: &Call, expected: Expected) -> Result<Object, Failure>
 pub(super) fn decode_as(format: BodyFormat, body: &[u8], ty: &'static Type) -> Result<Decoded, DecodeError> {
     match format {
         BodyFormat::Json => codec::decode_json(body, ty),
-        BodyFormat::Yaml => Err(DecodeError::Yaml(String::new())),
+        BodyFormat::Yaml => codec::decode_yaml(body, ty),
         BodyFormat::Protobuf => codec::decode_protobuf(body),
     }
 }

@@ -1,6 +1,7 @@
 //! Paths that name no resource: version, health, metrics, discovery and the API's documents.
 
 use super::Call;
+use crate::documents::GIT_VERSION;
 use crate::negotiate;
 use crate::response::{Outcome, Reply};
 use http::Method;
@@ -8,9 +9,6 @@ use naru_api::status::Status;
 use serde_json::json;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
-
-/// The version that clients compare with their own.
-const GIT_VERSION: &str = "v1.36.0+naru1";
 
 /// Answers a plain path.
 pub(super) fn handle(call: &Call) -> Outcome {

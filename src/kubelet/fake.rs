@@ -1,7 +1,17 @@
-//! A runtime, images and a network that only remember what was asked of them, for tests.
+//! A runtime, images, a network and an API server that only remember what was asked of them, for tests.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use crate::engine::{ContainerRuntime, Images, PodNetwork};
+use crate::config::KubeletConfig;
+use crate::engine::NoGate;
+use crate::objects::Objects;
+use crate::pod::dns::ClusterDns;
+use crate::shared::Shared;
+use crate::status_sync::StatusSync;
 use async_trait::async_trait;
+use bytes::Bytes;
+use naru_base::Shutdown;
+use naru_client::{Client, Error, EventRecorder, Informer, Request, Transport, WatchStream};
 use naru_runtime::images::{Image, ImageConfig, PullError, PullErrorKind, PullOptions, User};
 use naru_runtime::{
     ContainerInfo, ContainerSpec, ContainerState, Event, ExecSession, ExecSpec, Exit, ExitStatus, ProbeResult, Result as RuntimeResult,
@@ -12,7 +22,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 #[derive(Debug)]
 pub(crate) struct FakeRuntime {
@@ -20,6 +30,7 @@ pub(crate) struct FakeRuntime {
     pub(crate) specs: Mutex<BTreeMap<String, ContainerSpec>>,
     pub(crate) calls: Mutex<Vec<String>>,
     pub(crate) ignore_term: Mutex<bool>,
+    changed: Arc<Notify>,
     events: broadcast::Sender<Event>,
 }
 
@@ -30,6 +41,7 @@ impl Default for FakeRuntime {
             specs: Mutex::default(),
             calls: Mutex::default(),
             ignore_term: Mutex::default(),
+            changed: Arc::default(),
             events: broadcast::channel(64).0,
         }
     }
@@ -38,6 +50,7 @@ impl Default for FakeRuntime {
 impl FakeRuntime {
     fn note(&self, call: String) {
         self.calls.lock().unwrap().push(call);
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn calls(&self) -> Vec<String> {
@@ -86,6 +99,7 @@ impl ContainerRuntime for FakeRuntime {
             pid: 1,
             netns_path: PathBuf::from("/proc/1/ns/net"),
             shm_path: PathBuf::new(),
+            lost: false,
             created_at_ns: 1_700_000_000_000_000_000,
             containers: Vec::new(),
         };
@@ -207,5 +221,123 @@ impl PodNetwork for FakeNetwork {
     }
     async fn retain(&self, _keep: &HashSet<String>) -> Result<(), String> {
         Ok(())
+    }
+}
+
+/// Answers lists with nothing and everything else with an empty object; remembers what changes things.
+#[derive(Debug, Default)]
+pub(crate) struct FakeApi {
+    requests: Mutex<Vec<(http::Method, String, serde_json::Value)>>,
+    changed: Arc<Notify>,
+}
+
+#[async_trait]
+impl Transport for FakeApi {
+    async fn send(&self, request: Request) -> Result<Bytes, Error> {
+        let body = serde_json::from_slice(&request.body).unwrap_or_default();
+        let is_list = request.method == http::Method::GET;
+        if !is_list {
+            self.requests.lock().unwrap().push((request.method, request.uri, body));
+            self.changed.notify_waiters();
+        }
+        Ok(Bytes::from_static(if is_list { br#"{"metadata":{"resourceVersion":"1"},"items":[]}"# } else { b"{}" }))
+    }
+
+    async fn watch(&self, _request: Request) -> Result<WatchStream, Error> {
+        Ok(Box::pin(futures::stream::pending()))
+    }
+}
+
+/// Everything that a worker needs, faked.
+pub(crate) struct World {
+    pub(crate) runtime: Arc<FakeRuntime>,
+    pub(crate) api: Arc<FakeApi>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) shutdown: Shutdown,
+    changed: Arc<Notify>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let changed = Arc::new(Notify::new());
+        let runtime = Arc::new(FakeRuntime { changed: changed.clone(), ..Default::default() });
+        let api = Arc::new(FakeApi { changed: changed.clone(), ..Default::default() });
+        let (dir, shutdown) = (tempfile::tempdir().unwrap(), Shutdown::new());
+        let client = Client::new(api.clone());
+        let config = KubeletConfig {
+            client: client.clone(),
+            node_name: "n1".into(),
+            node_ips: vec![IpAddr::from([192, 0, 2, 1])],
+            node_labels: BTreeMap::new(),
+            node_taints: Vec::new(),
+            control_plane: false,
+            pod_cidrs: Vec::new(),
+            data_dir: dir.path().join("data"),
+            pod_log_dir: dir.path().join("logs"),
+            version: "v1.36.0+naru1".into(),
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
+            resolv_conf: dir.path().join("resolv.conf"),
+            max_pods: 110,
+            runtime: runtime.clone(),
+            images: Arc::new(FakeImages),
+            network: Arc::new(FakeNetwork),
+            gate: Arc::new(NoGate),
+            node_api: None,
+        };
+        let services = Informer::start(&client, &naru_api::registry::SERVICES, naru_client::ListParams::all(), &shutdown);
+        let shared = Arc::new(Shared {
+            recorder: EventRecorder::discard(),
+            services,
+            objects: Objects::new(&client, &shutdown),
+            statuses: StatusSync::start(&client, &shutdown),
+            dns: ClusterDns::default(),
+            node_memory: 1 << 30,
+            allocatable: BTreeMap::new(),
+            pulls: tokio::sync::Semaphore::new(1),
+            sandboxes: tokio::sync::Semaphore::new(1),
+            images_changed: Notify::new(),
+            config,
+        });
+        Self { runtime, api, shared, shutdown, changed, _dir: dir }
+    }
+
+    /// Waits until `check` finds what it looks for.
+    pub(crate) async fn until<T>(&self, what: &str, check: impl Fn(&Self) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(found) = check(self) {
+                    return found;
+                }
+                changed.await;
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(20), found).await {
+            Ok(found) => found,
+            Err(_) => panic!("never: {what}; calls {:?}", self.runtime.calls()),
+        }
+    }
+
+    /// The published status: all patches one over the other.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let mut status = serde_json::json!({});
+        for (_, uri, body) in self.api.requests.lock().unwrap().iter() {
+            if uri.ends_with("/status") {
+                for (key, value) in body["status"].as_object().unwrap() {
+                    status[key] = value.clone();
+                }
+            }
+        }
+        status
+    }
+
+    /// Whether the object has been deleted.
+    pub(crate) fn deleted(&self) -> Option<serde_json::Value> {
+        let requests = self.api.requests.lock().unwrap();
+        requests.iter().find(|(method, ..)| *method == http::Method::DELETE).map(|(_, _, body)| body.clone())
     }
 }

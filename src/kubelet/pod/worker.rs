@@ -153,7 +153,7 @@ impl Worker {
         let mut found: Vec<SandboxInfo> = self.shared.config.runtime.sandboxes();
         found.retain(|s| s.labels.get(labels::POD_UID) == Some(&uid));
         found.sort_by_key(|s| s.created_at_ns);
-        let newest = found.pop();
+        let newest = found.pop_if(|s| !s.lost);
         for old in found {
             self.remove_sandbox(&old.id, &old.netns_path).await;
         }
@@ -630,3 +630,7 @@ impl Worker {
         passed
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

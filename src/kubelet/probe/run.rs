@@ -181,11 +181,12 @@ where
         let body = Limited::new(answer.into_body(), BODY_LIMIT).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
         Ok((status, body))
     };
-    tokio::pin!(connection);
+    tokio::pin!(exchange);
     tokio::select! {
         biased;
-        result = exchange => result,
-        result = &mut connection => Err(result.err().map_or_else(|| "EOF".to_owned(), |error| describe(&error))),
+        result = &mut exchange => result,
+        // The peer may close right after its answer, which is then waiting to be taken.
+        _ = connection => exchange.await,
     }
 }
 

@@ -35,7 +35,8 @@ pub fn node_ip() -> Result<IpAddr> {
 pub fn nth_address(cidr: &str, index: u32) -> Result<IpAddr> {
     let (base, bits) = cidr.split_once('/').with_context(|| format!("{cidr:?} is not of the form ADDRESS/BITS"))?;
     let base: Ipv4Addr = base.parse().with_context(|| format!("{base:?} is not an IPv4 address"))?;
-    let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 30).with_context(|| format!("/{bits} is no usable size"))?;
+    let bits: u32 =
+        bits.parse().ok().filter(|bits| *bits <= 30).with_context(|| format!("/{bits} is no usable size"))?;
     let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
     Ok(IpAddr::V4(Ipv4Addr::from((u32::from(base) & mask).wrapping_add(index))))
 }

@@ -14,6 +14,8 @@ mod host;
 mod kubeconfig;
 mod layout;
 mod log;
+mod node;
+mod operator;
 pub mod pki;
 mod server;
 mod token;
@@ -24,9 +26,12 @@ pub const VERSION: &str = "v1.36.0+naru1";
 /// Runs what the program's name (`argv[0]`) or its first argument asks for.
 pub fn main(argv: Vec<OsString>) -> ExitCode {
     let name = argv.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default().to_os_string();
-    match name.to_str() {
-        Some("kubectl") => return kubectl(argv.into_iter().skip(1).collect()),
-        _ => {}
+    if name == "kubectl" {
+        return naru_kubectl::main(argv.into_iter().skip(1).collect());
+    }
+    if argv.get(1).is_some_and(|word| word == "shim") {
+        // Not a command for people: one thread, no runtime, nothing read from the environment.
+        return naru_runtime::shim::main(argv.into_iter().skip(2));
     }
     let argv = match config_file::expand(argv) {
         Ok(argv) => argv,
@@ -45,19 +50,21 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
             log::init(args.debug);
             large_runtime().and_then(|runtime| runtime.block_on(server::run(*args)))
         }
-        cli::Command::Kubectl { args } => return kubectl(args),
-        cli::Command::Image(_command) => Ok(()),
-        cli::Command::Killall(_args) => Ok(()),
+        cli::Command::Kubectl { args } => return naru_kubectl::main(args),
+        cli::Command::Image(command) => {
+            log::init(false);
+            large_runtime().and_then(|runtime| runtime.block_on(operator::image(command)))
+        }
+        cli::Command::Killall(args) => {
+            log::init(false);
+            large_runtime().and_then(|runtime| runtime.block_on(operator::killall(args)))
+        }
         cli::Command::Hello(args) => small_runtime().and_then(|runtime| runtime.block_on(hello::run(args))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
-}
-
-fn kubectl(_args: Vec<OsString>) -> ExitCode {
-    ExitCode::SUCCESS
 }
 
 fn small_runtime() -> Result<tokio::runtime::Runtime> {

@@ -3,11 +3,11 @@
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
-use crate::{host, kubeconfig, token};
+use crate::{host, kubeconfig, node, token};
 use anyhow::{Context, Result, bail};
 use naru_apiserver::{ApiServer, ClientIdentity, StaticToken, tls_config};
 use naru_base::Shutdown;
-use naru_client::Client;
+use naru_client::{Client, Informers};
 use naru_store::Store;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -18,6 +18,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long history is kept for watchers and paginated lists.
 const HISTORY: Duration = Duration::from_secs(300);
+/// Each node gets a /24 of the pods' addresses.
+const NODE_CIDR_MASK: u8 = 24;
+/// The API server's user towards kubelets.
+const API_SERVER_NAME: &str = "kube-apiserver-kubelet-client";
 /// How long the parts may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -52,6 +56,11 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     tracing::info!("API at {url} after {:.2} s, kubeconfig {}", seconds(started), args.write_kubeconfig.display());
     naru_base::spawn("compaction", compact(store.clone(), shutdown.child()));
 
+    let informers = Informers::new(as_user(&api, "system:admin", &["system:masters"]), &shutdown);
+    start_control_plane(&args, &api, &informers, &secrets, &shutdown);
+    if !args.disable_agent {
+        start_node(&args, &settings, &secrets, &layout, &api, &informers, &shutdown).await?;
+    }
     wait_for_signal().await?;
     tracing::info!("stopping; pods keep running");
     shutdown.trigger();
@@ -59,6 +68,67 @@ pub async fn run(args: ServerArgs) -> Result<()> {
         tracing::warn!("some connections did not end in {} s and are cut", DRAIN.as_secs());
     }
     store.close().await.context("the last writes could not be put on disk")?;
+    Ok(())
+}
+
+/// A client inside the process.
+fn as_user(api: &ApiServer, name: &str, groups: &[&str]) -> Client {
+    Client::new(api.in_process(name, groups))
+}
+
+fn start_control_plane(
+    args: &ServerArgs,
+    api: &ApiServer,
+    informers: &Informers,
+    secrets: &Secrets,
+    shutdown: &Shutdown,
+) {
+    let of_controllers = api.clone();
+    let client_for = move |name: &str| {
+        let user = format!("system:serviceaccount:kube-system:{name}");
+        as_user(&of_controllers, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+    };
+    let config = naru_controllers::Config {
+        client_for: Arc::new(client_for),
+        informers: informers.clone(),
+        ca_pem: secrets.server_ca.cert_pem.clone(),
+        cluster_cidr: args.cluster_cidr.clone(),
+        node_cidr_mask: NODE_CIDR_MASK,
+    };
+    naru_controllers::start_all(config, shutdown);
+    naru_scheduler::start(as_user(api, "system:kube-scheduler", &[]), informers, shutdown);
+}
+
+async fn start_node(
+    args: &ServerArgs,
+    settings: &Settings,
+    secrets: &Secrets,
+    layout: &Layout,
+    api: &ApiServer,
+    informers: &Informers,
+    shutdown: &Shutdown,
+) -> Result<()> {
+    let started = Instant::now();
+    let name = settings.node_name.clone();
+    let serving = &secrets.kubelet_serving;
+    let config = node::NodeConfig {
+        client: as_user(api, &format!("system:node:{name}"), &["system:nodes"]),
+        informers: informers.clone(),
+        name: name.clone(),
+        ip: settings.node_ip,
+        cluster_cidr: args.cluster_cidr.clone(),
+        cluster_dns: settings.cluster_dns,
+        cluster_domain: args.cluster_domain.clone(),
+        tls: Arc::new(tls_config(&serving.cert_pem, &serving.key_pem, &secrets.client_ca.cert_pem)?),
+        api_server_name: API_SERVER_NAME.into(),
+    };
+    let kubelet = node::start(config, &args.node, layout, shutdown).await?;
+    let shutdown = shutdown.clone();
+    naru_base::spawn("node-ready", async move {
+        if shutdown.guard(kubelet.ready()).await.is_some() {
+            tracing::info!("node {name} is Ready after {:.2} s", seconds(started));
+        }
+    });
     Ok(())
 }
 
@@ -165,7 +235,7 @@ impl Secrets {
             kubelet_client: client_ca.load_or_sign(
                 &dir,
                 "client-kube-apiserver",
-                &client("kube-apiserver-kubelet-client", "system:masters"),
+                &client(API_SERVER_NAME, "system:masters"),
             )?,
             kubelet_serving: server_ca.load_or_sign(&dir, "serving-kubelet", &kubelet)?,
             service_account_key: load_or_create_key(&dir.join("service.key"))?,

@@ -67,17 +67,14 @@ impl Proxy {
         let dropped = applied.wait_for(|applied| applied.as_ref().is_some_and(|all| !all.contains(&address)));
         matches!(tokio::time::timeout(timeout, dropped).await, Ok(Ok(_)))
     }
+}
 
-    /// Removes the table from the kernel. To be called after the shutdown, when the node is taken down
-    /// for good and not merely restarted.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn cleanup(&self) -> Result<(), Error> {
-        let table = Arc::clone(&self.table);
-        let task = tokio::task::spawn_blocking(move || program::remove(&table));
-        task.await.map_err(|error| Error::Unavailable(std::io::Error::other(error)))?
-    }
+/// Removes a proxy's table, when the node is taken apart. Services then no longer answer.
+///
+/// # Errors
+/// The kernel refused.
+pub fn remove_table(table: &str) -> Result<(), Error> {
+    program::remove(table)
 }
 
 struct Worker {

@@ -1,0 +1,263 @@
+//! The node agent inside the server: runtime, images, pod network, service proxy, kubelet.
+
+use crate::cli::NodeArgs;
+use crate::layout::Layout;
+use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Taint;
+use naru_api::registry;
+use naru_base::Shutdown;
+use naru_client::projections::NodeView;
+use naru_client::{Client, Informer, Informers, ListParams};
+use naru_kubelet::engine::{EndpointGate, LocalImages, PodNetwork};
+use naru_kubelet::{Kubelet, KubeletConfig, NodeApiConfig};
+use naru_libcni::{Network, NetworkConfig};
+use naru_network::proxy::{Proxy, ProxyConfig};
+use naru_runtime::images::ImageStore;
+use naru_runtime::snapshots::Snapshots;
+use naru_runtime::{Runtime, RuntimeConfig};
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// Port of the node API.
+const NODE_API_PORT: u16 = 10250;
+/// Pods on one node, as upstream's default.
+const MAX_PODS: u32 = 110;
+/// How long the first pods wait for the node's range of addresses.
+const RANGE_WAIT: Duration = Duration::from_secs(30);
+/// How long a stop signal waits for the proxy.
+const GATE_WAIT: Duration = Duration::from_secs(1);
+/// The nftables table of the service proxy.
+pub(crate) const TABLE: &str = "naru";
+
+/// What the server decides for its node.
+#[derive(Debug)]
+pub(crate) struct NodeConfig {
+    /// Reaches the API as `system:node:NAME`.
+    pub(crate) client: Client,
+    /// The caches that the parts of this process share.
+    pub(crate) informers: Informers,
+    pub(crate) name: String,
+    pub(crate) ip: IpAddr,
+    pub(crate) cluster_cidr: String,
+    pub(crate) cluster_dns: IpAddr,
+    pub(crate) cluster_domain: String,
+    /// TLS of the node API.
+    pub(crate) tls: Arc<rustls::ServerConfig>,
+    /// The API server's name in its client certificate.
+    pub(crate) api_server_name: String,
+}
+
+/// Starts the node; its pods outlive the shutdown.
+pub(crate) async fn start(
+    config: NodeConfig,
+    args: &NodeArgs,
+    layout: &Layout,
+    shutdown: &Shutdown,
+) -> Result<Kubelet> {
+    let labels = pairs(&args.node_label)?;
+    let taints = args.node_taint.iter().map(|text| taint(text)).collect::<Result<Vec<_>>>()?;
+    let address = SocketAddr::from(([0, 0, 0, 0], NODE_API_PORT));
+    let listener = std::net::TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on port {NODE_API_PORT} for logs and exec: stop what uses it"))?;
+    listener.set_nonblocking(true)?;
+
+    let runtime = open_runtime(layout, args.cgroup_root.as_deref()).await?;
+    let images = open_images(layout)?;
+    let nodes: Informer<NodeView> = Informer::start(
+        &config.client,
+        &registry::NODES,
+        ListParams::all().fields(format!("metadata.name={}", config.name)),
+        shutdown,
+    );
+    let network = NodeNetwork { state_dir: cni_dir(layout), nodes, network: Arc::default() };
+    let proxy = Proxy::start(
+        config.informers.services(),
+        config.informers.endpoint_slices(),
+        ProxyConfig {
+            table: TABLE.into(),
+            node_name: config.name.clone(),
+            cluster_cidr: config.cluster_cidr.parse().context("--cluster-cidr")?,
+            localhost_node_ports: false,
+        },
+        shutdown,
+    );
+    let kubelet = KubeletConfig {
+        client: config.client,
+        node_name: config.name,
+        node_ips: vec![config.ip],
+        node_labels: labels,
+        node_taints: taints,
+        control_plane: true,
+        pod_cidrs: Vec::new(),
+        data_dir: layout.agent(),
+        pod_log_dir: layout.agent().join("logs"),
+        version: crate::VERSION.into(),
+        cluster_dns: vec![config.cluster_dns],
+        cluster_domain: config.cluster_domain,
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        max_pods: MAX_PODS,
+        runtime: Arc::new(runtime),
+        images: Arc::new(images),
+        network: Arc::new(network),
+        gate: Arc::new(ProxyGate(proxy)),
+        node_api: Some(NodeApiConfig {
+            listener: Arc::new(listener),
+            tls: config.tls,
+            allowed_names: vec![config.api_server_name],
+        }),
+    };
+    Ok(Kubelet::start(kubelet, shutdown).await?)
+}
+
+/// The runtime of a data directory; adopts the shims that are there.
+pub(crate) async fn open_runtime(layout: &Layout, cgroup_root: Option<&str>) -> Result<Runtime> {
+    let exe = std::env::current_exe().context("cannot find the running program")?;
+    let config = RuntimeConfig {
+        data_dir: layout.agent(),
+        run_dir: layout.run(),
+        cgroup_root: cgroup_root.map(String::from),
+        shim_exe: exe.clone(),
+        self_exe: exe,
+    };
+    Runtime::open(config).await.context("the container runtime")
+}
+
+/// The images and root file systems of a data directory.
+pub(crate) fn open_images(layout: &Layout) -> Result<LocalImages> {
+    let store = open_image_store(layout)?;
+    let snapshots =
+        Snapshots::open(&layout.images(), &layout.run().join("rootfs")).context("the containers' file systems")?;
+    Ok(LocalImages { store, snapshots })
+}
+
+/// The images of a data directory.
+pub(crate) fn open_image_store(layout: &Layout) -> Result<ImageStore> {
+    let exe = std::env::current_exe().context("cannot find the running program")?;
+    ImageStore::open(&layout.images(), &exe).context("the image store")
+}
+
+fn cni_dir(layout: &Layout) -> PathBuf {
+    layout.agent().join("cni")
+}
+
+/// Detaches every pod of a data directory from the network.
+pub(crate) async fn clear_network(layout: &Layout) -> Result<()> {
+    // Any range will do: detaching goes by the results that were kept.
+    let network = open_network(cni_dir(layout), "127.0.0.0/8".into()).await?;
+    Ok(network.retain(&HashSet::new()).await?)
+}
+
+async fn open_network(state_dir: PathBuf, pod_cidr: String) -> Result<Network, naru_libcni::CniError> {
+    Network::open(NetworkConfig { name: "naru".into(), state_dir, pod_cidrs: vec![pod_cidr], mtu: None }).await
+}
+
+/// The pod network, which can be opened only once the node has been given its range.
+#[derive(Debug)]
+struct NodeNetwork {
+    state_dir: PathBuf,
+    nodes: Informer<NodeView>,
+    network: Arc<OnceCell<Network>>,
+}
+
+impl NodeNetwork {
+    fn range(&self) -> Option<String> {
+        self.nodes.list().first().map(|node| node.spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty())
+    }
+
+    async fn given_range(&self) -> Result<String, String> {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+        self.nodes.subscribe(move |change| {
+            if let Some(node) = change.new.as_ref().filter(|node| !node.spec.pod_cidr.is_empty()) {
+                // The first one is enough.
+                let _ = sender.try_send(node.spec.pod_cidr.clone());
+            }
+        });
+        match tokio::time::timeout(RANGE_WAIT, receiver.recv()).await {
+            Ok(Some(cidr)) => Ok(cidr),
+            _ => Err("the node has no podCIDR yet".into()),
+        }
+    }
+
+    async fn network(&self) -> Result<&Network, String> {
+        let open = || async {
+            let cidr = match self.range() {
+                Some(cidr) => cidr,
+                None => self.given_range().await?,
+            };
+            open_network(self.state_dir.clone(), cidr).await.map_err(|error| error.to_string())
+        };
+        self.network.get_or_try_init(open).await
+    }
+}
+
+#[async_trait]
+impl PodNetwork for NodeNetwork {
+    async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Vec<IpAddr>, String> {
+        self.network().await?.attach(sandbox, netns).await
+    }
+
+    async fn detach(&self, sandbox: &str, netns: &Path) -> Result<(), String> {
+        self.network().await?.detach(sandbox, netns).await
+    }
+
+    async fn retain(&self, keep: &HashSet<String>) -> Result<(), String> {
+        self.nodes.synced().await;
+        if self.range().is_none() {
+            // A node without a range has never attached a pod.
+            return Ok(());
+        }
+        PodNetwork::retain(self.network().await?, keep).await
+    }
+}
+
+/// Holds a stop signal until the proxy has dropped the endpoint, for a second at most.
+#[derive(Debug)]
+struct ProxyGate(Proxy);
+
+#[async_trait]
+impl EndpointGate for ProxyGate {
+    async fn dropped(&self, ip: IpAddr) {
+        self.0.wait_dropped(ip, GATE_WAIT).await;
+    }
+}
+
+fn pairs(labels: &[String]) -> Result<BTreeMap<String, String>> {
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').with_context(|| format!("--node-label {text}: not KEY=VALUE"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    labels.iter().map(pair).collect()
+}
+
+fn taint(text: &str) -> Result<Taint> {
+    let (pair, effect) = text.rsplit_once(':').with_context(|| format!("--node-taint {text}: not KEY=VALUE:EFFECT"))?;
+    if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        bail!("--node-taint {text}: the effect is NoSchedule, PreferNoSchedule or NoExecute");
+    }
+    let (key, value) = match pair.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (pair, None),
+    };
+    Ok(Taint { key: key.into(), value, effect: effect.into(), time_added: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_taints_are_parsed_or_named() -> Result<()> {
+        assert_eq!(pairs(&["a=b".into()])?.get("a").map(String::as_str), Some("b"));
+        assert!(pairs(&["a".into()]).is_err());
+        let parsed = taint("k=v:NoSchedule")?;
+        assert_eq!((parsed.key.as_str(), parsed.value.as_deref()), ("k", Some("v")));
+        assert_eq!(taint("k:NoExecute")?.value, None);
+        assert!(taint("k=v:Never").is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! The operator's commands that work on a data directory: `naru image`, `naru killall`.
+
+use crate::cli::{DataDir, ImageCommand, KillallArgs};
+use crate::layout::Layout;
+use crate::node;
+use anyhow::{Context, Result};
+use naru_kubelet::engine::Images;
+use std::collections::HashSet;
+use std::io::Write;
+
+/// `naru image ...`
+pub(crate) async fn image(command: ImageCommand) -> Result<()> {
+    let open = |data: &DataDir| node::open_image_store(&Layout::new(&data.data_dir)?);
+    let mut out = std::io::stdout().lock();
+    match command {
+        ImageCommand::Import { data, files } => {
+            let store = open(&data)?;
+            for file in files {
+                let names = store.import(&file).await.with_context(|| format!("cannot import {}", file.display()))?;
+                for name in names {
+                    writeln!(out, "{name}")?;
+                }
+            }
+        }
+        ImageCommand::Ls { data } => {
+            for image in open(&data)?.list()? {
+                let megabytes = image.size as f64 / 1e6;
+                let names = if image.names.is_empty() { vec!["<none>".into()] } else { image.names.clone() };
+                for name in names {
+                    writeln!(out, "{name}\t{}\t{megabytes:.1} MB", image.id)?;
+                }
+            }
+        }
+        ImageCommand::Rm { data, names } => {
+            let store = open(&data)?;
+            for name in names {
+                store.remove(&name).await.with_context(|| format!("cannot remove {name}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `naru killall`: ends all pods of a server that has ended and removes what they had.
+pub(crate) async fn killall(args: KillallArgs) -> Result<()> {
+    let layout = Layout::new(&args.data.data_dir)?;
+    if !layout.run().exists() {
+        return Ok(());
+    }
+    let _lock = layout.lock()?;
+    let runtime = node::open_runtime(&layout, args.cgroup_root.as_deref()).await?;
+    for sandbox in runtime.sandboxes() {
+        runtime.remove_sandbox(&sandbox.id).await.with_context(|| format!("cannot stop the pod {}", sandbox.id))?;
+    }
+    node::clear_network(&layout).await.context("cannot remove the pods' interfaces")?;
+    node::open_images(&layout)?.retain(&HashSet::new()).await.map_err(anyhow::Error::msg)?;
+    naru_network::proxy::remove_table(node::TABLE).context("cannot remove the nftables table")?;
+    remove_mounts(&layout)
+}
+
+/// Unmounts what is still mounted under the data directory (volumes in memory), innermost first.
+fn remove_mounts(layout: &Layout) -> Result<()> {
+    let root = layout.root().to_string_lossy().into_owned();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot list the mounts")?;
+    let below = |path: &&str| path.strip_prefix(root.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    let mut paths: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(below).collect();
+    paths.sort_unstable_by_key(|path| std::cmp::Reverse(path.len()));
+    for path in paths {
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
+            .with_context(|| format!("cannot unmount {path}"))?;
+    }
+    Ok(())
+}

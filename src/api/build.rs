@@ -105,7 +105,9 @@ fn kind(text: &str, index: &HashMap<&str, usize>) -> String {
         "bool" => "Kind::Bool".into(),
         "bytes" => "Kind::Bytes".into(),
         _ => match text.split_once(':') {
-            Some(("r", name)) => format!("Kind::Object(&T{})", index.get(name).unwrap_or_else(|| panic!("no type {name}"))),
+            Some(("r", name)) => {
+                format!("Kind::Object(&T{})", index.get(name).unwrap_or_else(|| panic!("no type {name}")))
+            }
             Some(("l", inner)) => format!("Kind::List(&{})", kind(inner, index)),
             Some(("m", inner)) => format!("Kind::Map(&{})", kind(inner, index)),
             _ => panic!("unknown kind {text}"),
@@ -114,7 +116,8 @@ fn kind(text: &str, index: &HashMap<&str, usize>) -> String {
 }
 
 fn strings(list: Option<&str>) -> String {
-    let items: Vec<String> = list.unwrap_or("").split(',').filter(|s| !s.is_empty()).map(|s| format!("{s:?}")).collect();
+    let items: Vec<String> =
+        list.unwrap_or("").split(',').filter(|s| !s.is_empty()).map(|s| format!("{s:?}")).collect();
     format!("&[{}]", items.join(", "))
 }
 

@@ -61,7 +61,9 @@ impl DecodeError {
     /// `given` is the body's kind and version where it could be read, else the route's.
     pub fn bad_request(&self, given: Option<(&str, &str)>, expected_kind: &str, body: &[u8]) -> String {
         match given {
-            Some((kind, version)) if !kind.is_empty() => cannot_be_handled(kind, version, expected_kind, &self.to_string()),
+            Some((kind, version)) if !kind.is_empty() => {
+                cannot_be_handled(kind, version, expected_kind, &self.to_string())
+            }
             _ => format!(
                 "the object provided is unrecognized (must be of type {expected_kind}): {self} ({})",
                 summary(body, 30)
@@ -106,6 +108,12 @@ pub fn parse_json(body: &[u8]) -> Result<Value, DecodeError> {
     let mut reader = json::Reader::new(&text);
     let value = reader.any().and_then(|v| reader.end().map(|()| v));
     value.map_err(|json::Syntax(text)| DecodeError::Syntax(text))
+}
+
+/// Parses any JSON document untyped and reports duplicate fields, as strict decoding of a patch needs it.
+pub fn parse_json_strict(body: &[u8]) -> Result<Decoded, DecodeError> {
+    let text = String::from_utf8_lossy(body);
+    typed::decode_untyped(&text)
 }
 
 /// Compact JSON with `kind`, `apiVersion` and `metadata` first, in that order, and the rest sorted.

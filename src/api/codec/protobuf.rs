@@ -313,7 +313,9 @@ fn schema_or(raw: &[u8], shape: Shape, depth: u32) -> Result<Option<Value>> {
     let mut reader = Wire { bytes: raw };
     while let Some((tag, item)) = reader.next()? {
         match (tag, item) {
-            (tag, Item::Bytes(raw)) if tag == schema_tag => schema = object(raw, super::typed::schema_type(), depth + 1)?,
+            (tag, Item::Bytes(raw)) if tag == schema_tag => {
+                schema = object(raw, super::typed::schema_type(), depth + 1)?
+            }
             (2, Item::Bytes(text)) if shape == Shape::SchemaOrStrings => list.push(Value::from(utf8(text)?)),
             (2, Item::Bytes(raw)) => list.extend(object(raw, super::typed::schema_type(), depth + 1)?),
             (1, Item::Varint(n)) => allows = n != 0,

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
-use crate::facts::type_by_gvk;
+use crate::facts::{Kind, Shape, type_by_gvk};
+use proptest::prelude::*;
 use serde_json::json;
 
 fn pod(body: &str) -> Result<Decoded, DecodeError> {
@@ -63,11 +64,7 @@ fn type_errors_name_the_go_struct() {
         "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
     );
     type_error(pod, &json!([]), "json: cannot unmarshal array into Go value of type v1.Pod");
-    type_error(
-        ("", "v1", "Secret"),
-        &json!({"data": {"a": "!!"}}),
-        "illegal base64 data at input byte 0",
-    );
+    type_error(("", "v1", "Secret"), &json!({"data": {"a": "!!"}}), "illegal base64 data at input byte 0");
     type_error(
         pod,
         &json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}}),
@@ -128,7 +125,8 @@ fn schemas_of_custom_resources_are_kept() {
         "properties": {"a": {"items": {"type": "string"}, "additionalProperties": true},
                        "b": {"items": [{"type": "string"}], "additionalProperties": {"type": "integer"}}},
     }}}]}});
-    let decoded = decode_value(&crd, type_by_gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap()).unwrap();
+    let decoded =
+        decode_value(&crd, type_by_gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap()).unwrap();
     assert_eq!(decoded.strict, Vec::<String>::new());
     assert_eq!(decoded.value, crd);
 }
@@ -153,5 +151,66 @@ fn no_type_has_more_fields_than_the_duplicate_mask() {
     assert!(schema.is_some());
     for (_, _, _, ty) in crate::facts::all_kinds() {
         assert!(ty.fields.len() <= 128, "{}", ty.name);
+    }
+}
+
+#[test]
+fn duplicates_are_found_without_a_type() {
+    let decoded = parse_json_strict(br#"{"a":[{"b":1,"b":2}],"c":{"d":1},"c":null}"#).unwrap();
+    assert_eq!(decoded.strict, ["duplicate field \"a[0].b\"", "duplicate field \"c\""]);
+    assert_eq!(decoded.value, json!({"a": [{"b": 2}], "c": null}));
+}
+
+/// A value of a kind, made from a stream of numbers; what it makes is already in its normal form.
+fn make(kind: Kind, numbers: &mut impl Iterator<Item = u32>, depth: u32) -> Value {
+    let mut next = || numbers.next().unwrap_or(1);
+    match kind {
+        Kind::Str => Value::from(format!("s{}", next() % 7)),
+        Kind::I32 | Kind::I64 | Kind::F64 => Value::from(next() % 100 + 1),
+        Kind::Bool => Value::from(true),
+        Kind::Bytes => Value::from("AAEC"),
+        Kind::List(inner) => {
+            let count = next() % 2 + 1;
+            Value::from((0..count).map(|_| make(*inner, numbers, depth + 1)).collect::<Vec<_>>())
+        }
+        Kind::Map(inner) => Value::Object([("k".to_owned(), make(*inner, numbers, depth + 1))].into_iter().collect()),
+        Kind::Object(ty) => match ty.shape {
+            Shape::Object => {
+                let mut map = Map::new();
+                for field in ty.fields.iter().filter(|f| !f.disabled()) {
+                    let pick = numbers.next().unwrap_or(0);
+                    if depth < 7 && pick % 3 == 0 {
+                        map.insert(field.name.to_owned(), make(field.kind, numbers, depth + 1));
+                    }
+                }
+                Value::Object(map)
+            }
+            Shape::Quantity => Value::from(["1", "100m", "1Gi", "2500Ki"][next() as usize % 4]),
+            Shape::IntOrString => [Value::from(next() % 9), Value::from("25%")][next() as usize % 2].clone(),
+            Shape::Time => Value::from("2026-11-21T10:00:00Z"),
+            Shape::MicroTime => Value::from("2026-11-21T10:00:00.000001Z"),
+            Shape::SchemaOrBool => Value::from(false),
+            Shape::SchemaOrStrings => json!(["a"]),
+            Shape::SchemaOrArray => json!([{"type": "string"}]),
+            Shape::FieldsV1 | Shape::RawExtension | Shape::Json => json!({"x": [null, {"y": 1.5}]}),
+        },
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_in_normal_form_stays(which in any::<prop::sample::Index>(), numbers in prop::collection::vec(any::<u32>(), 0..400)) {
+        let kinds: Vec<_> = crate::facts::all_kinds().collect();
+        let (_, _, _, ty) = kinds[which.index(kinds.len())];
+        let value = make(Kind::Object(ty), &mut numbers.into_iter(), 0);
+        let decoded = decode_json(&canonical(&value), ty).unwrap();
+        prop_assert_eq!(&decoded.value, &value);
+        prop_assert!(decoded.strict.is_empty());
+        // Defaults are idempotent, and what they write decodes to itself plus what they wrote.
+        let mut once = value;
+        apply_constant_defaults(&mut once, ty);
+        let mut twice = decode_json(&canonical(&once), ty).unwrap().value;
+        apply_constant_defaults(&mut twice, ty);
+        prop_assert_eq!(twice, once);
     }
 }

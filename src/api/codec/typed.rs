@@ -2,7 +2,7 @@
 //! duplicate fields by path while it reads.
 
 use super::json::{Next, Reader, Syntax};
-use super::{scalars, DecodeError, Decoded};
+use super::{DecodeError, Decoded, scalars};
 use crate::facts::{Field, Kind, Presence, Shape, Type};
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
@@ -93,7 +93,43 @@ pub(super) fn decode(text: &str, ty: &'static Type) -> std::result::Result<Decod
     Ok(Decoded { value: value.unwrap_or_else(|| Value::Object(Map::new())), strict: walk.strict })
 }
 
+/// Reads a document without a type; only duplicate fields are reported.
+pub(super) fn decode_untyped(text: &str) -> std::result::Result<Decoded, DecodeError> {
+    let mut reader = Reader::new(text);
+    let mut walk = Walk::default();
+    let value = walk
+        .untyped(&mut reader, &Path::Root)
+        .and_then(|value| reader.end().map(|()| value))
+        .map_err(|Syntax(text)| DecodeError::Syntax(text))?;
+    Ok(Decoded { value, strict: walk.strict })
+}
+
 impl Walk {
+    fn untyped(&mut self, reader: &mut Reader<'_>, path: &Path<'_>) -> Result<Value> {
+        match reader.peek()? {
+            Next::Object => {
+                let mut map = Map::new();
+                reader.object(|reader, key| {
+                    let value = self.untyped(reader, &Path::Key(path, &key))?;
+                    if map.insert(key.as_ref().to_owned(), value).is_some() {
+                        self.report("duplicate", path, &key);
+                    }
+                    Ok(())
+                })?;
+                Ok(Value::Object(map))
+            }
+            Next::Array => {
+                let mut list = Vec::new();
+                reader.array(|reader, index| {
+                    list.push(self.untyped(reader, &Path::Index(path, index))?);
+                    Ok(())
+                })?;
+                Ok(Value::Array(list))
+            }
+            _ => reader.any(),
+        }
+    }
+
     fn report(&mut self, what: &str, path: &Path<'_>, name: &str) {
         if self.strict.len() >= MAX_STRICT {
             return;

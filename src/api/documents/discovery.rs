@@ -23,7 +23,9 @@ pub fn accepts_aggregated(accept: &str) -> bool {
             }
         }
         match (media, parameters) {
-            ("application/json", (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList"))) => return true,
+            ("application/json", (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList"))) => {
+                return true;
+            }
             ("application/json" | "*/*" | "application/*", (None, None, None)) => return false,
             _ => {}
         }
@@ -137,8 +139,7 @@ fn subresource_row(resource: &Resource, subresource: &Subresource) -> Value {
 pub fn aggregated(resources: &[&Resource], core: bool) -> Value {
     let mut items: Vec<(&str, Vec<Value>)> = Vec::new();
     for (group, version) in served(resources).into_iter().filter(|(group, _)| group.is_empty() == core) {
-        let rows: Vec<Value> =
-            resources_of(resources, group, version).into_iter().map(aggregated_resource).collect();
+        let rows: Vec<Value> = resources_of(resources, group, version).into_iter().map(aggregated_resource).collect();
         let version = json!({"version": version, "resources": rows, "freshness": "Current"});
         match items.iter_mut().find(|(name, _)| *name == group) {
             Some((_, versions)) => versions.push(version),
@@ -174,9 +175,7 @@ fn aggregated_resource(resource: &Resource) -> Value {
         subresources.sort_by_key(|s| s.name);
         let rows: Vec<Value> = subresources
             .into_iter()
-            .map(|s| {
-                json!({"subresource": s.name, "responseKind": response_kind(s.gvk), "verbs": verbs(s.verbs)})
-            })
+            .map(|s| json!({"subresource": s.name, "responseKind": response_kind(s.gvk), "verbs": verbs(s.verbs)}))
             .collect();
         row.insert("subresources".into(), Value::from(rows));
     }
@@ -192,7 +191,8 @@ mod tests {
     #[test]
     fn groups_come_in_upstreams_order() {
         let list = api_group_list(RESOURCES);
-        let groups: Vec<&str> = list["groups"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
+        let groups: Vec<&str> =
+            list["groups"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
         assert_eq!(groups[0], "apps");
         assert!(groups.contains(&"rbac.authorization.k8s.io"));
         let apps = api_group(RESOURCES, "apps").unwrap();
@@ -228,7 +228,9 @@ mod tests {
     #[test]
     fn the_accept_header_decides() {
         let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-        assert!(accepts_aggregated(&format!("{v2},application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json")));
+        assert!(accepts_aggregated(&format!(
+            "{v2},application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
+        )));
         assert!(!accepts_aggregated("application/json"));
         assert!(!accepts_aggregated("*/*"));
         assert!(!accepts_aggregated(&format!("application/json, {v2}")));

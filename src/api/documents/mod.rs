@@ -40,8 +40,7 @@ pub fn served(resources: &[&Resource]) -> Vec<(&'static str, &'static str)> {
 
 /// The resources of a group-version, by name.
 pub fn resources_of<'a>(resources: &[&'a Resource], group: &str, version: &str) -> Vec<&'a Resource> {
-    let mut list: Vec<_> =
-        resources.iter().copied().filter(|r| r.group == group && r.version == version).collect();
+    let mut list: Vec<_> = resources.iter().copied().filter(|r| r.group == group && r.version == version).collect();
     list.sort_by_key(|r| r.plural);
     list
 }

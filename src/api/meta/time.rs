@@ -284,7 +284,11 @@ mod tests {
         let check = |text: &str, precision, expect: &str| {
             assert_eq!(parse(text, precision).unwrap_err().to_string(), expect);
         };
-        check("foo", Precision::Seconds, r#"parsing time "foo" as "2006-01-02T15:04:05Z07:00": cannot parse "foo" as "2006""#);
+        check(
+            "foo",
+            Precision::Seconds,
+            r#"parsing time "foo" as "2006-01-02T15:04:05Z07:00": cannot parse "foo" as "2006""#,
+        );
         check("2006-13-02T15:04:05Z", Precision::Seconds, r#"parsing time "2006-13-02T15:04:05Z": month out of range"#);
         check("2006-01-02T15:04:05Zx", Precision::Seconds, r#"parsing time "2006-01-02T15:04:05Zx": extra text: "x""#);
         check(

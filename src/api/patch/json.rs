@@ -63,7 +63,9 @@ fn apply(target: &mut Value, operation: &Value, copied: &mut usize) -> Result<()
             let copy = find(target, from).ok_or_else(|| missing(name, from))?.clone();
             *copied += count(&copy);
             if *copied > MAX_COPIED {
-                return Err(PatchError::TooLarge("unable to copy, the accumulated size increase of copy is too large".into()));
+                return Err(PatchError::TooLarge(
+                    "unable to copy, the accumulated size increase of copy is too large".into(),
+                ));
             }
             add(target, path, copy, name)
         }
@@ -90,7 +92,9 @@ fn count(value: &Value) -> usize {
 }
 
 fn missing(operation: &str, path: &str) -> PatchError {
-    PatchError::DoesNotApply(format!("{operation} operation does not apply: doc is missing path: {path:?}: missing value"))
+    PatchError::DoesNotApply(format!(
+        "{operation} operation does not apply: doc is missing path: {path:?}: missing value"
+    ))
 }
 
 fn unescape(token: &str) -> String {
@@ -177,20 +181,41 @@ mod tests {
         check(&doc, &json!([{"op": "add", "path": "/a/1", "value": 9}]), Ok(json!({"a": [1, 9, 2], "b": {"x/y": 1}})));
         check(&doc, &json!([{"op": "add", "path": "/a/-", "value": 9}]), Ok(json!({"a": [1, 2, 9], "b": {"x/y": 1}})));
         check(&doc, &json!([{"op": "remove", "path": "/b/x~1y"}]), Ok(json!({"a": [1, 2], "b": {}})));
-        check(&doc, &json!([{"op": "move", "from": "/a/0", "path": "/c"}]), Ok(json!({"a": [2], "b": {"x/y": 1}, "c": 1})));
-        check(&doc, &json!([{"op": "copy", "from": "/b", "path": "/c"}, {"op": "replace", "path": "/b", "value": 1}]),
-            Ok(json!({"a": [1, 2], "b": 1, "c": {"x/y": 1}})));
-        check(&doc, &json!([{"op": "test", "path": "/a/0", "value": 1}, {"op": "test", "path": "/z", "value": null}]), Ok(doc.clone()));
+        check(
+            &doc,
+            &json!([{"op": "move", "from": "/a/0", "path": "/c"}]),
+            Ok(json!({"a": [2], "b": {"x/y": 1}, "c": 1})),
+        );
+        check(
+            &doc,
+            &json!([{"op": "copy", "from": "/b", "path": "/c"}, {"op": "replace", "path": "/b", "value": 1}]),
+            Ok(json!({"a": [1, 2], "b": 1, "c": {"x/y": 1}})),
+        );
+        check(
+            &doc,
+            &json!([{"op": "test", "path": "/a/0", "value": 1}, {"op": "test", "path": "/z", "value": null}]),
+            Ok(doc.clone()),
+        );
     }
 
     #[test]
     fn what_does_not_apply_says_why() {
         let doc = json!({"a": [1]});
-        check(&doc, &json!([{"op": "test", "path": "/a/0", "value": 2}]), Err("testing value /a/0 failed: test failed"));
-        check(&doc, &json!([{"op": "remove", "path": "/x"}]),
-            Err("remove operation does not apply: doc is missing path: \"/x\": missing value"));
-        check(&doc, &json!([{"op": "replace", "path": "/x/y", "value": 1}]),
-            Err("replace operation does not apply: doc is missing path: \"/x/y\": missing value"));
+        check(
+            &doc,
+            &json!([{"op": "test", "path": "/a/0", "value": 2}]),
+            Err("testing value /a/0 failed: test failed"),
+        );
+        check(
+            &doc,
+            &json!([{"op": "remove", "path": "/x"}]),
+            Err("remove operation does not apply: doc is missing path: \"/x\": missing value"),
+        );
+        check(
+            &doc,
+            &json!([{"op": "replace", "path": "/x/y", "value": 1}]),
+            Err("replace operation does not apply: doc is missing path: \"/x/y\": missing value"),
+        );
         check(&doc, &json!([{"op": "frob", "path": "/a"}]), Err("Unexpected kind: frob"));
         let mut target = doc;
         assert!(matches!(json(&mut target, b"{"), Err(PatchError::Malformed(_))));

@@ -24,10 +24,10 @@ impl Context {
         match kind {
             Kind::Object(ty) => match ty.shape {
                 Shape::Object => Context::Fields(ty),
-                Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings => {
-                    crate::facts::type_by_name("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
-                        .map_or(Context::Unknown, Context::Fields)
-                }
+                Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings => crate::facts::type_by_name(
+                    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps",
+                )
+                .map_or(Context::Unknown, Context::Fields),
                 _ => Context::Unknown,
             },
             Kind::Map(inner) => Context::Values(*inner),
@@ -55,7 +55,9 @@ impl Context {
 /// Applies a strategic merge patch to an object of the type; on error the target may be half changed.
 pub fn strategic(target: &mut Value, patch: &Value, ty: &'static Type) -> Result<()> {
     let Value::Object(patch) = patch else {
-        return Err(PatchError::Malformed("cannot unmarshal the patch into Go value of type map[string]interface {}".into()));
+        return Err(PatchError::Malformed(
+            "cannot unmarshal the patch into Go value of type map[string]interface {}".into(),
+        ));
     };
     if !target.is_object() {
         *target = Value::Object(Map::new());
@@ -196,10 +198,14 @@ fn merge_list(items: &mut Vec<Value>, change: &[Value], field: &Field) -> Result
     };
     for value in change {
         let Value::Object(map) = value else {
-            return Err(PatchError::DoesNotApply("invalid patch: expected an object in a list that merges by key".into()));
+            return Err(PatchError::DoesNotApply(
+                "invalid patch: expected an object in a list that merges by key".into(),
+            ));
         };
         let Some(key) = map.get(merge_key) else {
-            return Err(PatchError::DoesNotApply(format!("map: {value} does not contain declared merge key: {merge_key}")));
+            return Err(PatchError::DoesNotApply(format!(
+                "map: {value} does not contain declared merge key: {merge_key}"
+            )));
         };
         let same = |item: &Value| item.get(merge_key).is_some_and(|k| same_key(k, key));
         match directive(value).as_deref() {
@@ -284,7 +290,8 @@ fn clean(value: &Value) -> Value {
 
 fn elements_without_directives(list: &[Value]) -> Vec<Value> {
     let bare_directive = |v: &Value| {
-        v.get(PATCH).is_some_and(|d| d == "delete") || (v.get(PATCH).is_some() && v.as_object().is_some_and(|m| m.len() == 1))
+        v.get(PATCH).is_some_and(|d| d == "delete")
+            || (v.get(PATCH).is_some() && v.as_object().is_some_and(|m| m.len() == 1))
     };
     list.iter().filter(|v| !bare_directive(v)).map(clean).collect()
 }

@@ -107,13 +107,13 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                Some(c) => return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{c}"))),
+                Some(c) => {
+                    return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{c}")));
+                }
                 None => return Err(SelectorError("invalid field selector: invalid escape sequence: \\".into())),
             },
             '=' | ',' => {
-                return Err(SelectorError(format!(
-                    "invalid field selector: unescaped character in value: {c}"
-                )));
+                return Err(SelectorError(format!("invalid field selector: unescaped character in value: {c}")));
             }
             c => out.push(c),
         }

@@ -1,6 +1,7 @@
 //! Label selectors.
 
 use super::{SelectorError, parse};
+use crate::meta::names;
 use serde_json::Value;
 use std::fmt;
 
@@ -190,60 +191,20 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-const NAME_PATTERN: &str = "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]'";
-
-/// Alphanumeric at both ends; between them also `-`, `_` and `.`.
-fn name_shape(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let ends = [bytes.first(), bytes.last()];
-    ends.iter().all(|b| b.is_some_and(u8::is_ascii_alphanumeric))
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-fn subdomain(text: &str) -> bool {
-    text.len() <= 253
-        && text.split('.').all(|label| {
-            let bytes = label.as_bytes();
-            let fine = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-            !bytes.is_empty()
-                && bytes.iter().all(|b| fine(b) || *b == b'-')
-                && fine(&bytes[0])
-                && fine(&bytes[bytes.len() - 1])
-        })
-}
-
 pub(super) fn check_key(key: &str) -> Result<(), SelectorError> {
-    let name = match key.split_once('/') {
-        None => Some(key),
-        Some((prefix, name)) if subdomain(prefix) && !name.contains('/') => Some(name),
-        Some(_) => None,
-    };
-    match name {
-        Some(name) if name_shape(name) && name.len() <= 63 => Ok(()),
-        Some(name) if !name.is_empty() && name.len() > 63 => Err(SelectorError(format!(
-            "key: Invalid value: {key:?}: name part must be no more than 63 bytes"
-        ))),
-        _ => Err(SelectorError(format!(
-            "key: Invalid value: {key:?}: a qualified name must consist of alphanumeric characters, '-', '_' or '.', \
-             and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', \
-             regex used for validation is {NAME_PATTERN}) with an optional DNS subdomain prefix and '/' \
-             (e.g. 'example.com/MyName')"
-        ))),
+    let wrong = names::qualified_name(key);
+    if wrong.is_empty() {
+        return Ok(());
     }
+    Err(SelectorError(format!("key: Invalid value: {key:?}: {}", wrong.join("; "))))
 }
 
 fn check_value(key: &str, index: usize, value: &str) -> Result<(), SelectorError> {
-    let wrong = if value.len() > 63 {
-        "must be no more than 63 bytes".to_owned()
-    } else if value.is_empty() || name_shape(value) {
+    let wrong = names::label_value(value);
+    if wrong.is_empty() {
         return Ok(());
-    } else {
-        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start \
-         and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation \
-         is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-            .to_owned()
-    };
-    Err(SelectorError(format!("values[{index}][{key}]: Invalid value: {value:?}: {wrong}")))
+    }
+    Err(SelectorError(format!("values[{index}][{key}]: Invalid value: {value:?}: {}", wrong.join("; "))))
 }
 
 #[cfg(test)]
@@ -261,8 +222,18 @@ mod tests {
     fn requirements_match_as_upstream() {
         let web = json!({"app": "web", "tier": "front", "n": "7"});
         for selector in [
-            "", "app=web", "app==web", "app = web , tier!=back", "app in (web, db)", "x notin (a)", "app", "!x", "n>6",
-            "n < 8", "x!=1", "tier notin (back),app",
+            "",
+            "app=web",
+            "app==web",
+            "app = web , tier!=back",
+            "app in (web, db)",
+            "x notin (a)",
+            "app",
+            "!x",
+            "n>6",
+            "n < 8",
+            "x!=1",
+            "tier notin (back),app",
         ] {
             check(selector, &web, true);
         }
@@ -296,7 +267,15 @@ mod tests {
         check("a in (b", "unable to parse requirement: found '', expected: ',' or ')'");
         check("=b", "found '=', expected: !, identifier, or 'end of string'");
         check("a=b c", "found 'c', expected: ',' or 'end of string'");
-        check("a in ()", "unable to parse requirement: values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty");
-        assert!(LabelSelector::parse("-a=b").unwrap_err().0.starts_with("unable to parse requirement: key: Invalid value: \"-a\": a qualified name"));
+        check(
+            "a in ()",
+            "unable to parse requirement: values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
+        );
+        assert!(
+            LabelSelector::parse("-a=b")
+                .unwrap_err()
+                .0
+                .starts_with("unable to parse requirement: key: Invalid value: \"-a\": name part must consist of")
+        );
     }
 }

@@ -92,7 +92,11 @@ fn a_pod_with_inlined_structs() {
             creation_timestamp: Some(metav1::Time { seconds: Some(1_234_567_890), nanos: Some(0) }),
             deletion_timestamp: Some(metav1::Time::default()),
             deletion_grace_period_seconds: Some(0),
-            owner_references: vec![metav1::OwnerReference { uid: s("u"), controller: Some(false), ..Default::default() }],
+            owner_references: vec![metav1::OwnerReference {
+                uid: s("u"),
+                controller: Some(false),
+                ..Default::default()
+            }],
             ..Default::default()
         }),
         spec: Some(core::PodSpec {
@@ -182,7 +186,12 @@ fn maps_of_lists_times_and_deployments() {
         }),
         ..Default::default()
     };
-    check("authorization.k8s.io/v1", "SubjectAccessReview", &review, &json!({"spec": {"user": "u", "groups": ["g"], "extra": {"x": ["1", "2"]}}}));
+    check(
+        "authorization.k8s.io/v1",
+        "SubjectAccessReview",
+        &review,
+        &json!({"spec": {"user": "u", "groups": ["g"], "extra": {"x": ["1", "2"]}}}),
+    );
     let lease = coordination::Lease {
         spec: Some(coordination::LeaseSpec {
             renew_time: Some(metav1::MicroTime { seconds: Some(0), nanos: Some(123_456_789) }),

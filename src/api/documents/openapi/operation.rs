@@ -110,10 +110,7 @@ pub(super) fn build(naming: &Naming, operation: &Operation<'_>) -> Value {
     out.insert("operationId".into(), Value::from(format!("{id_verb}{}{}", naming.id, operation.name)));
     out.insert("tags".into(), json!([naming.tag]));
     out.insert("x-kubernetes-action".into(), Value::from(operation.action()));
-    out.insert(
-        "x-kubernetes-group-version-kind".into(),
-        json!({"group": group, "version": version, "kind": kind}),
-    );
+    out.insert("x-kubernetes-group-version-kind".into(), json!({"group": group, "version": version, "kind": kind}));
     let list: Vec<Value> = parameters(operation.verb).iter().map(|(name, kind)| query(name, kind)).collect();
     if !list.is_empty() {
         out.insert("parameters".into(), Value::from(list));
@@ -128,9 +125,7 @@ pub(super) fn build(naming: &Naming, operation: &Operation<'_>) -> Value {
 fn request_body(operation: &Operation<'_>) -> Option<Value> {
     let any = |name: &str| json!({"*/*": {"schema": reference(name)}});
     match operation.verb {
-        "create" | "replace" => {
-            operation.body.input.map(|name| json!({"content": any(name), "required": true}))
-        }
+        "create" | "replace" => operation.body.input.map(|name| json!({"content": any(name), "required": true})),
         "delete" | "deletecollection" => Some(json!({"content": any(&format!("{META}DeleteOptions"))})),
         "patch" => {
             let patch = json!({"schema": reference(&format!("{META}Patch"))});

@@ -133,7 +133,8 @@ fn path_item(namespaced: bool, named: bool) -> Map<String, Value> {
         parameters.push(operation::path_parameter("name", "name of the object"));
     }
     if namespaced {
-        parameters.push(operation::path_parameter("namespace", "object name and auth scope, such as for teams and projects"));
+        parameters
+            .push(operation::path_parameter("namespace", "object name and auth scope, such as for teams and projects"));
     }
     parameters.push(operation::query("pretty", "string"));
     Map::from_iter([("parameters".to_owned(), Value::from(parameters))])

@@ -37,8 +37,7 @@ impl Schemas {
 
     /// `components.schemas`.
     pub(super) fn render(&self) -> Value {
-        let mut map: Map<String, Value> =
-            self.types.values().map(|ty| (ty.name.to_owned(), type_schema(ty))).collect();
+        let mut map: Map<String, Value> = self.types.values().map(|ty| (ty.name.to_owned(), type_schema(ty))).collect();
         // A patch's body can be anything; it has no fields and so no place in the facts.
         map.insert(format!("{META}Patch"), json!({"type": "object"}));
         Value::Object(map)

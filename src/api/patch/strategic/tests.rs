@@ -29,8 +29,12 @@ fn lists_merge_by_key() {
     check(
         POD,
         &containers(&json!([{"name": "a", "ports": [{"containerPort": 80, "name": "x"}], "args": ["1"]}])),
-        &containers(&json!([{"name": "a", "ports": [{"containerPort": 80, "hostPort": 1}, {"containerPort": 81}], "args": ["2"]}])),
-        &containers(&json!([{"name": "a", "ports": [{"containerPort": 80, "name": "x", "hostPort": 1}, {"containerPort": 81}], "args": ["2"]}])),
+        &containers(
+            &json!([{"name": "a", "ports": [{"containerPort": 80, "hostPort": 1}, {"containerPort": 81}], "args": ["2"]}]),
+        ),
+        &containers(
+            &json!([{"name": "a", "ports": [{"containerPort": 80, "name": "x", "hostPort": 1}, {"containerPort": 81}], "args": ["2"]}]),
+        ),
     );
 }
 
@@ -108,10 +112,7 @@ fn new_content_comes_without_directives() {
 fn a_missing_merge_key_is_an_error() {
     let mut target = containers(&json!([{"name": "a"}]));
     let error = strategic(&mut target, &containers(&json!([{"image": "x"}])), type_by_gvk("", "v1", "Pod").unwrap());
-    assert_eq!(
-        error.unwrap_err().to_string(),
-        r#"map: {"image":"x"} does not contain declared merge key: name"#
-    );
+    assert_eq!(error.unwrap_err().to_string(), r#"map: {"image":"x"} does not contain declared merge key: name"#);
 }
 
 fn pod_tree() -> impl Strategy<Value = Value> {
@@ -124,13 +125,11 @@ fn pod_tree() -> impl Strategy<Value = Value> {
         },
     );
     let labels = prop::collection::btree_map("[a-c]", "[0-9]", 0..3);
-    (prop::collection::vec(container, 0..4), labels).prop_map(
-        |(list, labels)| {
-            let mut seen = std::collections::BTreeSet::new();
-            let list: Vec<Value> = list.into_iter().filter(|(n, _)| seen.insert(n.clone())).map(|(_, c)| c).collect();
-            json!({"metadata": {"labels": labels}, "spec": {"containers": list}})
-        },
-    )
+    (prop::collection::vec(container, 0..4), labels).prop_map(|(list, labels)| {
+        let mut seen = std::collections::BTreeSet::new();
+        let list: Vec<Value> = list.into_iter().filter(|(n, _)| seen.insert(n.clone())).map(|(_, c)| c).collect();
+        json!({"metadata": {"labels": labels}, "spec": {"containers": list}})
+    })
 }
 
 proptest! {

@@ -1,7 +1,9 @@
 //! Deployment: a ReplicaSet for each revision of a template, rolled over gently.
 
+use crate::checks;
 use crate::core::pod;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
+use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, int};
 use serde_json::{Value, json};
@@ -43,7 +45,16 @@ pub static DEPLOYMENTS: Resource = Resource {
         Column::wide("Images", "string"),
         Column::wide("Selector", "string"),
     ],
-    rules: Rules { default, prepare_create, prepare_update, row, ..Rules::NONE },
+    rules: Rules {
+        default,
+        prepare_create,
+        prepare_update,
+        row,
+        validate,
+        validate_update,
+        validate_status,
+        ..Rules::NONE
+    },
 };
 
 fn default(deployment: &mut Value) {
@@ -93,6 +104,66 @@ fn row(deployment: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+fn validate(deployment: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&deployment["spec"], Path::root("spec"));
+    checks::non_negative(spec, "replicas", &path, errors);
+    super::validate::selector(spec, path, errors);
+    super::validate::template(spec, path, errors);
+    strategy(&spec["strategy"], path.child("strategy"), errors);
+    checks::non_negative(spec, "minReadySeconds", &path, errors);
+    checks::non_negative(spec, "revisionHistoryLimit", &path, errors);
+    if let Some(deadline) = spec["progressDeadlineSeconds"].as_i64() {
+        let at = path.child("progressDeadlineSeconds");
+        checks::non_negative(spec, "progressDeadlineSeconds", &path, errors);
+        if deadline <= int(&spec["minReadySeconds"]) {
+            errors.invalid(at, deadline, "must be greater than minReadySeconds");
+        }
+    }
+}
+
+fn strategy(strategy: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let (rolling, at) = (&strategy["rollingUpdate"], path.child("rollingUpdate"));
+    match tree::text(&strategy["type"]) {
+        "Recreate" => {
+            if rolling.is_object() {
+                errors.forbidden(at, "may not be specified when strategy `type` is 'Recreate'");
+            }
+        }
+        "RollingUpdate" => {
+            let (unavailable, surge) = (&rolling["maxUnavailable"], &rolling["maxSurge"]);
+            checks::int_or_percent(unavailable, at.child("maxUnavailable"), errors);
+            checks::int_or_percent(surge, at.child("maxSurge"), errors);
+            let zero = |v: &Value| checks::percent(v).unwrap_or_else(|| v.as_i64().unwrap_or(1)) == 0;
+            if zero(unavailable) && zero(surge) {
+                errors.invalid(at.child("maxUnavailable"), unavailable, "may not be 0 when `maxSurge` is 0");
+            }
+            if checks::percent(unavailable).is_some_and(|p| p > 100) {
+                errors.invalid(at.child("maxUnavailable"), unavailable, "must not be greater than 100%");
+            }
+        }
+        _ => errors.not_supported(path, strategy, &["Recreate", "RollingUpdate"]),
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    if new["spec"]["selector"] != old["spec"]["selector"] {
+        errors.immutable("spec.selector", &new["spec"]["selector"]);
+    }
+}
+
+fn validate_status(new: &Value, _old: &Value, errors: &mut FieldErrors) {
+    let fields = [
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "collisionCount",
+    ];
+    super::validate::counts(&new["status"], &fields, errors);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +206,47 @@ mod tests {
             "status": {"readyReplicas": 1, "updatedReplicas": 2, "availableReplicas": 1}});
         let expect = json!(["web", "1/2", 2, 1, "<unknown>", "a,b", "x,y", "app=web"]);
         assert_eq!(Value::from(row(&deployment, 0)), expect);
+    }
+
+    fn errors_of(spec: Value) -> Vec<String> {
+        let mut deployment = json!({ "spec": spec });
+        default(&mut deployment);
+        let mut errors = FieldErrors::default();
+        validate(&deployment, &mut errors);
+        errors.messages()
+    }
+
+    #[test]
+    fn what_can_be_wrong() {
+        let template =
+            json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
+        let good = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template});
+        assert_eq!(errors_of(good.clone()), [""; 0]);
+        assert_eq!(errors_of(json!({"template": template})), ["spec.selector: Required value"]);
+        let mut bad = good.clone();
+        bad["selector"]["matchLabels"]["app"] = "other".into();
+        bad["replicas"] = (-1).into();
+        bad["strategy"] = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}});
+        bad["template"]["spec"]["restartPolicy"] = "Never".into();
+        bad["progressDeadlineSeconds"] = 5.into();
+        bad["minReadySeconds"] = 5.into();
+        assert_eq!(
+            errors_of(bad),
+            [
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0",
+                "spec.progressDeadlineSeconds: Invalid value: 5: must be greater than minReadySeconds",
+            ]
+        );
+        let mut errors = FieldErrors::default();
+        let mut other = good.clone();
+        other["selector"] = json!({"matchLabels": {"b": "c"}});
+        validate_update(&json!({ "spec": other }), &json!({ "spec": good }), &mut errors);
+        assert_eq!(
+            errors.messages(),
+            ["spec.selector: Invalid value: {\"matchLabels\":{\"b\":\"c\"}}: field is immutable"]
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! ReplicaSet: so many pods of one template.
 
+use crate::checks;
 use crate::core::pod;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
+use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, int};
 use serde_json::{Value, json};
@@ -43,7 +45,17 @@ pub static REPLICA_SETS: Resource = Resource {
         Column::wide("Images", "string"),
         Column::wide("Selector", "string"),
     ],
-    rules: Rules { default, prepare_create, prepare_update, fields, row, ..Rules::NONE },
+    rules: Rules {
+        default,
+        prepare_create,
+        prepare_update,
+        fields,
+        row,
+        validate,
+        validate_update,
+        validate_status,
+        ..Rules::NONE
+    },
 };
 
 fn default(set: &mut Value) {
@@ -83,4 +95,23 @@ fn row(set: &Value, now: i64) -> Vec<Value> {
         images,
         table::selector(&spec["selector"]).into(),
     ]
+}
+
+fn validate(set: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&set["spec"], Path::root("spec"));
+    checks::non_negative(spec, "replicas", &path, errors);
+    checks::non_negative(spec, "minReadySeconds", &path, errors);
+    super::validate::selector(spec, path, errors);
+    super::validate::template(spec, path, errors);
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    if new["spec"]["selector"] != old["spec"]["selector"] {
+        errors.immutable("spec.selector", &new["spec"]["selector"]);
+    }
+}
+
+fn validate_status(new: &Value, _old: &Value, errors: &mut FieldErrors) {
+    let fields = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+    super::validate::counts(&new["status"], &fields, errors);
 }

@@ -2,3 +2,4 @@
 
 pub mod self_subject_access_review;
 pub mod subject_access_review;
+mod validate;

@@ -17,5 +17,5 @@ pub static SELF_SUBJECT_ACCESS_REVIEWS: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[],
-    rules: Rules::NONE,
+    rules: Rules { name: |_| Vec::new(), validate: super::validate::attributes, ..Rules::NONE },
 };

@@ -1,6 +1,9 @@
 //! SubjectAccessReview.
 
 use crate::registry::{Churn, Resource, Rules, Scope, verbs};
+use crate::status::FieldErrors;
+use crate::tree;
+use serde_json::Value;
 
 /// SubjectAccessReviews.
 pub static SUBJECT_ACCESS_REVIEWS: Resource = Resource {
@@ -17,5 +20,13 @@ pub static SUBJECT_ACCESS_REVIEWS: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[],
-    rules: Rules::NONE,
+    rules: Rules { name: |_| Vec::new(), validate, ..Rules::NONE },
 };
+
+fn validate(review: &Value, errors: &mut FieldErrors) {
+    super::validate::attributes(review, errors);
+    let spec = &review["spec"];
+    if tree::is_empty(&spec["user"]) && tree::is_empty(&spec["groups"]) {
+        errors.invalid("spec.user", tree::text(&spec["user"]), "at least one of user or group must be specified");
+    }
+}

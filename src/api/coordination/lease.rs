@@ -1,6 +1,8 @@
 //! Lease: who leads, or that a node is alive. Renewals are kept lazily.
 
+use crate::checks;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::text;
 use serde_json::Value;
@@ -20,9 +22,17 @@ pub static LEASES: Resource = Resource {
     churn: Churn::LazyRenewals,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Holder", "string"), Column::new("Age", "string")],
-    rules: Rules { row, ..Rules::NONE },
+    rules: Rules { row, validate, ..Rules::NONE },
 };
 
 fn row(lease: &Value, now: i64) -> Vec<Value> {
     vec![table::name(lease), text(&lease["spec"]["holderIdentity"]).into(), table::created(lease, now)]
+}
+
+fn validate(lease: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&lease["spec"], Path::root("spec"));
+    if let Some(seconds) = spec["leaseDurationSeconds"].as_i64().filter(|s| *s <= 0) {
+        errors.invalid(path.child("leaseDurationSeconds"), seconds, "must be greater than 0");
+    }
+    checks::non_negative(spec, "leaseTransitions", &path, errors);
 }

@@ -1,6 +1,9 @@
 //! Endpoints: the older form of a Service's backends.
 
+use crate::checks::{self, complain};
+use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, int, list, text};
 use serde_json::Value;
@@ -20,7 +23,7 @@ pub static ENDPOINTS: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Endpoints", "string"), Column::new("Age", "string")],
-    rules: Rules { default, row, ..Rules::NONE },
+    rules: Rules { default, row, validate, ..Rules::NONE },
 };
 
 /// So many addresses are named; the others are counted.
@@ -66,6 +69,37 @@ fn row(endpoints: &Value, now: i64) -> Vec<Value> {
     vec![table::name(endpoints), summary(endpoints).into(), table::created(endpoints, now)]
 }
 
+fn validate(endpoints: &Value, errors: &mut FieldErrors) {
+    let path = Path::root("subsets");
+    for (i, subset) in list(&endpoints["subsets"]).iter().enumerate() {
+        let item = path.index(i);
+        if tree::is_empty(&subset["addresses"]) && tree::is_empty(&subset["notReadyAddresses"]) {
+            errors.required(item, "must specify `addresses` or `notReadyAddresses`");
+        }
+        for field in ["addresses", "notReadyAddresses"] {
+            let at = item.child(field);
+            for (n, address) in list(&subset[field]).iter().enumerate() {
+                let ip = &address["ip"];
+                if let Some(parsed) = checks::ip(ip, at.index(n).child("ip"), errors) {
+                    checks::ordinary_ip(parsed, ip, at.index(n).child("ip"), errors);
+                }
+            }
+        }
+        let ports = list(&subset["ports"]);
+        let at = item.child("ports");
+        for (n, port) in ports.iter().enumerate() {
+            let one = at.index(n);
+            match tree::some_text(&port["name"]) {
+                None if ports.len() > 1 => errors.required(one.child("name"), ""),
+                None => {}
+                Some(name) => complain(names::dns_label(name), name, one.child("name"), errors),
+            }
+            checks::port_number(&port["port"], one.child("port"), errors);
+            checks::protocol(&port["protocol"], one.child("protocol"), errors);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +112,22 @@ mod tests {
         assert_eq!(summary(&json!({})), "<none>");
         assert_eq!(summary(&endpoints(2)), "10.0.0.1:80,10.0.0.2:80");
         assert_eq!(summary(&endpoints(5)), "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more...");
+    }
+
+    #[test]
+    fn addresses_and_ports_are_checked() {
+        let mut errors = FieldErrors::default();
+        validate(
+            &json!({"subsets": [{}, {"addresses": [{"ip": "127.0.0.1"}], "ports": [{"port": 0, "protocol": "TCP"}]}]}),
+            &mut errors,
+        );
+        assert_eq!(
+            errors.messages(),
+            [
+                "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`",
+                "subsets[1].addresses[0].ip: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+                "subsets[1].ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ]
+        );
     }
 }

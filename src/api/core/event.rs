@@ -1,6 +1,9 @@
 //! Event: what happened to an object. Kept lazily: losing the newest in a crash hurts nobody.
 
+use crate::checks::complain;
+use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{int, some_text, text};
 use serde_json::Value;
@@ -31,7 +34,7 @@ pub static EVENTS: Resource = Resource {
         Column::wide("Count", "string"),
         Column::WIDE_NAME,
     ],
-    rules: Rules { fields, row, ..Rules::NONE },
+    rules: Rules { fields, row, validate, ..Rules::NONE },
 };
 
 fn component(event: &Value) -> &str {
@@ -95,6 +98,38 @@ fn row(event: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+fn validate(event: &Value, errors: &mut FieldErrors) {
+    let namespace = text(&event["metadata"]["namespace"]);
+    let involved = text(&event["involvedObject"]["namespace"]);
+    // Events about what has no namespace live in the default one.
+    let fits =
+        if involved.is_empty() { matches!(namespace, "" | "default" | "kube-system") } else { involved == namespace };
+    if !fits {
+        errors.invalid("involvedObject.namespace", involved, "does not match event.namespace");
+    }
+    if event["eventTime"].is_null() {
+        return;
+    }
+    for field in ["reportingController", "reportingInstance", "action", "reason"] {
+        let key = if field == "reportingController" { "reportingComponent" } else { field };
+        if text(&event[key]).is_empty() {
+            errors.required(field, "");
+        }
+    }
+    if let Some(name) = some_text(&event["reportingComponent"]) {
+        complain(names::qualified_name(name), name, Path::root("reportingController"), errors);
+    }
+    for (field, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128), ("message", 1024)] {
+        if text(&event[field]).len() > max {
+            let why = format!("can have at most {max} characters");
+            errors.invalid(field, "", &why);
+        }
+    }
+    if !matches!(text(&event["type"]), "Normal" | "Warning") {
+        errors.invalid("type", "", "has invalid value: ");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +151,17 @@ mod tests {
         assert_eq!(cells[3], "node");
         assert_eq!(cells[5], "c, i");
         assert_eq!(cells[8], 1);
+    }
+
+    #[test]
+    fn events_live_beside_their_object() {
+        let check = |event: Value, count: usize| {
+            let mut errors = FieldErrors::default();
+            validate(&event, &mut errors);
+            assert_eq!(errors.len(), count, "{:?}", errors.messages());
+        };
+        check(json!({"metadata": {"namespace": "n"}, "involvedObject": {"namespace": "n"}}), 0);
+        check(json!({"metadata": {"namespace": "default"}, "involvedObject": {"kind": "Node"}}), 0);
+        check(json!({"metadata": {"namespace": "m"}, "involvedObject": {"namespace": "n"}}), 1);
     }
 }

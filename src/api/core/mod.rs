@@ -1,6 +1,7 @@
 //! The core group: one file per kind.
 
 pub mod config_map;
+mod data;
 pub mod endpoints;
 pub mod event;
 pub mod namespace;

@@ -1,6 +1,9 @@
 //! Namespace: a scope for names, kept until its content is gone.
 
+use crate::checks::complain;
+use crate::meta::names;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
+use crate::status::{FieldErrors, Path};
 use crate::{table, tree};
 use serde_json::{Value, json};
 
@@ -34,6 +37,8 @@ pub static NAMESPACES: Resource = Resource {
         prepare_update,
         fields,
         row,
+        validate,
+        validate_status,
         ..Rules::NONE
     },
 };
@@ -77,6 +82,28 @@ fn fields(namespace: &Value) -> Vec<(&'static str, String)> {
 
 fn row(namespace: &Value, now: i64) -> Vec<Value> {
     vec![table::name(namespace), tree::text(&namespace["status"]["phase"]).into(), table::created(namespace, now)]
+}
+
+fn validate(namespace: &Value, errors: &mut FieldErrors) {
+    let path = Path::root("spec");
+    let at = path.child("finalizers");
+    for finalizer in tree::list(&namespace["spec"]["finalizers"]).iter().map(tree::text) {
+        complain(names::qualified_name(finalizer), finalizer, at, errors);
+        if !finalizer.contains('/') && finalizer != FINALIZER {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(at, finalizer, why);
+        }
+    }
+}
+
+fn validate_status(new: &Value, _old: &Value, errors: &mut FieldErrors) {
+    let phase = &new["status"]["phase"];
+    let why = match (new["metadata"]["deletionTimestamp"].is_string(), tree::text(phase)) {
+        (false, "Active") | (true, "Terminating") => return,
+        (false, _) => "may only be 'Active' if `deletionTimestamp` is empty",
+        (true, _) => "may only be 'Terminating' if `deletionTimestamp` is not empty",
+    };
+    errors.invalid("status.Phase", phase, why);
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! Node: a machine that runs pods. Its agent creates it with a status.
 
+use crate::checks::{self, complain};
+use crate::meta::names;
+use crate::quantity::Quantity;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
+use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, list, some_text, text};
 use serde_json::{Value, json};
@@ -37,7 +41,7 @@ pub static NODES: Resource = Resource {
         Column::wide("Kernel-Version", "string"),
         Column::wide("Container-Runtime", "string"),
     ],
-    rules: Rules { default, prepare_update, fields, row, ..Rules::NONE },
+    rules: Rules { default, prepare_update, fields, row, validate, validate_update, ..Rules::NONE },
 };
 
 fn default(node: &mut Value) {
@@ -115,6 +119,56 @@ fn row(node: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+fn validate(node: &Value, errors: &mut FieldErrors) {
+    let path = Path::root("spec");
+    let spec = &node["spec"];
+    let taints = path.child("taints");
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for (i, taint) in list(&spec["taints"]).iter().enumerate() {
+        let item = taints.index(i);
+        let (key, effect) = (text(&taint["key"]), text(&taint["effect"]));
+        complain(names::qualified_name(key), key, item.child("key"), errors);
+        let wrong = names::label_value(text(&taint["value"]));
+        if !wrong.is_empty() {
+            errors.invalid(item.child("value"), text(&taint["value"]), &wrong.join(";"));
+        }
+        if effect.is_empty() {
+            errors.required(item.child("effect"), "");
+        } else {
+            checks::one_of(&taint["effect"], item.child("effect"), &EFFECTS, errors);
+        }
+        if seen.contains(&(key, effect)) {
+            errors.duplicate(item, taint);
+        }
+        seen.push((key, effect));
+    }
+    let cidrs = path.child("podCIDRs");
+    for (i, cidr) in list(&spec["podCIDRs"]).iter().enumerate() {
+        checks::cidr(cidr, cidrs.index(i), errors);
+    }
+    let status = Path::root("status");
+    for kind in ["capacity", "allocatable"] {
+        for (name, amount) in tree::entries(&node["status"][kind]) {
+            if Quantity::parse(text(amount)).is_ok_and(|q| q.is_negative()) {
+                errors.invalid(status.child(kind).key(name), amount, checks::NEGATIVE);
+            }
+        }
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let path = Path::root("spec");
+    for (field, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
+        let (new, old) = (&new["spec"][field], &old["spec"][field]);
+        if !tree::is_empty(old) && new != old {
+            let why = format!("node updates may not change {name} except from \"\" to valid");
+            errors.forbidden(path.child(field), &why);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,5 +196,27 @@ mod tests {
             "<unknown>"
         ]);
         assert_eq!(Value::from(row(&node, 9)), expect);
+    }
+
+    #[test]
+    fn taints_and_ranges() {
+        let node = json!({"spec": {"podCIDRs": ["x"], "taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}, {"key": "b", "effect": "Foo"}]}});
+        let mut errors = FieldErrors::default();
+        validate(&node, &mut errors);
+        assert_eq!(
+            errors.messages(),
+            [
+                "spec.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}",
+                "spec.taints[2].effect: Unsupported value: \"Foo\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
+                "spec.podCIDRs[0]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            ]
+        );
+        let mut errors = FieldErrors::default();
+        let old = json!({"spec": {"podCIDRs": ["10.0.0.0/24"]}});
+        validate_update(&json!({"spec": {"podCIDRs": ["10.0.1.0/24"]}}), &old, &mut errors);
+        assert_eq!(
+            errors.messages(),
+            ["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"]
+        );
     }
 }

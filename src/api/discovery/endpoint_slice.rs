@@ -1,6 +1,9 @@
 //! EndpointSlice: the backends of a Service.
 
+use crate::checks::{self, complain};
+use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, list, some_text, text};
 use serde_json::Value;
@@ -26,7 +29,7 @@ pub static ENDPOINT_SLICES: Resource = Resource {
         Column::new("Endpoints", "string"),
         Column::new("Age", "string"),
     ],
-    rules: Rules { default, prepare_create, prepare_update, row, ..Rules::NONE },
+    rules: Rules { default, prepare_create, prepare_update, row, validate, validate_update, ..Rules::NONE },
 };
 
 /// So many ports or addresses are named; the others are counted.
@@ -79,6 +82,79 @@ fn row(slice: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+const MAX_ENDPOINTS: usize = 1000;
+const MAX_PORTS: usize = 20_000;
+const MAX_ADDRESSES: usize = 100;
+
+fn validate(slice: &Value, errors: &mut FieldErrors) {
+    let kind = text(&slice["addressType"]);
+    checks::required_one_of(&slice["addressType"], Path::root("addressType"), &["FQDN", "IPv4", "IPv6"], errors);
+    let (endpoints, path) = (list(&slice["endpoints"]), Path::root("endpoints"));
+    if endpoints.len() > MAX_ENDPOINTS {
+        errors.too_many(path, endpoints.len(), MAX_ENDPOINTS);
+        return;
+    }
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let item = path.index(i);
+        let (addresses, at) = (list(&endpoint["addresses"]), item.child("addresses"));
+        if addresses.is_empty() {
+            errors.required(at, "must contain at least 1 address");
+        } else if addresses.len() > MAX_ADDRESSES {
+            errors.too_many(at, addresses.len(), MAX_ADDRESSES);
+        }
+        for (n, value) in addresses.iter().enumerate() {
+            address(kind, value, at.index(n), errors);
+        }
+        if let Some(node) = endpoint["nodeName"].as_str() {
+            complain(names::dns_subdomain(node), node, item.child("nodeName"), errors);
+        }
+        if let Some(host) = endpoint["hostname"].as_str() {
+            complain(names::dns_label(host), host, item.child("hostname"), errors);
+        }
+    }
+    ports(slice, errors);
+}
+
+fn address(kind: &str, value: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    if kind == "FQDN" {
+        complain(names::dns_subdomain(text(value)), value, path, errors);
+        return;
+    }
+    let Some(ip) = checks::ip(value, path, errors) else { return };
+    match (kind, ip.is_ipv4()) {
+        ("IPv4", false) => errors.invalid(path, value, "must be an IPv4 address"),
+        ("IPv6", true) => errors.invalid(path, value, "must be an IPv6 address"),
+        _ => checks::ordinary_ip(ip, value, path, errors),
+    }
+}
+
+fn ports(slice: &Value, errors: &mut FieldErrors) {
+    let (ports, path) = (list(&slice["ports"]), Path::root("ports"));
+    if ports.len() > MAX_PORTS {
+        errors.too_many(path, ports.len(), MAX_PORTS);
+        return;
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, port) in ports.iter().enumerate() {
+        let item = path.index(i);
+        let name = text(&port["name"]);
+        if !name.is_empty() {
+            complain(names::dns_label(name), name, item.child("name"), errors);
+        }
+        if seen.contains(&name) {
+            errors.duplicate(item.child("name"), name);
+        }
+        seen.push(name);
+        checks::protocol(&port["protocol"], item.child("protocol"), errors);
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    if new["addressType"] != old["addressType"] {
+        errors.immutable("addressType", &new["addressType"]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +178,22 @@ mod tests {
         new["endpoints"] = json!([{"addresses": ["1.1.1.1"]}]);
         prepare_update(&mut new, &old);
         assert_eq!(new["metadata"]["generation"], 4);
+    }
+
+    #[test]
+    fn addresses_fit_the_family() {
+        let mut errors = FieldErrors::default();
+        validate(
+            &json!({"addressType": "IPv4", "endpoints": [{"addresses": ["::1"]}, {}], "ports": [{"name": "", "protocol": "TCP"}, {"name": "", "protocol": "TCP"}]}),
+            &mut errors,
+        );
+        assert_eq!(
+            errors.messages(),
+            [
+                "endpoints[0].addresses[0]: Invalid value: \"::1\": must be an IPv4 address",
+                "endpoints[1].addresses: Required value: must contain at least 1 address",
+                "ports[1].name: Duplicate value: \"\"",
+            ]
+        );
     }
 }

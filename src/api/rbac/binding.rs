@@ -1,5 +1,8 @@
 //! What the two kinds of bindings share.
 
+use crate::checks::{self, complain};
+use crate::meta::names;
+use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, list, text};
 use serde_json::Value;
@@ -43,6 +46,54 @@ pub(super) fn row(binding: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+/// Errors of a binding to a role of one of these kinds.
+pub(super) fn validate(binding: &Value, kinds: &[&str], errors: &mut FieldErrors) {
+    let (role, path) = (&binding["roleRef"], Path::root("roleRef"));
+    if text(&role["apiGroup"]) != GROUP {
+        errors.not_supported(path.child("apiGroup"), text(&role["apiGroup"]), &[GROUP]);
+    }
+    if !kinds.contains(&text(&role["kind"])) {
+        errors.not_supported(path.child("kind"), text(&role["kind"]), kinds);
+    }
+    if checks::required(&role["name"], path.child("name"), errors) {
+        let name = text(&role["name"]);
+        complain(names::path_segment(name), name, path.child("name"), errors);
+    }
+    let path = Path::root("subjects");
+    for (i, one) in list(&binding["subjects"]).iter().enumerate() {
+        subject(one, path.index(i), errors);
+    }
+}
+
+fn subject(subject: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let name = text(&subject["name"]);
+    checks::required(&subject["name"], path.child("name"), errors);
+    let group = match text(&subject["kind"]) {
+        "ServiceAccount" => {
+            if !name.is_empty() {
+                complain(names::dns_subdomain(name), name, path.child("name"), errors);
+            }
+            checks::required(&subject["namespace"], path.child("namespace"), errors);
+            ""
+        }
+        "User" | "Group" => GROUP,
+        other => {
+            errors.not_supported(path.child("kind"), other, &["ServiceAccount", "User", "Group"]);
+            return;
+        }
+    };
+    if text(&subject["apiGroup"]) != group {
+        errors.not_supported(path.child("apiGroup"), text(&subject["apiGroup"]), &[group]);
+    }
+}
+
+/// A binding is to one role for ever.
+pub(super) fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    if new["roleRef"] != old["roleRef"] {
+        errors.invalid("roleRef", &new["roleRef"], "cannot change roleRef");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +110,25 @@ mod tests {
         assert!(binding["subjects"][3]["apiGroup"].is_null());
         let expect = json!(["b", "ClusterRole/view", "<unknown>", "u", "g, h", "n/s"]);
         assert_eq!(Value::from(row(&binding, 0)), expect);
+    }
+
+    #[test]
+    fn roles_and_subjects_are_checked() {
+        let binding = json!({"roleRef": {"apiGroup": GROUP, "kind": "Role", "name": ""}, "subjects": [
+            {"kind": "ServiceAccount", "name": "s"}, {"kind": "Robot", "name": "r"}]});
+        let mut errors = FieldErrors::default();
+        validate(&binding, &["ClusterRole"], &mut errors);
+        assert_eq!(
+            errors.messages(),
+            [
+                "roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"",
+                "roleRef.name: Required value",
+                "subjects[0].namespace: Required value",
+                "subjects[1].kind: Unsupported value: \"Robot\": supported values: \"ServiceAccount\", \"User\", \"Group\"",
+            ]
+        );
+        let mut errors = FieldErrors::default();
+        validate_update(&json!({"roleRef": {"name": "b"}}), &json!({"roleRef": {"name": "a"}}), &mut errors);
+        assert_eq!(errors.messages(), ["roleRef: Invalid value: {\"name\":\"b\"}: cannot change roleRef"]);
     }
 }

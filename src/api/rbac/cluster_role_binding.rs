@@ -29,6 +29,8 @@ pub static CLUSTER_ROLE_BINDINGS: Resource = Resource {
         name: crate::meta::names::path_segment,
         default: binding::default,
         row: binding::row,
+        validate: |b, errors| binding::validate(b, &["ClusterRole"], errors),
+        validate_update: binding::validate_update,
         ..Rules::NONE
     },
 };

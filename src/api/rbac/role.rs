@@ -20,7 +20,12 @@ pub static ROLES: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Created At", "date")],
-    rules: Rules { name: crate::meta::names::path_segment, row, ..Rules::NONE },
+    rules: Rules {
+        name: crate::meta::names::path_segment,
+        row,
+        validate: |role, errors| super::validate::rules(role, false, errors),
+        ..Rules::NONE
+    },
 };
 
 fn row(role: &Value, _now: i64) -> Vec<Value> {

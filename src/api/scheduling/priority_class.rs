@@ -1,6 +1,8 @@
 //! PriorityClass: a name for a pod's priority.
 
+use crate::checks;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, flag, int, text};
 use serde_json::Value;
@@ -26,7 +28,7 @@ pub static PRIORITY_CLASSES: Resource = Resource {
         Column::new("Age", "string"),
         Column::new("PreemptionPolicy", "string"),
     ],
-    rules: Rules { default, prepare_create, row, ..Rules::NONE },
+    rules: Rules { default, prepare_create, row, validate, validate_update, ..Rules::NONE },
 };
 
 fn default(class: &mut Value) {
@@ -45,4 +47,36 @@ fn row(class: &Value, now: i64) -> Vec<Value> {
         table::created(class, now),
         text(&class["preemptionPolicy"]).into(),
     ]
+}
+
+/// Higher values, and names with this prefix, belong to the system.
+const MAX_USER_VALUE: i64 = 1_000_000_000;
+const SYSTEM_PREFIX: &str = "system-";
+const SYSTEM_CLASSES: [(&str, i64); 2] =
+    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+
+fn validate(class: &Value, errors: &mut FieldErrors) {
+    let (name, value) = (text(&class["metadata"]["name"]), int(&class["value"]));
+    if name.starts_with(SYSTEM_PREFIX) {
+        if !SYSTEM_CLASSES.contains(&(name, value)) || flag(&class["globalDefault"]) {
+            let why = format!(
+                "priority class names with '{SYSTEM_PREFIX}' prefix are reserved for system use only. error: {name} is not a known system priority class"
+            );
+            errors.forbidden("metadata.name", &why);
+        }
+    } else if value > MAX_USER_VALUE {
+        let why = format!("maximum allowed value of a user defined priority is {MAX_USER_VALUE}");
+        errors.forbidden("value", &why);
+    }
+    let policies = ["Never", "PreemptLowerPriority"];
+    checks::one_of(&class["preemptionPolicy"], Path::root("preemptionPolicy"), &policies, errors);
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    if int(&new["value"]) != int(&old["value"]) {
+        errors.forbidden("value", "may not be changed in an update.");
+    }
+    if new["preemptionPolicy"] != old["preemptionPolicy"] {
+        errors.immutable("preemptionPolicy", &new["preemptionPolicy"]);
+    }
 }

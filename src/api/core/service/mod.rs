@@ -1,6 +1,7 @@
 //! Service: a stable address in front of pods.
 
 mod update;
+mod validate;
 
 use crate::table;
 use crate::tree::{self, int, list, some_text, text};
@@ -43,6 +44,9 @@ pub static SERVICES: Resource = Resource {
         prepare_update: update::prepare_update,
         fields,
         row,
+        validate: validate::service,
+        validate_update: validate::update,
+        validate_status: validate::status,
         ..Rules::NONE
     },
 };

@@ -127,11 +127,15 @@ pub(super) fn run(program: &Path, args: &[String], env: &[String], guards: &Guar
 
 /// Rust ignores SIGPIPE and the shim blocks and ignores others; programs expect defaults.
 fn reset_signals() {
+    // The kernel's sigaction with the default handler, no flags and an empty mask.
+    let default_action = [0_u64; 4];
     // SAFETY: signal dispositions and the mask of a single-threaded process; the set lives on the
     // stack. Failures (SIGKILL, SIGSTOP) are expected and harmless.
     unsafe {
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            // By the system call, since the C library keeps two signals to itself and its
+            // posix_spawn leaves one of them ignored.
+            libc::syscall(libc::SYS_rt_sigaction, signal, default_action.as_ptr(), 0_usize, 8_usize);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -77,7 +77,7 @@ async fn identity_and_environment(fixture: Fixture) {
     exit_of(&mut events, "c").await;
     let log = fixture.log("c");
     for text in [
-        "uid=33(web) gid=33 groups=33,7,8",
+        "uid=33(web) gid=33 groups=7,8,33",
         "F /made/for/it\n",
         "home=/var/www b=2",
         "CapEff:\t0000000000000000",

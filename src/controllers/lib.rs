@@ -4,6 +4,7 @@
 //! time, started once its caches are synced. A converged cluster makes it write nothing.
 
 mod context;
+mod deployment;
 mod expectations;
 mod garbage_collector;
 mod in_each_namespace;
@@ -32,6 +33,7 @@ pub struct Controller {
 
 /// All controllers.
 pub static ALL: &[Controller] = &[
+    Controller { name: "deployment-controller", start: deployment::start },
     Controller { name: "generic-garbage-collector", start: garbage_collector::start },
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_ipam::start },

@@ -82,6 +82,7 @@ pub(crate) async fn start(
             table: TABLE.into(),
             node_name: config.name.clone(),
             cluster_cidr: config.cluster_cidr.parse().context("--cluster-cidr")?,
+            service_cidr: args.service_cidr.parse().context("--service-cidr")?,
             localhost_node_ports: false,
         },
         shutdown,

@@ -91,6 +91,8 @@ pub enum Expr {
     Masquerade,
     /// Refuses with ICMP port unreachable.
     Reject,
+    /// Refuses with a TCP reset. Only for TCP.
+    Reset,
     /// Ends with a verdict.
     Verdict(Verdict),
 }
@@ -206,6 +208,10 @@ impl Expr {
                 const PORT: u8 = 3;
                 m.number(1, ICMP_UNREACHABLE);
                 m.bytes(2, &[PORT]);
+            }),
+            Expr::Reset => expression("reject", &|m| {
+                const TCP_RESET: u32 = 1;
+                m.number(1, TCP_RESET);
             }),
             Expr::Verdict(verdict) => expression("immediate", &|m| {
                 m.number(1, VERDICT_REGISTER);

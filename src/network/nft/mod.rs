@@ -8,6 +8,7 @@ mod wire;
 
 pub use expr::{Compare, Expr, Reg, Verdict};
 pub use socket::Error;
+pub(crate) use socket::exchange;
 
 use wire::Message;
 
@@ -239,6 +240,6 @@ impl Batch {
         if self.is_empty() {
             return Ok(());
         }
-        socket::exchange(&self.messages.finish())
+        socket::exchange(Some(rustix::net::netlink::NETFILTER), &self.messages.finish())
     }
 }

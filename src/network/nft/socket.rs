@@ -2,29 +2,29 @@
 
 use super::wire;
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
+use rustix::net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use std::io;
 use std::time::Duration;
 
 /// Why a batch was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No netlink socket to nftables: the kernel lacks it, or the process its rights.
-    #[error("nftables is not available: {0}")]
+    /// No netlink socket: the kernel lacks the family, or the process its rights.
+    #[error("netlink is not available: {0}")]
     Unavailable(io::Error),
     /// The kernel refused the batch; nothing has changed.
-    #[error("the kernel refused the nftables batch: {0}")]
+    #[error("the kernel refused the change: {0}")]
     Refused(io::Error),
 }
 
-/// Sends a batch and waits for the kernel's verdict on it.
-pub(super) fn exchange(batch: &[u8]) -> Result<(), Error> {
+/// Sends a batch, or one message of another netlink family (`None` is the first, routing), and waits for the kernel's verdict on it.
+pub(crate) fn exchange(family: Option<Protocol>, batch: &[u8]) -> Result<(), Error> {
     let unavailable = |error: Errno| Error::Unavailable(error.into());
     let socket = net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
         SocketFlags::CLOEXEC,
-        Some(netlink::NETFILTER),
+        family,
     )
     .map_err(unavailable)?;
     // A batch is one datagram. Forcing needs rights that a container may lack; small batches fit anyway.

@@ -55,6 +55,9 @@ pub struct ProxyConfig {
     pub node_name: String,
     /// The addresses of all pods: what comes from elsewhere, or goes there, gets the node's address.
     pub cluster_cidr: Ipv4Cidr,
+    /// The addresses of all Services. A host without a default route gets a route for them, since a packet
+    /// is routed once before its destination is rewritten.
+    pub service_cidr: Ipv4Cidr,
     /// Whether node ports are to answer on 127.0.0.1 too. Needs a sysctl, which is set; without it they do not.
     pub localhost_node_ports: bool,
 }

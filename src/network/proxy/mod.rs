@@ -5,6 +5,7 @@
 
 mod config;
 mod program;
+mod route;
 mod ruleset;
 mod sysctl;
 #[cfg(test)]
@@ -30,7 +31,6 @@ type Applied = Option<Arc<BTreeSet<Ipv4Addr>>>;
 /// A running proxy. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Proxy {
-    table: Arc<str>,
     applied: watch::Receiver<Applied>,
 }
 
@@ -69,11 +69,13 @@ impl Proxy {
     }
 }
 
-/// Removes a proxy's table, when the node is taken apart. Services then no longer answer.
+/// Removes a proxy's table, and the route that any proxy made, when the node is taken apart. Services
+/// then no longer answer.
 ///
 /// # Errors
 /// The kernel refused.
 pub fn remove_table(table: &str) -> Result<(), Error> {
+    route::remove_all()?;
     program::remove(table)
 }
 
@@ -97,6 +99,11 @@ impl Worker {
         self.services.subscribe(move |_| wake.notify_one());
         let wake = Arc::clone(&changed);
         self.slices.subscribe(move |_| wake.notify_one());
+        let service_cidr = self.config.service_cidr;
+        let routed = tokio::task::spawn_blocking(move || route::ensure(service_cidr)).await;
+        if let Ok(Err(error)) = routed {
+            tracing::warn!(%error, "no route to {service_cidr}: processes of this host reach no cluster addresses");
+        }
         let base = Base {
             table: self.config.table.clone(),
             cluster_cidr: self.config.cluster_cidr,

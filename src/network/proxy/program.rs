@@ -257,14 +257,8 @@ fn add_base(batch: &mut Batch, base: &Base) {
             rule.push(Expr::Verdict(Verdict::Drop));
             batch.add_rule(chain, &rule);
         }
-        let mut rule = new_connections().to_vec();
-        rule.extend(load_service());
-        rule.extend([Expr::Contains(REFUSED, R0), Expr::Reject]);
-        batch.add_rule(chain, &rule);
-        let mut rule = new_connections().to_vec();
-        rule.extend(load_node_port(base));
-        rule.extend([Expr::Contains(REFUSED_PORTS, R0), Expr::Reject]);
-        batch.add_rule(chain, &rule);
+        refuse(batch, chain, &load_service(), Expr::Contains(REFUSED, R0), R1);
+        refuse(batch, chain, &load_node_port(base), Expr::Contains(REFUSED_PORTS, R0), R0);
     }
     for (chain, hook) in [("translate-arriving", Hook::Prerouting), ("translate-local", Hook::Output)] {
         batch.add_base_chain(chain, ChainType::Nat, hook, TRANSLATE_PRIORITY);
@@ -276,6 +270,18 @@ fn add_base(batch: &mut Batch, base: &Base) {
         batch.add_rule(chain, &rule);
     }
     add_leaving(batch, base);
+}
+
+/// Refuses new connections whose key, loaded by `load`, is in a set; `protocol` is where that holds the protocol.
+/// TCP gets a reset: the kernel sends no ICMP to its own processes over the loopback device's route.
+fn refuse(batch: &mut Batch, chain: &str, load: &[Expr], contains: Expr, protocol: Reg) {
+    const TCP: u8 = 6;
+    for (compare, refusal) in [(Compare::Equal, Expr::Reset), (Compare::NotEqual, Expr::Reject)] {
+        let mut rule = new_connections().to_vec();
+        rule.extend_from_slice(load);
+        rule.extend([Expr::Compare(protocol, compare, vec![TCP]), contains.clone(), refusal]);
+        batch.add_rule(chain, &rule);
+    }
 }
 
 fn add_leaving(batch: &mut Batch, base: &Base) {

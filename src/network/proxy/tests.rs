@@ -14,6 +14,7 @@ use std::thread;
 
 const WAIT: Duration = Duration::from_secs(20);
 const VIP: &str = "10.43.0.9:80";
+const SERVICES: &str = "10.43.0.0/16";
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -205,6 +206,28 @@ fn services_without_endpoints_refuse() {
 }
 
 #[test]
+fn a_host_without_a_default_route_reaches_services_too() {
+    let network = Network::new();
+    network.node.run(|| route::ensure(SERVICES.parse().unwrap()).unwrap());
+    network.node.ip("route del default");
+    network.program(rules(&[2], false));
+    assert!(network.node.ask(VIP).is_err(), "the route was not needed, and not made");
+    network.node.run(|| {
+        route::ensure(SERVICES.parse().unwrap()).unwrap();
+        route::ensure(SERVICES.parse().unwrap()).unwrap();
+    });
+    assert_eq!(network.node.ask(VIP).unwrap(), "a 10.42.0.1");
+    assert_eq!(network.b.ask(VIP).unwrap(), "a 10.42.0.3");
+    network.program(rules(&[], false));
+    assert!(network.node.refused(VIP));
+    network.node.run(|| {
+        remove_table("naru").unwrap();
+        remove_table("naru").unwrap();
+    });
+    assert!(network.node.ask(VIP).is_err_and(|error| error.kind() == io::ErrorKind::NetworkUnreachable));
+}
+
+#[test]
 fn thousands_of_services_fit_into_one_batch() {
     let node = Namespace::new();
     let mut ruleset = Ruleset::default();
@@ -265,10 +288,11 @@ fn follows_the_informers_and_says_when_an_endpoint_is_out() {
                 table: "naru".to_owned(),
                 node_name: "node".to_owned(),
                 cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+                service_cidr: SERVICES.parse().unwrap(),
                 localhost_node_ports: false,
             };
             let (sender, applied) = watch::channel(None);
-            let proxy = Proxy { table: "naru".into(), applied };
+            let proxy = Proxy { applied };
             let worker = naru_base::spawn("proxy", Worker { services, slices, config, applied: sender }.follow());
             proxy.synced().await;
             let a = "10.42.0.2".parse().unwrap();

@@ -44,6 +44,8 @@ pub(crate) struct NodeConfig {
     pub(crate) name: String,
     pub(crate) ip: IpAddr,
     pub(crate) cluster_cidr: String,
+    /// The addresses of all Services.
+    pub(crate) service_cidr: String,
     pub(crate) cluster_dns: IpAddr,
     pub(crate) cluster_domain: String,
     /// TLS of the node API.
@@ -82,7 +84,7 @@ pub(crate) async fn start(
             table: TABLE.into(),
             node_name: config.name.clone(),
             cluster_cidr: config.cluster_cidr.parse().context("--cluster-cidr")?,
-            service_cidr: args.service_cidr.parse().context("--service-cidr")?,
+            service_cidr: config.service_cidr.parse().context("--service-cidr")?,
             localhost_node_ports: false,
         },
         shutdown,

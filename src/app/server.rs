@@ -117,6 +117,7 @@ async fn start_node(
         name: name.clone(),
         ip: settings.node_ip,
         cluster_cidr: args.cluster_cidr.clone(),
+        service_cidr: args.service_cidr.clone(),
         cluster_dns: settings.cluster_dns,
         cluster_domain: args.cluster_domain.clone(),
         tls: Arc::new(tls_config(&serving.cert_pem, &serving.key_pem, &secrets.client_ca.cert_pem)?),

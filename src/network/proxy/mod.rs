@@ -44,7 +44,7 @@ impl Proxy {
         shutdown: &Shutdown,
     ) -> Self {
         let (sender, applied) = watch::channel(None);
-        let proxy = Self { table: config.table.as_str().into(), applied };
+        let proxy = Self { applied };
         let worker = Worker { services, slices, config, applied: sender };
         let shutdown = shutdown.clone();
         naru_base::spawn("service-proxy", async move { shutdown.guard(worker.run()).await });

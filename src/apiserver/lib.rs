@@ -20,6 +20,8 @@ mod request_info;
 mod response;
 mod server;
 mod services;
+#[cfg(test)]
+mod suite;
 
 pub use config::{ClientIdentity, Config, ServeError, StartError, StaticToken};
 pub use server::tls_config;

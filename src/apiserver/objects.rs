@@ -73,16 +73,8 @@ pub(crate) fn carry_over(object: &mut Value, old: &Value) {
 /// An object as it came back from a write or from the cache.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
-    /// JSON with its resourceVersion.
+    /// JSON with its resourceVersion; empty for a deletion.
     pub(crate) json: Bytes,
-    /// Revision of its last change.
-    pub(crate) revision: i64,
-}
-
-impl From<&CachedObject> for Stored {
-    fn from(object: &CachedObject) -> Self {
-        Self { json: object.json().clone(), revision: object.revision() }
-    }
 }
 
 /// The tree of a cached object, with its resourceVersion.
@@ -125,7 +117,7 @@ pub(crate) async fn put(
                 Some(object) if object.revision() == revision => object.json().clone(),
                 _ => with_revision(&value, revision),
             };
-            Ok(Put::Done(Stored { json, revision }))
+            Ok(Put::Done(Stored { json }))
         }
         Err(error) => conflict(state, error).await,
     }
@@ -145,7 +137,7 @@ pub(crate) async fn remove(
     match state.store.write(write).await {
         Ok(revision) => {
             shown(state, revision).await?;
-            Ok(Put::Done(Stored { json: Bytes::new(), revision }))
+            Ok(Put::Done(Stored { json: Bytes::new() }))
         }
         Err(error) => conflict(state, error).await,
     }

@@ -125,24 +125,16 @@ pub(super) fn selection(call: &Call, resource: &'static Resource) -> Result<Sele
         false => fields.to_owned(),
     };
     let fields = FieldSelector::parse(&by_name).map_err(|error| Box::new(Status::bad_request(error.to_string())))?;
-    check_fields(resource, &fields)?;
+    check_fields(call, resource, &fields)?;
     Ok(Selection::new(call.namespace(resource), labels, fields))
 }
 
 /// Only fields that the kind indexes can be selected by.
-fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), Failure> {
-    if fields.is_everything() {
-        return Ok(());
-    }
-    let known = (resource.rules.fields)(&json!({}));
+fn check_fields(call: &Call, resource: &Resource, fields: &FieldSelector) -> Result<(), Failure> {
     for requirement in fields.requirements() {
         let field = requirement.field.as_str();
-        let common = field == "metadata.name" || (field == "metadata.namespace" && resource.is_namespaced());
-        if !common && !known.iter().any(|(name, _)| *name == field) {
-            let text = match resource.group.is_empty() {
-                true => format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
-                false => format!("field label not supported: {field}"),
-            };
+        if !call.state.cache.can_select_by(resource, field) {
+            let text = format!("field label not supported: {field}");
             return Err(Box::new(Status::bad_request(text)));
         }
     }

@@ -163,7 +163,7 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
     let durability = objects::durability_of_update(resource, &new, &old);
     let expect = Expect::Revision(current.revision());
     match objects::put(state, resource, namespace, name, expect, bytes, durability).await? {
-        Put::Done(Stored { json, .. }) => {
+        Put::Done(Stored { json }) => {
             if let Some(reservation) = reservation {
                 reservation.commit();
                 state.services.release_difference(&old, &new);

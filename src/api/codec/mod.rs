@@ -58,9 +58,11 @@ pub enum DecodeError {
 
 impl DecodeError {
     /// The message of the 400 answer: `Pod in version "v1" cannot be handled as a Pod: ...`.
-    /// `given` is the body's kind and version where it could be read, else the route's.
+    /// `given` is the body's kind and version where it could be read, else the route's. A body that cannot be
+    /// read at all has none, whatever the caller knows.
     pub fn bad_request(&self, given: Option<(&str, &str)>, expected_kind: &str, body: &[u8]) -> String {
-        match given {
+        let readable = !matches!(self, DecodeError::Syntax(_) | DecodeError::Yaml(_));
+        match given.filter(|_| readable) {
             Some((kind, version)) if !kind.is_empty() => {
                 cannot_be_handled(kind, version, expected_kind, &self.to_string())
             }

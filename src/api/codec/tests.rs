@@ -77,7 +77,7 @@ fn syntax_comes_before_types() {
     let error = pod(r#"{"spec": 1, "#).unwrap_err();
     assert_eq!(error.to_string(), "couldn't get version/kind; json parse error: unexpected end of JSON input");
     assert_eq!(
-        error.bad_request(None, "Pod", br#"{"spec": 1, "#),
+        error.bad_request(Some(("Pod", "v1")), "Pod", br#"{"spec": 1, "#),
         "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; \
          json parse error: unexpected end of JSON input ({\"spec\": 1, )"
     );

@@ -677,7 +677,7 @@ impl EndpointSliceView {
 }
 
 /// One endpoint.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoint {
     /// Addresses; the first counts.
@@ -687,17 +687,21 @@ pub struct Endpoint {
     #[serde(deserialize_with = "nullable")]
     pub conditions: EndpointConditions,
     /// Hostname for DNS.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Node.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
     /// Zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// The pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<TargetRef>,
 }
 
 /// What an endpoint stands for.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TargetRef {
     /// Kind.
@@ -711,14 +715,17 @@ pub struct TargetRef {
 }
 
 /// An endpoint's conditions; absent ones have the meanings of the methods.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointConditions {
     /// Ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
     /// Serving.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<bool>,
     /// Terminating.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub terminating: Option<bool>,
 }
 
@@ -740,7 +747,7 @@ impl EndpointConditions {
 }
 
 /// An endpoint's port.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointPort {
     /// Name of the Service's port.
@@ -750,8 +757,10 @@ pub struct EndpointPort {
     #[serde(deserialize_with = "nullable")]
     pub protocol: String,
     /// Number.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// `http`, ...
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,
 }
 

@@ -5,6 +5,8 @@
 
 mod context;
 mod deployment;
+mod endpoints;
+mod endpointslice;
 mod expectations;
 mod garbage_collector;
 mod in_each_namespace;
@@ -34,6 +36,8 @@ pub struct Controller {
 /// All controllers.
 pub static ALL: &[Controller] = &[
     Controller { name: "deployment-controller", start: deployment::start },
+    Controller { name: "endpoint-controller", start: endpoints::start },
+    Controller { name: "endpointslice-controller", start: endpointslice::start },
     Controller { name: "generic-garbage-collector", start: garbage_collector::start },
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_ipam::start },

@@ -1,0 +1,231 @@
+//! Endpoints: the older form of a Service's endpoints, one object for each Service with a selector.
+
+use crate::Context;
+use crate::endpointslice::desired::{self, Group};
+use crate::endpointslice::{HEADLESS, queue_services};
+use naru_api::registry;
+use naru_client::projections::{Endpoint, EndpointPort, Meta, PodView, ServiceView};
+use naru_client::{
+    DeleteOptions, Error, Informer, ListParams, Next, ObjectKey, WorkQueue, is_already_exists, is_not_found,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const WORKERS: usize = 2;
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+const MANAGER: &str = "endpoint-controller";
+const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
+/// Addresses of one object; more are left out.
+const MOST: usize = 1000;
+
+/// What is kept of an Endpoints object.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct EndpointsView {
+    metadata: Meta,
+    subsets: Value,
+}
+
+struct EndpointsController {
+    context: Context,
+    services: Informer<ServiceView>,
+    endpoints: Informer<EndpointsView>,
+    pods: Informer<PodView>,
+}
+
+pub(crate) fn start(context: &Context) {
+    let (services, pods) = (context.informers.services(), context.informers.pods());
+    let endpoints: Informer<EndpointsView> = context.informers.start(&registry::ENDPOINTS, ListParams::all());
+    let queue = WorkQueue::new();
+    let controller = Arc::new(EndpointsController {
+        context: context.clone(),
+        services: services.clone(),
+        endpoints: endpoints.clone(),
+        pods: pods.clone(),
+    });
+    let adder = queue.clone();
+    services.subscribe(move |change| adder.add(change.key.clone()));
+    let adder = queue.clone();
+    endpoints.subscribe(move |change| adder.add(change.key.clone()));
+    let (adder, all) = (queue.clone(), services.clone());
+    pods.subscribe(move |change| queue_services(&adder, &all, change));
+    let synced = async move {
+        services.synced().await;
+        endpoints.synced().await;
+        pods.synced().await;
+    };
+    context.run(&queue, WORKERS, synced, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    });
+}
+
+impl EndpointsController {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
+        let present = self.endpoints.get_key(key);
+        let Some(service) = self.services.get_key(key) else {
+            if let Some(present) = present.filter(|present| present.metadata.labels.contains_key(MANAGED_BY)) {
+                self.delete(&present.metadata).await?;
+            }
+            return Ok(Next::Done);
+        };
+        if !desired::is_ours(&service) || service.metadata.is_deleting() {
+            return Ok(Next::Done);
+        }
+        let mut pods = self.pods.by_namespace(&key.namespace);
+        pods.retain(|pod| desired::selects(&service, &pod.metadata.labels));
+        pods.retain(|pod| !pod.metadata.is_deleting() || service.spec.publish_not_ready_addresses);
+        let family = desired::families(&service)[0];
+        let (subsets, capped) = subsets(desired::groups(&service, &pods, family, |_| None));
+        let labels = labels(&service);
+        let current = present.as_ref().filter(|present| {
+            let was_capped = present.metadata.annotations.contains_key(OVER_CAPACITY);
+            present.metadata.labels == labels && is_same(&present.subsets, &subsets) && was_capped == capped
+        });
+        if current.is_none() {
+            self.write(&service, present.as_deref(), &labels, &subsets, capped).await?;
+        }
+        Ok(Next::Done)
+    }
+
+    async fn write(
+        &self,
+        service: &ServiceView,
+        present: Option<&EndpointsView>,
+        labels: &BTreeMap<String, String>,
+        subsets: &Value,
+        capped: bool,
+    ) -> Result<(), Error> {
+        let (client, resource, meta) = (&self.context.client, &registry::ENDPOINTS, &service.metadata);
+        let mut annotations = present.map(|present| present.metadata.annotations.clone()).unwrap_or_default();
+        annotations.remove(OVER_CAPACITY);
+        if capped {
+            annotations.insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
+        }
+        let mut object = json!({
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {
+                "name": meta.name, "namespace": meta.namespace, "labels": labels, "annotations": annotations,
+            },
+            "subsets": subsets,
+        });
+        let Some(present) = present else {
+            let created = client.create::<Value>(resource, meta.namespace(), &object).await;
+            return match created {
+                // The cache is behind; its news will bring another run.
+                Err(error) if is_already_exists(&error) => Ok(()),
+                other => other.map(drop),
+            };
+        };
+        object["metadata"]["resourceVersion"] = present.metadata.resource_version.as_str().into();
+        client.update::<Value>(resource, meta.namespace(), &meta.name, &object).await.map(drop)
+    }
+
+    async fn delete(&self, meta: &Meta) -> Result<(), Error> {
+        let options = DeleteOptions::default().uid(&meta.uid);
+        match self.context.client.delete(&registry::ENDPOINTS, meta.namespace(), &meta.name, &options).await {
+            Err(error) if is_not_found(&error) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// An absent list is an empty one.
+fn is_same(present: &Value, wanted: &Value) -> bool {
+    let empty = |value: &Value| value.as_array().is_none_or(Vec::is_empty);
+    present == wanted || (empty(present) && empty(wanted))
+}
+
+/// The Service's labels, and what marks the object as this controller's.
+fn labels(service: &ServiceView) -> BTreeMap<String, String> {
+    let mut labels = service.metadata.labels.clone();
+    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    if service.is_headless() {
+        labels.insert(HEADLESS.to_owned(), String::new());
+    } else {
+        labels.remove(HEADLESS);
+    }
+    labels
+}
+
+/// The subsets, and whether some addresses had to be left out.
+fn subsets(groups: Vec<Group>) -> (Value, bool) {
+    let mut left = MOST;
+    let mut capped = false;
+    let mut subsets = Vec::new();
+    for mut group in groups {
+        // A pod without any of the ports has no place here, unless the Service has no ports.
+        group.endpoints.sort_by(|a, b| a.addresses.cmp(&b.addresses));
+        capped |= group.endpoints.len() > left;
+        group.endpoints.truncate(left);
+        left -= group.endpoints.len();
+        let (ready, unready): (Vec<_>, Vec<_>) =
+            group.endpoints.iter().partition(|endpoint| endpoint.conditions.is_ready());
+        let mut subset = Map::new();
+        let mut put = |field: &str, values: Vec<Value>| {
+            if !values.is_empty() {
+                subset.insert(field.to_owned(), values.into());
+            }
+        };
+        put("addresses", ready.into_iter().map(address).collect());
+        put("notReadyAddresses", unready.into_iter().map(address).collect());
+        put("ports", group.ports.iter().map(port).collect());
+        if subset.contains_key("addresses") || subset.contains_key("notReadyAddresses") {
+            subsets.push(Value::Object(subset));
+        }
+    }
+    (subsets.into(), capped)
+}
+
+fn address(endpoint: &Endpoint) -> Value {
+    let mut address = Map::new();
+    let mut put = |field: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            address.insert(field.to_owned(), value);
+        }
+    };
+    put("ip", endpoint.addresses.first().map(|ip| ip.as_str().into()));
+    put("hostname", endpoint.hostname.as_deref().map(Value::from));
+    put("nodeName", endpoint.node_name.as_deref().map(Value::from));
+    put("targetRef", endpoint.target_ref.as_ref().map(|target| json!(target)));
+    Value::Object(address)
+}
+
+fn port(port: &EndpointPort) -> Value {
+    let mut value = json!({"port": port.port, "protocol": port.protocol});
+    if !port.name.is_empty() {
+        value["name"] = port.name.as_str().into();
+    }
+    if let Some(protocol) = &port.app_protocol {
+        value["appProtocol"] = protocol.as_str().into();
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpointslice::desired::tests::{pod, service};
+    use crate::endpointslice::desired::{Family, groups};
+
+    #[test]
+    fn ready_and_unready_addresses_are_told_apart() {
+        let service = service(json!({"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}));
+        let pods = [Arc::new(pod("b", "10.0.0.2", true)), Arc::new(pod("a", "10.0.0.1", false))];
+        let (subsets, capped) = subsets(groups(&service, &pods, Family::V4, |_| None));
+        let address = |name: &str, ip: &str| {
+            json!({"ip": ip, "nodeName": "n1",
+                "targetRef": {"kind": "Pod", "namespace": "default", "name": name, "uid": name}})
+        };
+        let expected = json!([{
+            "addresses": [address("b", "10.0.0.2")],
+            "notReadyAddresses": [address("a", "10.0.0.1")],
+            "ports": [{"port": 8080, "protocol": "TCP"}],
+        }]);
+        assert_eq!((subsets, capped), (expected, false));
+        assert!(is_same(&Value::Null, &json!([])));
+    }
+}

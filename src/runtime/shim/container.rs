@@ -89,10 +89,11 @@ impl Container {
     ) -> Result<Self, Fault> {
         let invalid = |text: String| Fault::new(FaultKind::Invalid, text);
         let seccomp = if spec.privileged { &SeccompProfile::Unconfined } else { &spec.seccomp };
+        let capabilities = wanted_capabilities(&spec);
         let guards = Guards {
-            capabilities: wanted_capabilities(&spec),
+            capabilities,
             no_new_privileges: spec.no_new_privileges,
-            seccomp: Filter::compile(seccomp).map_err(invalid)?,
+            seccomp: Filter::compile(seccomp, &capabilities.names()).map_err(invalid)?,
         };
         let output_log = spec
             .log_path

@@ -92,6 +92,24 @@ pub(super) struct Guards {
     pub(super) seccomp: crate::seccomp::Filter,
 }
 
+impl Guards {
+    /// The filter comes as late as possible. Without no_new_privs it needs CAP_SYS_ADMIN, so then the
+    /// capabilities are given up under the filter.
+    fn set(&self) -> Result<(), String> {
+        let hold = || self.capabilities.hold().map_err(|error| format!("capset: {error}"));
+        let filter = || self.seccomp.install().map_err(|error| format!("seccomp: {error}"));
+        if self.no_new_privileges {
+            // SAFETY: prctl with integers only.
+            unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+            hold()?;
+            filter()
+        } else {
+            filter()?;
+            hold()
+        }
+    }
+}
+
 /// Sets the guards and becomes the program. Returns only to say why that failed.
 pub(super) fn run(program: &Path, args: &[String], env: &[String], guards: &Guards) -> String {
     let c_strings = |strings: &[String]| -> Result<Vec<CString>, String> {
@@ -107,17 +125,8 @@ pub(super) fn run(program: &Path, args: &[String], env: &[String], guards: &Guar
     };
     let (argv, envp) = (pointers(&args), pointers(&env));
     reset_signals();
-    // Without no_new_privs a filter needs CAP_SYS_ADMIN: first the filter, then the capabilities;
-    // with it, the other way round would do as well.
-    if guards.no_new_privileges {
-        // SAFETY: prctl with integers only.
-        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    }
-    if let Err(text) = guards.seccomp.install() {
-        return format!("seccomp: {text}");
-    }
-    if let Err(error) = guards.capabilities.hold() {
-        return format!("capset: {error}");
+    if let Err(text) = guards.set() {
+        return text;
     }
     // SAFETY: NUL-terminated strings in NULL-terminated arrays that live until the call returns.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };

@@ -1,7 +1,7 @@
 //! What is tried.
 
 use crate::fixture::{Fixture, Scenario, exit_of};
-use naru_runtime::{ContainerState, Event, ExecSpec, Mount, Resources, Runtime, RuntimeError};
+use naru_runtime::{ContainerState, Event, ExecSpec, Mount, Resources, Runtime, RuntimeError, SeccompProfile};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("stale_state_is_cleaned_up", |f| Box::pin(stale_state_is_cleaned_up(f))),
     ("mounts_and_read_only_root", |f| Box::pin(mounts_and_read_only_root(f))),
     ("limits_and_out_of_memory", |f| Box::pin(limits_and_out_of_memory(f))),
+    ("system_call_filters", |f| Box::pin(system_call_filters(f))),
     ("log_rotation", |f| Box::pin(log_rotation(f))),
     ("ten_at_once", |f| Box::pin(ten_at_once(f))),
 ];
@@ -456,4 +457,42 @@ async fn ten_at_once(fixture: Fixture) {
     });
     futures::future::join_all(pods).await;
     assert_eq!(runtime.sandboxes(), []);
+}
+
+async fn system_call_filters(fixture: Fixture) {
+    let runtime = fixture.open().await;
+    let mut events = runtime.events();
+    runtime.create_sandbox(fixture.sandbox("a")).await.unwrap();
+    std::fs::write(
+        fixture.path("profile.json"),
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+            {"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}"#,
+    )
+    .unwrap();
+    let script = "busybox grep -E 'Seccomp:|NoNewPrivs|CapEff' /proc/self/status; busybox unshare -i true; \
+                  busybox mkdir /tmp/x && echo made; echo piped | cat; sleep 1012";
+    for (no_new_privileges, uid) in [(true, 33), (false, 0)] {
+        let id = format!("default-{uid}");
+        let mut spec = fixture.shell(&id, script);
+        (spec.seccomp, spec.uid, spec.no_new_privileges) = (SeccompProfile::RuntimeDefault, uid, no_new_privileges);
+        started(&runtime, "a", spec).await;
+        fixture.log_says(&id, "F piped").await;
+        let log = fixture.log(&id);
+        assert!(log.contains("Seccomp:\t2") && log.contains("unshare(0x8000000): Operation not permitted"), "{log}");
+        assert!(log.contains(&format!("NoNewPrivs:\t{}", u32::from(no_new_privileges))), "{log}");
+        assert_eq!(log.contains("CapEff:\t00000000a80425fb"), uid == 0, "{log}");
+        // A command run later is under the same filter.
+        let args = ["busybox", "grep", "Seccomp:", "/proc/self/status"].map(String::from);
+        let said = runtime.exec_probe(&id, &args, Duration::from_secs(30)).await.unwrap();
+        assert_eq!(said.output, b"Seccomp:\t2\n");
+    }
+    let mut spec = fixture.shell("file", "busybox mkdir /tmp/y; exit 0");
+    spec.seccomp = SeccompProfile::Localhost(fixture.path("profile.json"));
+    started(&runtime, "a", spec.clone()).await;
+    exit_of(&mut events, "file").await;
+    assert!(fixture.log("file").contains("No space left on device"), "{}", fixture.log("file"));
+    (spec.id, spec.seccomp) = ("missing".into(), SeccompProfile::Localhost("/nowhere.json".into()));
+    let outcome = runtime.create_container("a", spec).await;
+    assert!(matches!(&outcome, Err(RuntimeError::Invalid(said)) if said.contains("/nowhere.json")), "{outcome:?}");
+    runtime.remove_sandbox("a").await.unwrap();
 }

@@ -1,0 +1,105 @@
+//! System call filters: the default one and profile files, compiled to the kernel's classic BPF
+//! without a C library. Programs of foreign architectures (32-bit ones) get ENOSYS for everything.
+
+mod bpf;
+mod default;
+mod names;
+mod profile;
+
+use crate::spec::SeccompProfile;
+use std::io;
+
+/// A compiled filter; without instructions, none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    program: Vec<libc::sock_filter>,
+}
+
+impl Filter {
+    /// Compiles a profile for a program that holds these capabilities.
+    pub(crate) fn compile(profile: &SeccompProfile, capabilities: &[&str]) -> Result<Self, String> {
+        let rules = match profile {
+            SeccompProfile::Unconfined => return Ok(Self::default()),
+            SeccompProfile::RuntimeDefault => default::rules(capabilities),
+            SeccompProfile::Localhost(path) => {
+                profile::read(path).map_err(|text| format!("seccomp profile {}: {text}", path.display()))?
+            }
+        };
+        Ok(Self { program: bpf::assemble(&rules)? })
+    }
+
+    /// Puts this process under the filter, for good.
+    pub(crate) fn install(&self) -> io::Result<()> {
+        let Ok(len @ 1..) = u16::try_from(self.program.len()) else { return Ok(()) };
+        let program = libc::sock_fprog { len, filter: self.program.as_ptr().cast_mut() };
+        // SAFETY: the kernel reads `len` instructions, which live until the call returns.
+        let done =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0_usize, &raw const program) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// What happens to a system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Allow,
+    Errno(u16),
+    KillThread,
+    KillProcess,
+    Trap,
+    Log,
+}
+
+impl Action {
+    fn code(self) -> u32 {
+        match self {
+            Self::Allow => libc::SECCOMP_RET_ALLOW,
+            Self::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+            Self::KillThread => libc::SECCOMP_RET_KILL_THREAD,
+            Self::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
+            Self::Trap => libc::SECCOMP_RET_TRAP,
+            Self::Log => libc::SECCOMP_RET_LOG,
+        }
+    }
+}
+
+/// How an argument is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Equal(u64),
+    NotEqual(u64),
+    Greater(u64),
+    GreaterOrEqual(u64),
+    Less(u64),
+    LessOrEqual(u64),
+    /// Mask, value.
+    MaskedEqual(u64, u64),
+}
+
+/// One argument's condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Condition {
+    argument: u8,
+    comparison: Comparison,
+}
+
+/// A profile in numbers.
+#[derive(Debug, Clone)]
+struct Rules {
+    default: Action,
+    /// For each call: alternatives in order, the first whose conditions all hold decides.
+    calls: std::collections::BTreeMap<u32, Vec<(Vec<Condition>, Action)>>,
+}
+
+impl Rules {
+    fn new(default: Action) -> Self {
+        Self { default, calls: std::collections::BTreeMap::new() }
+    }
+
+    /// Adds a rule; a name that this architecture does not have is left out.
+    fn add(&mut self, name: &str, conditions: Vec<Condition>, action: Action) {
+        if let Some(number) = names::number(name) {
+            self.calls.entry(number).or_default().push((conditions, action));
+        }
+    }
+}

@@ -79,7 +79,7 @@ async fn patch_part(call: &Call, resource: &'static Resource, part: Part) -> Out
     let ty = type_of(resource)?;
     let complaints = Mutex::new(Vec::new());
     let make = |old: &Value| {
-        let patched = patch.apply(old, ty).map_err(|error| patch_failure(call, resource, &error))?;
+        let patched = patch.apply(old, ty).map_err(|error| patch_failure(&error))?;
         // A precondition counts only when the patch itself names a version.
         let mut patched = decode(resource, &patch, &patched, ty, validation, &complaints)?;
         check_identity(resource, &patched, old)?;
@@ -158,14 +158,11 @@ fn check_identity(resource: &Resource, new: &Value, old: &Value) -> Result<(), F
 }
 
 /// A patch that cannot be applied: 422 when the object does not fit it, 400 when it is none.
-pub(super) fn patch_failure(call: &Call, resource: &Resource, error: &PatchError) -> Failure {
+pub(super) fn patch_failure(error: &PatchError) -> Failure {
     Box::new(match error {
         PatchError::Malformed(text) => Status::bad_request(text),
         PatchError::TooLarge(text) => Status::failure(413, "RequestEntityTooLarge", text),
-        PatchError::DoesNotApply(text) => {
-            let mut status = Status::invalid(resource.group, resource.kind, &call.info.name, FieldErrors::default());
-            status.message.clone_from(text);
-            status
-        }
+        // Without details: clients print the message only then.
+        PatchError::DoesNotApply(text) => Status::failure(422, "Invalid", text),
     })
 }

@@ -115,10 +115,7 @@ fn list_at(call: &Call) -> Result<ListAt, Failure> {
 pub(super) fn selection(call: &Call, resource: &'static Resource) -> Result<Selection, Failure> {
     let labels = call.query.get("labelSelector").unwrap_or_default();
     let fields = call.query.get("fieldSelector").unwrap_or_default();
-    let unable = |what: &str, error: &dyn std::fmt::Display| {
-        Box::new(Status::bad_request(format!("unable to parse {what}: {error}")))
-    };
-    let labels = LabelSelector::parse(labels).map_err(|error| unable("requirement", &error))?;
+    let labels = LabelSelector::parse(labels).map_err(|error| Box::new(Status::bad_request(error.to_string())))?;
     // A watch of one name, in the deprecated form, is a selection by name.
     let by_name = match call.info.verb == "watch" && !call.info.name.is_empty() && fields.is_empty() {
         true => format!("metadata.name={}", call.info.name),

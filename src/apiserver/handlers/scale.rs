@@ -40,7 +40,7 @@ pub(super) async fn handle(call: &Call, resource: &'static Resource) -> Outcome 
         Box::new(move |object| {
             let before = scale_of(object);
             let mut after =
-                patch.apply(&before, ty).map_err(|error| patch_failure(call, resource, &error))?;
+                patch.apply(&before, ty).map_err(|error| patch_failure(&error))?;
             if meta::resource_version(&after) == meta::resource_version(&before) {
                 meta::set(&mut after, "resourceVersion", "");
             }

@@ -53,6 +53,7 @@ pub static DEPLOYMENTS: Resource = Resource {
         validate,
         validate_update,
         validate_status,
+        warnings: super::validate::warnings,
         ..Rules::NONE
     },
 };

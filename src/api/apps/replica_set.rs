@@ -54,6 +54,7 @@ pub static REPLICA_SETS: Resource = Resource {
         validate,
         validate_update,
         validate_status,
+        warnings: super::validate::warnings,
         ..Rules::NONE
     },
 };

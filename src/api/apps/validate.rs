@@ -64,3 +64,10 @@ pub(super) fn counts(status: &Value, fields: &[&str], errors: &mut FieldErrors) 
         }
     }
 }
+
+/// Warnings about the template.
+pub(super) fn warnings(object: &Value) -> Vec<String> {
+    let path = Path::root("spec");
+    let at = path.child("template");
+    pod::warnings::of_spec(&object["spec"]["template"]["spec"], at.child("spec"))
+}

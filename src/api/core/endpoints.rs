@@ -23,8 +23,11 @@ pub static ENDPOINTS: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Endpoints", "string"), Column::new("Age", "string")],
-    rules: Rules { default, row, validate, ..Rules::NONE },
+    rules: Rules { default, row, validate, warnings: |_| vec![DEPRECATED.to_owned()], ..Rules::NONE },
 };
+
+/// Told to whoever writes one.
+const DEPRECATED: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
 /// So many addresses are named; the others are counted.
 const SHOWN: usize = 3;

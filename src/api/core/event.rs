@@ -110,23 +110,19 @@ fn validate(event: &Value, errors: &mut FieldErrors) {
     if event["eventTime"].is_null() {
         return;
     }
-    for field in ["reportingController", "reportingInstance", "action", "reason"] {
-        let key = if field == "reportingController" { "reportingComponent" } else { field };
-        if text(&event[key]).is_empty() {
+    for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
+        if text(&event[field]).is_empty() {
             errors.required(field, "");
         }
     }
     if let Some(name) = some_text(&event["reportingComponent"]) {
-        complain(names::qualified_name(name), name, Path::root("reportingController"), errors);
+        complain(names::qualified_name(name), name, Path::root("reportingComponent"), errors);
     }
     for (field, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128), ("message", 1024)] {
         if text(&event[field]).len() > max {
             let why = format!("can have at most {max} characters");
             errors.invalid(field, "", &why);
         }
-    }
-    if !matches!(text(&event["type"]), "Normal" | "Warning") {
-        errors.invalid("type", "", "has invalid value: ");
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod defaults;
 mod print;
 pub(crate) mod validate;
+pub(crate) mod warnings;
 
 use crate::quantity::Quantity;
 use crate::tree::{ensure, list, object, text};
@@ -25,6 +26,12 @@ pub static PODS: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[
         Subresource { name: "binding", gvk: ("", "v1", "Binding"), verbs: verbs::CREATE, action: Action::Binding },
+        Subresource {
+            name: "eviction",
+            gvk: ("policy", "v1", "Eviction"),
+            verbs: verbs::CREATE,
+            action: Action::Eviction,
+        },
         Subresource { name: "exec", gvk: ("", "v1", "PodExecOptions"), verbs: verbs::CREATE_GET, action: Action::Exec },
         Subresource { name: "log", gvk: ("", "v1", "Pod"), verbs: verbs::GET, action: Action::Log },
         Subresource { name: "status", gvk: ("", "v1", "Pod"), verbs: verbs::GET_PATCH_UPDATE, action: Action::Status },
@@ -46,6 +53,7 @@ pub static PODS: Resource = Resource {
         prepare_update,
         validate: validate::pod,
         validate_update: validate::pod_update,
+        warnings: |pod| warnings::of_spec(&pod["spec"], crate::status::Path::root("spec")),
         fields,
         row: print::row,
         ..Rules::NONE

@@ -14,8 +14,8 @@ mod watch;
 
 pub(crate) use list::{ListAt, Listing};
 pub(crate) use object::{CachedObject, splice, stored};
-pub(crate) use token::{Continue, InvalidContinue};
-pub(crate) use watch::{Watch, WatchEnd, WatchFrom, WatchItem, WatchRequest};
+pub(crate) use token::Continue;
+pub(crate) use watch::{Watch, WatchEnd, WatchFrom, WatchRequest};
 
 use naru_api::registry::{self, Resource};
 use naru_api::selector::{FieldSelector, LabelSelector};
@@ -128,6 +128,15 @@ impl Selection {
         !self.labels.is_everything() || !self.fields.is_everything()
     }
 
+    /// What the keys of all that could match start with.
+    fn prefix(&self, resource: &Resource) -> String {
+        let mut prefix = prefix(resource, self.namespace.as_deref());
+        if self.namespace.is_some() || !resource.is_namespaced() {
+            prefix.push_str(self.fields.exact("metadata.name").unwrap_or_default());
+        }
+        prefix
+    }
+
     fn matches(&self, object: &CachedObject) -> bool {
         self.namespace.as_deref().is_none_or(|namespace| object.namespace() == Some(namespace))
             && (self.fields.is_everything() || self.fields.matches(|field| object.field(field)))
@@ -187,15 +196,6 @@ impl Cache {
         }
     }
 
-    /// Whether the resource's objects can be selected by this field.
-    pub(crate) fn can_select_by(&self, resource: &Resource, field: &str) -> bool {
-        match field {
-            "metadata.name" => true,
-            "metadata.namespace" => resource.is_namespaced(),
-            _ => self.of(resource).fields.contains(&field),
-        }
-    }
-
     /// One object.
     pub(crate) fn get(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Option<Arc<CachedObject>> {
         self.of(resource).get(&storage_key(resource, namespace, name))
@@ -203,12 +203,7 @@ impl Cache {
 
     /// All objects of a resource, in key order.
     pub(crate) fn objects(&self, resource: &Resource) -> Vec<Arc<CachedObject>> {
-        self.of(resource).select(&Selection::of(None))
-    }
-
-    /// The selected objects as they are now, in key order.
-    pub(crate) fn select(&self, resource: &Resource, selection: &Selection) -> Vec<Arc<CachedObject>> {
-        self.of(resource).select(selection)
+        self.of(resource).all()
     }
 
     /// The revision of the newest change to any object of the resource.

@@ -15,6 +15,8 @@ const PAGE: usize = 1000;
 
 type Resources = Arc<HashMap<(&'static str, &'static str), ResourceCache>>;
 
+type Objects = BTreeMap<Arc<str>, Arc<CachedObject>>;
+
 /// The one task that changes the cache.
 pub(super) struct Follower {
     store: Store,
@@ -95,7 +97,7 @@ fn resource_of<'a>(
 
 /// Reads everything, as of one revision, which is returned.
 async fn fill(store: &Store, resources: &Resources) -> Result<i64, CacheError> {
-    let mut filled: HashMap<(&str, &str), BTreeMap<Arc<str>, Arc<CachedObject>>> = HashMap::new();
+    let mut filled: HashMap<(&str, &str), Objects> = HashMap::new();
     let mut after: Option<Arc<str>> = None;
     let mut revision = None;
     loop {

@@ -102,7 +102,7 @@ pub(super) async fn list(
     let query = Query {
         cache: cache.of(resource),
         selection,
-        prefix: prefix(resource, selection.namespace.as_deref()),
+        prefix: selection.prefix(resource),
         after,
         limit: if limit == 0 { usize::MAX } else { limit },
     };

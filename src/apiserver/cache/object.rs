@@ -159,11 +159,6 @@ impl CachedObject {
         &self.json[usize::from(self.metadata_at)..]
     }
 
-    /// Labels, by key.
-    pub(crate) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.labels.iter().map(|(key, value)| (&**key, &**value))
-    }
-
     /// The value of a label.
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
         self.labels.iter().find(|(k, _)| &**k == key).map(|(_, value)| &**value)

@@ -143,7 +143,7 @@ pub(super) async fn start(
     let mut initial = Vec::new();
     match request.from {
         WatchFrom::Present(_) => {
-            let prefix = super::prefix(resource, waiter.selection.namespace.as_deref());
+            let prefix = waiter.selection.prefix(resource);
             initial.extend(state.range(&prefix, None).filter(|object| waiter.selection.matches(object)).cloned());
         }
         WatchFrom::After(revision) if revision < state.floor => {

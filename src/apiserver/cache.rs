@@ -196,6 +196,15 @@ impl Cache {
         }
     }
 
+    /// Whether the resource's objects can be selected by this field.
+    pub(crate) fn can_select_by(&self, resource: &Resource, field: &str) -> bool {
+        match field {
+            "metadata.name" => true,
+            "metadata.namespace" => resource.is_namespaced(),
+            _ => self.of(resource).fields.contains(&field),
+        }
+    }
+
     /// One object.
     pub(crate) fn get(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Option<Arc<CachedObject>> {
         self.of(resource).get(&storage_key(resource, namespace, name))

@@ -7,6 +7,8 @@ mod index;
 mod open;
 mod store;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 mod watch;
 mod writer;

@@ -126,16 +126,16 @@ impl State {
 #[derive(Debug)]
 pub(super) struct ResourceCache {
     pub(super) resource: &'static Resource,
-    /// Whether there are selectable fields beside name and namespace.
-    has_fields: bool,
+    /// The selectable fields beside name and namespace.
+    pub(super) fields: Vec<&'static str>,
     state: RwLock<State>,
 }
 
 impl ResourceCache {
     pub(super) fn new(resource: &'static Resource) -> Self {
         // Rules that select by fields name them for any tree, also for an empty one.
-        let has_fields = !(resource.rules.fields)(&Value::Object(serde_json::Map::new())).is_empty();
-        Self { resource, has_fields, state: RwLock::default() }
+        let fields = (resource.rules.fields)(&Value::Object(serde_json::Map::new()));
+        Self { resource, fields: fields.into_iter().map(|(name, _)| name).collect(), state: RwLock::default() }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -150,7 +150,7 @@ impl ResourceCache {
     pub(super) fn index(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<Arc<CachedObject>> {
         // Taken for the interner alone, and only by the one task that follows the store.
         let mut interner = std::mem::take(&mut self.write().interner);
-        let object = CachedObject::new(self.resource, self.has_fields, Arc::clone(&key), stored, revision, &mut interner);
+        let object = CachedObject::new(self.resource, !self.fields.is_empty(), Arc::clone(&key), stored, revision, &mut interner);
         self.write().interner = interner;
         object
             .map_err(|error| tracing::error!(%key, %error, "a stored object cannot be read, and is not served"))
@@ -160,7 +160,7 @@ impl ResourceCache {
 
     /// An object of a past revision, outside the cache.
     pub(super) fn detached(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<Arc<CachedObject>> {
-        CachedObject::new(self.resource, self.has_fields, key, stored, revision, &mut Interner::default()).ok().map(Arc::new)
+        CachedObject::new(self.resource, !self.fields.is_empty(), key, stored, revision, &mut Interner::default()).ok().map(Arc::new)
     }
 
     /// Replaces everything, as of `revision`. Watchers must start over.

@@ -107,6 +107,8 @@ async fn indexes_what_requests_ask_for() {
     let ns = f.cache.get(&NAMESPACES, None, "ns").unwrap();
     assert_eq!((ns.name(), ns.namespace()), ("ns", None));
     assert_eq!(f.cache.objects(&CONFIG_MAPS).len(), 1);
+    assert!(f.cache.can_select_by(&CONFIG_MAPS, "metadata.namespace"));
+    assert!(!f.cache.can_select_by(&NAMESPACES, "metadata.namespace"));
     assert!(f.cache.last_change(&NAMESPACES) > f.cache.last_change(&CONFIG_MAPS));
 }
 

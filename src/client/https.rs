@@ -159,6 +159,11 @@ impl HttpTransport {
         Ok(chunks.map(|chunk| chunk.map_err(|error| connection(&error))).boxed())
     }
 
+    /// Sends a request that asks for another form of the answer than plain JSON (tables).
+    pub async fn send_accepting(&self, request: Request, accept: &str) -> Result<Bytes, Error> {
+        collect(self.respond_accepting(&request, accept).await?.into_body()).await
+    }
+
     async fn sender(&self, endpoint: &Endpoint) -> Result<Sender, Error> {
         let mut current = self.connection.lock().await;
         if let Some(sender) = current.as_ref().filter(|sender| !sender.is_closed()) {
@@ -187,12 +192,16 @@ impl HttpTransport {
         Ok(sender)
     }
 
-    /// Sends until there is an answer with a 2xx status.
     async fn respond(&self, request: &Request) -> Result<http::Response<Incoming>, Error> {
+        self.respond_accepting(request, "application/json").await
+    }
+
+    /// Sends until there is an answer with a 2xx status.
+    async fn respond_accepting(&self, request: &Request, accept: &str) -> Result<http::Response<Incoming>, Error> {
         let endpoint = self.endpoint();
         for attempt in 0.. {
             let mut sender = self.sender(&endpoint).await?;
-            let answer = sender.send_request(endpoint.request(request)?);
+            let answer = sender.send_request(endpoint.request(request, accept)?);
             let answer = tokio::time::timeout(ANSWER, answer).await;
             let response = match answer.map_err(|_| Error::Connection("no answer in time".into()))? {
                 Ok(response) => response,
@@ -296,12 +305,12 @@ impl Endpoint {
         Error::Connection(format!("{}: {error}", self.authority))
     }
 
-    fn request(&self, request: &Request) -> Result<http::Request<Full<Bytes>>, Error> {
+    fn request(&self, request: &Request, accept: &str) -> Result<http::Request<Full<Bytes>>, Error> {
         let uri = format!("https://{}{}{}", self.authority, self.prefix, request.uri);
         let mut builder = http::Request::builder()
             .method(request.method.clone())
             .uri(uri)
-            .header(ACCEPT, "application/json")
+            .header(ACCEPT, accept)
             .header(USER_AGENT, concat!("naru/", env!("CARGO_PKG_VERSION")));
         if !request.body.is_empty() {
             builder = builder.header(CONTENT_TYPE, request.content_type);

@@ -122,6 +122,10 @@ fn difference(old: &Value, new: &Value) -> Value {
     for (key, value) in new {
         if old.get(key) != Some(value) {
             let mut value = value.clone();
+            if key == "conditions" {
+                out.insert("$setElementOrder/conditions".into(), order(&value));
+                clear_conditions(old.get(key), &mut value);
+            }
             if let ("podIPs" | "hostIPs", Value::Array(list), true) = (key.as_str(), &mut value, old.contains_key(key)) {
                 // Lists that merge by key would keep the old addresses.
                 list.push(json!({"$patch": "replace"}));
@@ -133,6 +137,24 @@ fn difference(old: &Value, new: &Value) -> Value {
         out.insert(key.clone(), Value::Null);
     }
     Value::Object(out)
+}
+
+/// The order in which conditions are to be listed.
+fn order(conditions: &Value) -> Value {
+    conditions.as_array().into_iter().flatten().map(|c| json!({"type": c["type"]})).collect()
+}
+
+/// Conditions merge by type, so a reason or message that went away has to be removed by name.
+fn clear_conditions(old: Option<&Value>, new: &mut Value) {
+    let old = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for condition in new.as_array_mut().into_iter().flatten() {
+        let Some(before) = old.iter().find(|c| c["type"] == condition["type"]) else { continue };
+        for field in ["reason", "message"] {
+            if before.get(field).is_some() && condition.get(field).is_none() {
+                condition[field] = Value::Null;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -150,6 +172,12 @@ mod tests {
             json!({"podIPs": [{"ip": "a"}]}),
             json!({"podIPs": [{"ip": "b"}]}),
             json!({"podIPs": [{"ip": "b"}, {"$patch": "replace"}]}),
+        );
+        check(
+            json!({"conditions": [{"type": "Ready", "status": "False", "reason": "r"}]}),
+            json!({"conditions": [{"type": "Ready", "status": "True"}]}),
+            json!({"conditions": [{"type": "Ready", "status": "True", "reason": null}],
+                   "$setElementOrder/conditions": [{"type": "Ready"}]}),
         );
     }
 }

@@ -62,7 +62,6 @@ pub(crate) fn compute(config: &KubeletConfig, facts: &Facts, images: &[Arc<Image
     let mut addresses: Vec<Value> = config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
     addresses.push(json!({"type": "Hostname", "address": config.node_name}));
     let port = config.node_api.as_ref().and_then(|api| api.listener.local_addr().ok()).map_or(0, |a| a.port());
-    let runtime = config.version.rsplit_once("+naru").map_or("0", |(_, n)| n);
     json!({
         "capacity": facts.capacity(),
         "allocatable": facts.allocatable(),
@@ -72,7 +71,7 @@ pub(crate) fn compute(config: &KubeletConfig, facts: &Facts, images: &[Arc<Image
         "nodeInfo": {
             "machineID": facts.machine_id, "systemUUID": facts.system_uuid, "bootID": facts.boot_id,
             "kernelVersion": facts.kernel, "osImage": facts.os_image,
-            "containerRuntimeVersion": format!("naru://{runtime}"),
+            "containerRuntimeVersion": format!("naru://{}", config.version.trim_start_matches('v')),
             "kubeletVersion": config.version, "kubeProxyVersion": "",
             "operatingSystem": "linux", "architecture": architecture(),
         },

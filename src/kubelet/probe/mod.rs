@@ -10,6 +10,10 @@ use run::Target;
 use state::{Outcome, ProbeKind, Thresholds, Timing};
 use std::time::Duration;
 
+/// A process that has just been started needs a moment to listen; a probe that comes too early
+/// would cost a whole period.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// What a probing task tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
@@ -34,7 +38,7 @@ pub fn start(
     spawn("probe", async move {
         let timing = Timing::of(&probe);
         let mut thresholds = Thresholds::new(timing, initial);
-        let first = timing.initial_delay.saturating_sub(running_for);
+        let first = timing.initial_delay.max(SETTLE).saturating_sub(running_for);
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, timing.period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

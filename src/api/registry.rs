@@ -273,3 +273,6 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resourc
 pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
     RESOURCES.iter().copied().find(|r| r.kind == kind && r.group == group && r.version == version)
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,7 @@ pub(crate) fn bump_generation(
     old: &Value,
     changed: impl Fn(&Map<String, Value>, &Value) -> bool,
 ) {
-    let generation = int(&old["metadata"]["generation"]) + i64::from(changed(new, old));
+    let generation = int(&old["metadata"]["generation"]).saturating_add(i64::from(changed(new, old)));
     let metadata = ensure(new, "metadata");
     if generation == 0 {
         metadata.remove("generation");

@@ -125,7 +125,7 @@ fn validate(node: &Value, errors: &mut FieldErrors) {
     let path = Path::root("spec");
     let spec = &node["spec"];
     let taints = path.child("taints");
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: BTreeSet<(&str, &str)> = BTreeSet::new();
     for (i, taint) in list(&spec["taints"]).iter().enumerate() {
         let item = taints.index(i);
         let (key, effect) = (text(&taint["key"]), text(&taint["effect"]));
@@ -142,7 +142,7 @@ fn validate(node: &Value, errors: &mut FieldErrors) {
         if seen.contains(&(key, effect)) {
             errors.duplicate(item, taint);
         }
-        seen.push((key, effect));
+        seen.insert((key, effect));
     }
     let cidrs = path.child("podCIDRs");
     for (i, cidr) in list(&spec["podCIDRs"]).iter().enumerate() {

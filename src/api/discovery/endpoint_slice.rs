@@ -7,6 +7,7 @@ use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, list, some_text, text};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// EndpointSlices.
 pub static ENDPOINT_SLICES: Resource = Resource {
@@ -134,7 +135,7 @@ fn ports(slice: &Value, errors: &mut FieldErrors) {
         errors.too_many(path, ports.len(), MAX_PORTS);
         return;
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
         let item = path.index(i);
         let name = text(&port["name"]);
@@ -144,7 +145,7 @@ fn ports(slice: &Value, errors: &mut FieldErrors) {
         if seen.contains(&name) {
             errors.duplicate(item.child("name"), name);
         }
-        seen.push(name);
+        seen.insert(name);
         checks::protocol(&port["protocol"], item.child("protocol"), errors);
     }
 }

@@ -15,7 +15,7 @@ struct Summary {
 
 impl Summary {
     fn count(&mut self, status: &Value) {
-        self.restarts += int(&status["restartCount"]);
+        self.restarts = self.restarts.saturating_add(int(&status["restartCount"]));
         let finished = &status["lastState"]["terminated"]["finishedAt"];
         self.last_restart = self.last_restart.max(finished.as_str().and_then(table::seconds));
     }

@@ -2,8 +2,12 @@
 
 use crate::quantity::Quantity;
 use crate::status::Path;
-use crate::tree::{entries, list, text};
+use crate::tree::{entries, int, list, text};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// More than this many warnings are not sent.
+const MAX_WARNINGS: usize = 50;
 
 /// Labels of nodes that were renamed.
 const RENAMED: &[(&str, &str, &str)] = &[
@@ -36,9 +40,10 @@ pub(crate) fn of_spec(spec: &Value, path: Path<'_>) -> Vec<String> {
 
 fn of_container(container: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
     let (env, at) = (list(&container["env"]), path.child("env"));
+    let mut seen = BTreeSet::new();
     for (i, variable) in env.iter().enumerate() {
-        if env[..i].iter().any(|earlier| earlier["name"] == variable["name"]) {
-            let name = text(&variable["name"]);
+        let name = text(&variable["name"]);
+        if !seen.insert(name) && warnings.len() < MAX_WARNINGS {
             let item = at.index(i);
             warnings.push(format!(
                 "{item}: hides previous definition of \"{name}\", which may be dropped when using apply"
@@ -46,11 +51,12 @@ fn of_container(container: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
         }
     }
     let (ports, at) = (list(&container["ports"]), path.child("ports"));
+    let mut first_of = BTreeMap::new();
     for (i, port) in ports.iter().enumerate() {
-        let same = |earlier: &&Value| {
-            ["containerPort", "protocol", "hostPort", "hostIP"].iter().all(|f| earlier[*f] == port[*f])
-        };
-        if let Some(first) = ports[..i].iter().position(|p| same(&p)) {
+        let key = ["protocol", "hostIP"].map(|f| text(&port[f]));
+        let numbers = ["containerPort", "hostPort"].map(|f| int(&port[f]));
+        let first = *first_of.entry((key, numbers)).or_insert(i);
+        if first != i && warnings.len() < MAX_WARNINGS {
             let (item, first) = (at.index(i), at.index(first));
             warnings.push(format!("{item}: duplicate port definition with {first}"));
         }

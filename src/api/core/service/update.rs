@@ -3,6 +3,7 @@
 
 use crate::tree::{self, int, is_empty, list, text};
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 type Object = Map<String, Value>;
 
@@ -132,18 +133,14 @@ fn keep_allocated(spec: &mut Object, before: &Value) {
 }
 
 fn keep_node_ports(spec: &mut Object, before: &Value) {
+    let number = |port: &Value| Some(int(&port["nodePort"])).filter(|n| *n != 0);
     let ports = spec.get("ports").cloned().unwrap_or_default();
-    let mut used: Vec<i64> = list(&ports).iter().map(|p| int(&p["nodePort"])).filter(|p| *p != 0).collect();
-    for port in tree::items(spec, "ports") {
-        if port.get("nodePort").is_some_and(|p| int(p) != 0) {
-            continue;
-        }
-        let same = list(&before["ports"])
-            .iter()
-            .find(|o| Some(&o["port"]) == port.get("port") && Some(&o["protocol"]) == port.get("protocol"));
-        let kept = same.map_or(0, |o| int(&o["nodePort"]));
-        if kept != 0 && !used.contains(&kept) {
-            used.push(kept);
+    let mut used: BTreeSet<i64> = list(&ports).iter().filter_map(number).collect();
+    let key = |port: &Value| (text(&port["protocol"]).to_owned(), int(&port["port"]));
+    let old: BTreeMap<_, _> = list(&before["ports"]).iter().filter_map(|p| Some((key(p), number(p)?))).collect();
+    for (port, view) in tree::items(spec, "ports").zip(list(&ports)) {
+        let kept = old.get(&key(view)).copied().filter(|_| number(view).is_none());
+        if let Some(kept) = kept.filter(|k| used.insert(*k)) {
             port.insert("nodePort".to_owned(), kept.into());
         }
     }
@@ -190,7 +187,7 @@ fn drop_foreign(spec: &mut Object, before: &Value) {
 }
 
 fn drop_node_ports(spec: &mut Object, before: &Value) {
-    let old: Vec<i64> = list(&before["ports"]).iter().map(|p| int(&p["nodePort"])).collect();
+    let old: BTreeSet<i64> = list(&before["ports"]).iter().map(|p| int(&p["nodePort"])).collect();
     for port in tree::items(spec, "ports") {
         if port.get("nodePort").is_some_and(|p| old.contains(&int(p))) {
             port.remove("nodePort");

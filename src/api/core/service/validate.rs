@@ -5,6 +5,7 @@ use crate::meta::names;
 use crate::status::{FieldErrors, Path};
 use crate::tree::{entries, int, is_empty, list, some_text, text};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// The port of the node agent's API must not be opened to the outside.
 const KUBELET_PORT: i64 = 10_250;
@@ -60,7 +61,7 @@ fn by_type(spec: &Value, kind: &str, headless: bool, path: Path<'_>, errors: &mu
 
 fn ports(spec: &Value, kind: &str, path: Path<'_>, errors: &mut FieldErrors) {
     let all = list(&spec["ports"]);
-    let (mut named, mut taken, mut seen): (Vec<&str>, Vec<_>, Vec<_>) = Default::default();
+    let (mut named, mut taken, mut seen): (BTreeSet<&str>, BTreeSet<_>, BTreeSet<_>) = Default::default();
     for (i, port) in all.iter().enumerate() {
         let item = path.index(i);
         match some_text(&port["name"]) {
@@ -71,7 +72,7 @@ fn ports(spec: &Value, kind: &str, path: Path<'_>, errors: &mut FieldErrors) {
                 if named.contains(&name) {
                     errors.duplicate(item.child("name"), name);
                 }
-                named.push(name);
+                named.insert(name);
             }
         }
         checks::port_number(&port["port"], item.child("port"), errors);
@@ -85,7 +86,7 @@ fn ports(spec: &Value, kind: &str, path: Path<'_>, errors: &mut FieldErrors) {
             let shown = json!({"Name": "", "Protocol": pair.0, "AppProtocol": null, "Port": pair.1, "TargetPort": 0, "NodePort": 0});
             errors.duplicate(item, &shown);
         }
-        seen.push(pair);
+        seen.insert(pair);
         node_port(port, kind, &mut taken, item, errors);
     }
 }
@@ -93,7 +94,7 @@ fn ports(spec: &Value, kind: &str, path: Path<'_>, errors: &mut FieldErrors) {
 fn node_port<'a>(
     port: &'a Value,
     kind: &str,
-    taken: &mut Vec<(&'a str, i64)>,
+    taken: &mut BTreeSet<(&'a str, i64)>,
     path: Path<'_>,
     errors: &mut FieldErrors,
 ) {
@@ -108,7 +109,7 @@ fn node_port<'a>(
     if taken.contains(&key) {
         errors.duplicate(path.child("nodePort"), number);
     }
-    taken.push(key);
+    taken.insert(key);
 }
 
 fn affinity(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {

@@ -6,12 +6,13 @@ use crate::meta::names;
 use crate::status::{FieldErrors, Path};
 use crate::tree::{flag, int, list, some_text, text};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// All containers of a spec.
 pub(super) fn containers(context: Context<'_>, path: Path<'_>, errors: &mut FieldErrors) {
     let spec = context.spec;
     let (main, init) = (list(&spec["containers"]), list(&spec["initContainers"]));
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     let at = path.child("containers");
     if main.is_empty() {
         errors.required(at, "");
@@ -42,7 +43,7 @@ pub(super) fn containers(context: Context<'_>, path: Path<'_>, errors: &mut Fiel
     }
 }
 
-fn unique_name<'a>(container: &'a Value, seen: &mut Vec<&'a str>, path: Path<'_>, errors: &mut FieldErrors) {
+fn unique_name<'a>(container: &'a Value, seen: &mut BTreeSet<&'a str>, path: Path<'_>, errors: &mut FieldErrors) {
     let name = text(&container["name"]);
     if name.is_empty() {
         return;
@@ -50,7 +51,7 @@ fn unique_name<'a>(container: &'a Value, seen: &mut Vec<&'a str>, path: Path<'_>
     if seen.contains(&name) {
         errors.duplicate(path.child("name"), name);
     } else {
-        seen.push(name);
+        seen.insert(name);
     }
 }
 
@@ -141,7 +142,7 @@ fn common(container: &Value, context: Context<'_>, path: Path<'_>, errors: &mut 
 }
 
 fn ports(ports: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (i, port) in list(ports).iter().enumerate() {
         let item = path.index(i);
         if let Some(name) = some_text(&port["name"]) {
@@ -149,7 +150,7 @@ fn ports(ports: &Value, path: Path<'_>, errors: &mut FieldErrors) {
             if wrong.is_empty() && seen.contains(&name) {
                 errors.duplicate(item.child("name"), name);
             } else if wrong.is_empty() {
-                seen.push(name);
+                seen.insert(name);
             }
             complain(wrong, name, item.child("name"), errors);
         }
@@ -167,7 +168,7 @@ fn ports(ports: &Value, path: Path<'_>, errors: &mut FieldErrors) {
 
 /// No two of the containers may take the same port of the host.
 fn host_ports(containers: &[Value], path: Path<'_>, errors: &mut FieldErrors) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
     for (i, container) in containers.iter().enumerate() {
         let item = path.index(i);
         let at = item.child("ports");
@@ -180,7 +181,7 @@ fn host_ports(containers: &[Value], path: Path<'_>, errors: &mut FieldErrors) {
             if seen.contains(&key) {
                 errors.duplicate(at.index(n).child("hostPort"), &key);
             } else {
-                seen.push(key);
+                seen.insert(key);
             }
         }
     }
@@ -198,7 +199,7 @@ pub(super) fn relative_path(value: &str, path: Path<'_>, errors: &mut FieldError
 
 fn mounts(container: &Value, context: Context<'_>, path: Path<'_>, errors: &mut FieldErrors) {
     let privileged = flag(&container["securityContext"]["privileged"]);
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (i, mount) in list(&container["volumeMounts"]).iter().enumerate() {
         let item = path.index(i);
         volume_name(mount, context, item, errors);
@@ -209,7 +210,7 @@ fn mounts(container: &Value, context: Context<'_>, path: Path<'_>, errors: &mut 
         if seen.contains(&target) {
             errors.invalid(item.child("mountPath"), target, "must be unique");
         }
-        seen.push(target);
+        seen.insert(target);
         for field in ["subPath", "subPathExpr"] {
             relative_path(text(&mount[field]), item.child(field), errors);
         }

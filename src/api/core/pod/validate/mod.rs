@@ -14,6 +14,7 @@ use crate::meta::{names, validate};
 use crate::status::{FieldErrors, Path};
 use crate::tree::{flag, int, list, some_text, text};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 pub(super) use update::pod_update;
 
@@ -45,15 +46,15 @@ pub(crate) fn template(template: &Value, path: Path<'_>, errors: &mut FieldError
 struct Context<'a> {
     spec: &'a Value,
     /// Names of the volumes.
-    volumes: &'a [&'a str],
+    volumes: &'a BTreeSet<&'a str>,
     /// Names of the claims of devices.
-    claims: &'a [&'a str],
+    claims: &'a BTreeSet<&'a str>,
     grace_seconds: i64,
 }
 
 fn pod_spec(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     volume::volumes(&spec["volumes"], path.child("volumes"), errors);
-    let names = |field: &str| -> Vec<&str> { list(&spec[field]).iter().map(|v| text(&v["name"])).collect() };
+    let names = |field: &str| -> BTreeSet<&str> { list(&spec[field]).iter().map(|v| text(&v["name"])).collect() };
     let (volumes, claims) = (names("volumes"), names("resourceClaims"));
     let context = Context {
         spec,
@@ -67,7 +68,7 @@ fn pod_spec(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     names_and_hosts(spec, path, errors);
     dns(spec, path, errors);
     scheduling::pod(spec, path, errors);
-    resources::requirements(&spec["resources"], resources::Owner::Pod, path.child("resources"), &[], errors);
+    resources::requirements(&spec["resources"], resources::Owner::Pod, path.child("resources"), &claims, errors);
     resources::overhead(&spec["overhead"], path.child("overhead"), errors);
 }
 

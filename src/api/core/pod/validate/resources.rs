@@ -6,6 +6,7 @@ use crate::quantity::Quantity;
 use crate::status::{FieldErrors, Path};
 use crate::tree::{entries, list, some_text, text};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Whose resources they are: a pod may name fewer than a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,13 @@ fn amount(name: &str, value: &Value, path: Path<'_>, errors: &mut FieldErrors) -
 }
 
 /// The requests, limits and claims of a container or a pod.
-pub(super) fn requirements(resources: &Value, owner: Owner, path: Path<'_>, claims: &[&str], errors: &mut FieldErrors) {
+pub(super) fn requirements(
+    resources: &Value,
+    owner: Owner,
+    path: Path<'_>,
+    claims: &BTreeSet<&str>,
+    errors: &mut FieldErrors,
+) {
     let (limits, requests) = (path.child("limits"), path.child("requests"));
     for (name, value) in entries(&resources["limits"]) {
         one_resource(name, value, owner, limits.key(name), errors);

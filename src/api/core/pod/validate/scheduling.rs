@@ -5,6 +5,7 @@ use crate::meta::{names, validate};
 use crate::status::{FieldErrors, Path};
 use crate::tree::{int, list, some_text, text};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// All of it.
 pub(super) fn pod(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
@@ -12,14 +13,14 @@ pub(super) fn pod(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     tolerations(&spec["tolerations"], path.child("tolerations"), errors);
     spread(&spec["topologySpreadConstraints"], path.child("topologySpreadConstraints"), errors);
     let gates = path.child("schedulingGates");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (i, gate) in list(&spec["schedulingGates"]).iter().enumerate() {
         let name = text(&gate["name"]);
         complain(names::qualified_name(name), name, gates.index(i), errors);
         if seen.contains(&name) {
             errors.duplicate(gates.index(i), name);
         }
-        seen.push(name);
+        seen.insert(name);
     }
 }
 
@@ -61,7 +62,7 @@ pub(super) fn tolerations(tolerations: &Value, path: Path<'_>, errors: &mut Fiel
 }
 
 fn spread(constraints: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: BTreeSet<(&str, &str)> = BTreeSet::new();
     for (i, constraint) in list(constraints).iter().enumerate() {
         let item = path.index(i);
         if int(&constraint["maxSkew"]) <= 0 {
@@ -77,7 +78,7 @@ fn spread(constraints: &Value, path: Path<'_>, errors: &mut FieldErrors) {
             let pair = json!(format!("{{{key}, {action}}}"));
             errors.duplicate(item.child("{topologyKey, whenUnsatisfiable}"), &pair);
         }
-        seen.push((key, action));
+        seen.insert((key, action));
         if let Some(min) = constraint["minDomains"].as_i64() {
             if min <= 0 {
                 errors.invalid(item.child("minDomains"), min, "must be greater than zero");

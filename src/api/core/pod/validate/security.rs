@@ -4,6 +4,7 @@ use crate::checks::one_of;
 use crate::status::{FieldErrors, Path};
 use crate::tree::{flag, list, some_text, text};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const BAD_ID: &str = "must be between 0 and 2147483647, inclusive";
 
@@ -45,7 +46,7 @@ pub(super) fn pod(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
 }
 
 fn sysctls(sysctls: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (i, sysctl) in list(sysctls).iter().enumerate() {
         let at = path.index(i);
         let name = text(&sysctl["name"]);
@@ -62,7 +63,7 @@ fn sysctls(sysctls: &Value, path: Path<'_>, errors: &mut FieldErrors) {
         } else if seen.contains(&name) {
             errors.duplicate(at.child("name"), name);
         }
-        seen.push(name);
+        seen.insert(name);
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::status::{FieldErrors, Path};
 use crate::tree::{int, list, text};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
@@ -43,25 +44,27 @@ fn deadline(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) 
     }
 }
 
-fn without_seconds(toleration: &Value) -> Value {
+/// What tells one toleration from another.
+fn without_seconds(toleration: &Value) -> String {
     let mut copy = toleration.clone();
     if let Some(copy) = copy.as_object_mut() {
         copy.remove("tolerationSeconds");
     }
-    copy
+    copy.to_string()
 }
 
 fn tolerations(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    let kept = |old: &Value| list(&new["tolerations"]).iter().any(|n| without_seconds(n) == without_seconds(old));
-    if !list(&old["tolerations"]).iter().all(kept) {
+    let present: BTreeSet<String> = list(&new["tolerations"]).iter().map(without_seconds).collect();
+    if !list(&old["tolerations"]).iter().all(|t| present.contains(&without_seconds(t))) {
         let why = "existing toleration can not be modified except its tolerationSeconds";
         errors.forbidden(path, why);
     }
 }
 
 fn gates(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let known: BTreeSet<&str> = list(&old["schedulingGates"]).iter().map(|g| text(&g["name"])).collect();
     for (i, gate) in list(&new["schedulingGates"]).iter().enumerate() {
-        if !list(&old["schedulingGates"]).iter().any(|o| o["name"] == gate["name"]) {
+        if !known.contains(text(&gate["name"])) {
             let why = format!("only deletion is allowed, but found new scheduling gate '{}'", text(&gate["name"]));
             errors.forbidden(path.index(i), &why);
         }

@@ -9,6 +9,7 @@ use crate::quantity::Quantity;
 use crate::status::{FieldErrors, Path};
 use crate::tree::{int, list, some_text, text};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const BAD_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const MIN_TOKEN_SECONDS: i64 = 600;
@@ -18,7 +19,7 @@ const HOST_PATH_TYPES: [&str; 8] =
 
 /// The list of volumes.
 pub(super) fn volumes(volumes: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (i, volume) in list(volumes).iter().enumerate() {
         let item = path.index(i);
         source(volume, item, errors);
@@ -31,7 +32,7 @@ pub(super) fn volumes(volumes: &Value, path: Path<'_>, errors: &mut FieldErrors)
         } else if seen.contains(&name) {
             errors.duplicate(item.child("name"), name);
         }
-        seen.push(name);
+        seen.insert(name);
     }
 }
 
@@ -172,7 +173,7 @@ fn downward(source: &Value, path: Path<'_>, errors: &mut FieldErrors) {
 fn projected(source: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     mode(&source["defaultMode"], path.child("defaultMode"), errors);
     let at = path.child("sources");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (i, part) in list(&source["sources"]).iter().enumerate() {
         let item = at.index(i);
         let mut set = 0;
@@ -220,7 +221,13 @@ fn projection(kind: &str, part: &Value, path: Path<'_>, errors: &mut FieldErrors
     }
 }
 
-fn unique_paths<'a>(kind: &str, part: &'a Value, seen: &mut Vec<&'a str>, path: Path<'_>, errors: &mut FieldErrors) {
+fn unique_paths<'a>(
+    kind: &str,
+    part: &'a Value,
+    seen: &mut BTreeSet<&'a str>,
+    path: Path<'_>,
+    errors: &mut FieldErrors,
+) {
     let paths: Vec<&str> = match kind {
         "serviceAccountToken" => vec![text(&part["path"])],
         _ => list(&part["items"]).iter().map(|i| text(&i["path"])).collect(),
@@ -229,6 +236,6 @@ fn unique_paths<'a>(kind: &str, part: &'a Value, seen: &mut Vec<&'a str>, path: 
         if seen.contains(&one) {
             errors.invalid(path, one, "conflicting duplicate paths");
         }
-        seen.push(one);
+        seen.insert(one);
     }
 }

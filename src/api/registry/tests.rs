@@ -1,0 +1,100 @@
+//! The registry agrees with the facts, and no tree that a client could send makes a rule panic.
+
+use super::*;
+use crate::facts::{self, Kind, Shape, Type};
+use crate::meta::validate;
+use serde_json::{Map, json};
+
+#[test]
+fn every_resource_has_its_type() {
+    for (i, resource) in RESOURCES.iter().enumerate() {
+        let named = facts::type_by_name(resource.type_name).expect(resource.type_name);
+        let by_kind = facts::type_by_gvk(resource.group, resource.version, resource.kind).expect(resource.kind);
+        assert_eq!(named.name, by_kind.name);
+        assert!(std::ptr::eq(
+            find(resource.group, resource.version, resource.plural).expect(resource.plural),
+            *resource
+        ));
+        assert!(RESOURCES[..i].iter().all(|r| (r.group, r.plural) != (resource.group, resource.plural)));
+        for subresource in resource.subresources {
+            let (group, version, kind) = subresource.gvk;
+            assert!(facts::type_by_gvk(group, version, kind).is_some() || kind.ends_with("Options"), "{kind}");
+        }
+        assert!(resource.subresources.is_sorted_by_key(|s| s.name), "{}", resource.plural);
+    }
+}
+
+/// Trees of a type in which each leaf is one odd value. What a decoder lets through is less odd.
+fn odd_tree(ty: &'static Type, odd: &Value, depth: usize) -> Value {
+    if depth == 0 || ty.shape != Shape::Object {
+        return odd.clone();
+    }
+    ty.fields.iter().map(|f| (f.name.to_owned(), odd_value(&f.kind, odd, depth - 1))).collect::<Map<_, _>>().into()
+}
+
+fn odd_value(kind: &Kind, odd: &Value, depth: usize) -> Value {
+    match kind {
+        Kind::Object(ty) => odd_tree(ty, odd, depth),
+        Kind::List(item) => {
+            let item = odd_value(item, odd, depth);
+            json!([item, item])
+        }
+        Kind::Map(item) => json!({"k": odd_value(item, odd, depth), "example.com/ä": odd_value(item, odd, depth)}),
+        _ => odd.clone(),
+    }
+}
+
+#[test]
+fn rules_survive_odd_trees_and_defaults_settle() {
+    let long = "x".repeat(300);
+    let odds = [
+        Value::Null,
+        json!(0),
+        json!(-1),
+        json!(i64::MAX),
+        json!(i64::MIN),
+        json!(1.5),
+        json!(true),
+        json!(""),
+        json!("ä/../\0'"),
+        json!("100%"),
+        json!("-1"),
+        json!("['"),
+        json!(long),
+        json!([]),
+        json!([null, 1]),
+        json!({}),
+        json!({"": null}),
+    ];
+    for resource in RESOURCES {
+        let ty = facts::type_by_name(resource.type_name).expect(resource.type_name);
+        for odd in &odds {
+            for depth in 0..8 {
+                exercise(resource, odd_tree(ty, odd, depth));
+            }
+        }
+    }
+}
+
+fn exercise(resource: &Resource, tree: Value) {
+    let rules = &resource.rules;
+    let mut object = tree.clone();
+    (rules.default)(&mut object);
+    let once = object.clone();
+    (rules.default)(&mut object);
+    assert_eq!(object, once, "{}: defaults of {tree}", resource.plural);
+    (rules.prepare_create)(&mut object);
+    let mut errors = FieldErrors::default();
+    validate::metadata(resource, &object, &mut errors);
+    (rules.validate)(&object, &mut errors);
+    for (new, old) in [(&tree, &object), (&object, &tree)] {
+        let mut new = new.clone();
+        (rules.prepare_update)(&mut new, old);
+        validate::metadata_update(&new, old, &mut errors);
+        (rules.validate_update)(&new, old, &mut errors);
+        (rules.validate_status)(&new, old, &mut errors);
+    }
+    (rules.warnings)(&object);
+    (rules.fields)(&tree);
+    assert_eq!((rules.row)(&tree, 0).len(), resource.columns.len().max(1), "{}", resource.plural);
+}

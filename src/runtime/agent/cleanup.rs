@@ -4,10 +4,10 @@ use crate::cgroup::{Cgroup, Hierarchies};
 use crate::error::{Result, RuntimeError};
 use crate::proc;
 use crate::protocol::{SANDBOX_FILE, STATE_FILE, SandboxFile, StateFile};
-use crate::shim::{CONTAINERS, SHIM_CGROUP};
+use crate::shim::{CONTAINERS, SHIM_CGROUP, lock_holder};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long killed processes may take to vanish.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,6 +25,19 @@ pub(super) fn read_state(directory: &Path) -> Option<StateFile> {
 /// Whether that shim lives: same boot and same process.
 pub(super) fn is_alive(state: &StateFile) -> bool {
     state.boot_id == proc::boot_id() && proc::start_time(state.pid) == Some(state.start_time)
+}
+
+/// Waits for a shim that is just starting, since the agent that started it has died.
+pub(super) fn await_state(directory: &Path) -> Option<StateFile> {
+    let start = Instant::now();
+    loop {
+        match read_state(directory) {
+            Some(state) => return Some(state),
+            None if start.elapsed() > PATIENCE => return None,
+            None => lock_holder(&directory.join(SANDBOX_FILE))?,
+        };
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn cgroup(file: &SandboxFile) -> Option<Cgroup> {
@@ -51,8 +64,9 @@ pub(super) fn kill(directory: &Path) {
 
 /// Removes processes, mounts, cgroups and files of a sandbox. A live shim is killed.
 pub(super) fn remove(directory: &Path) -> Result<()> {
-    if let Some(state) = read_state(directory).filter(is_alive)
-        && let Ok(pid) = i32::try_from(state.pid)
+    let shim = read_state(directory).filter(is_alive).map(|state| state.pid);
+    if let Some(pid) = shim.or_else(|| lock_holder(&directory.join(SANDBOX_FILE)))
+        && let Ok(pid) = i32::try_from(pid)
     {
         // SAFETY: sends a signal to a process that was just seen to be the shim; no memory involved.
         unsafe { libc::kill(pid, libc::SIGKILL) };

@@ -88,7 +88,9 @@ impl Runtime {
     }
 
     async fn adopt(&self, directory: PathBuf) {
-        let alive = cleanup::read_state(&directory).filter(cleanup::is_alive);
+        let path = directory.clone();
+        let state = blocking(move || Ok(cleanup::await_state(&path))).await.unwrap_or_default();
+        let alive = state.filter(cleanup::is_alive);
         match (alive, cleanup::read_sandbox(&directory)) {
             (Some(state), Some(file)) => {
                 let sandbox = Sandbox::new(file.spec, directory, state, self.inner.events.clone());

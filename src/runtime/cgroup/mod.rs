@@ -56,6 +56,11 @@ impl Hierarchies {
         self.v1.is_empty() && self.v2.is_some()
     }
 
+    /// Whether there is no cgroup file system at all.
+    pub(crate) fn is_none(&self) -> bool {
+        self.v1.is_empty() && self.v2.is_none()
+    }
+
     fn roots(&self) -> impl Iterator<Item = &Path> {
         self.v1.iter().map(|v1| v1.mount.as_path()).chain(self.v2.as_deref())
     }
@@ -190,7 +195,9 @@ impl Cgroup {
         let start = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
-            let gone = self.directories().fold(true, |gone, directory| remove_tree(&directory) && gone);
+            // Every hierarchy is tried, whatever became of the one before.
+            let left = self.directories().filter(|directory| !remove_tree(directory)).count();
+            let gone = left == 0;
             if gone || start.elapsed() > patience {
                 return gone;
             }

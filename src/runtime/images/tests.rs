@@ -140,7 +140,7 @@ async fn an_image_is_pulled_from_a_registry_once_and_removed() {
     let image = image.unwrap();
     assert!(Arc::ptr_eq(&image, &same.unwrap()));
     assert_eq!(received.load(Ordering::Relaxed), image.size);
-    assert_eq!(image.names, [name.clone()]);
+    assert_eq!(image.names, std::slice::from_ref(&name));
     assert!(image.repo_digest(&name).starts_with(&format!("{}/team/app@sha256:", registry.address)));
     assert_eq!((image.config.cmd.as_slice(), image.config.user.as_str()), (&["/top".to_owned()][..], "web"));
     assert_eq!(std::fs::read(image.layers[1].join("big")).unwrap(), big);

@@ -28,6 +28,11 @@ impl Filter {
         Ok(Self { program: bpf::assemble(&rules)? })
     }
 
+    /// Whether there is anything to install.
+    pub(crate) fn is_some(&self) -> bool {
+        !self.program.is_empty()
+    }
+
     /// Puts this process under the filter, for good.
     pub(crate) fn install(&self) -> io::Result<()> {
         let Ok(len @ 1..) = u16::try_from(self.program.len()) else { return Ok(()) };

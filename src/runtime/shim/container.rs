@@ -4,7 +4,7 @@ use super::launch::{Guards, Report, complete_env, find_program, run};
 use super::log::{LineCutter, LogFile};
 use super::oci;
 use super::trace::ShimLog;
-use super::{Pod, capability};
+use super::{Pod, capability, namespaces};
 use crate::cgroup::Cgroup;
 use crate::proc::now_ns;
 use crate::protocol::{Fault, FaultKind};
@@ -105,15 +105,13 @@ impl Container {
         if let Err(error) = make_cwd(&spec.rootfs, &spec.cwd) {
             tracing::debug!(%error, "working directory not made");
         }
-        // The filter may have to be loaded with CAP_SYS_ADMIN, which the program does not get.
-        let setup = guards.capabilities.or(capability::Set::SYS_ADMIN).and(capability::Set::own());
         let context = oci::Context {
             sandbox: &pod.spec,
             pid_holder: pod.pause,
             shm: &pod.shm(),
             cgroup_path: cgroup.oci_path(),
             unified_cgroups: pod.hierarchies.is_unified(),
-            capabilities: setup,
+            capabilities: guards.capabilities_before().and(capability::Set::own()),
             bounding: guards.capabilities,
         };
         write_config(&pod.directory, &oci::config(&spec, &nodes, &context))?;
@@ -325,6 +323,8 @@ fn build(
     builder.stdout = streams.stdout.take();
     builder.stderr = streams.stderr.take();
     let console = streams.console.as_ref().map(|(_, path)| path.clone());
+    // libcontainer insists on a cgroup file system where it looks for one.
+    let _decoy = pod.hierarchies.is_none().then(|| namespaces::Decoy::new(&pod.directory));
     builder.with_console_socket(console).as_init(&pod.directory).with_systemd(false).with_detach(true).build()
 }
 

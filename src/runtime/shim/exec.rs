@@ -67,7 +67,7 @@ pub(super) fn start(container: &Container, spec: &ExecSpec) -> Result<Started, F
     let flags = differing_namespaces(container.pid);
     // SAFETY: this process has one thread, so the child may do anything until it executes or exits.
     match unsafe { libc::fork() } {
-        -1 => return Err(failed("fork")(io::Error::last_os_error())),
+        -1 => Err(failed("fork")(io::Error::last_os_error())),
         0 => {
             container.cgroup.join(0);
             set_oom_score(std::process::id(), container.spec.oom_score_adj);
@@ -172,8 +172,7 @@ fn become_command(plan: &Plan) -> String {
             step("setresgid", libc::setresgid(plan.gid, plan.gid, plan.gid).into())?;
             let cwd = std::env::set_current_dir(&plan.cwd);
             step("setresuid", libc::setresuid(plan.uid, plan.uid, plan.uid).into())?;
-            let setup = plan.guards.capabilities.or(capability::Set::SYS_ADMIN);
-            if setup.and(capability::Set::own_permitted()).hold().is_err() {
+            if plan.guards.capabilities_before().and(capability::Set::own_permitted()).hold().is_err() {
                 return Err("exec: capset".to_owned());
             }
             cwd.map_err(|error| {

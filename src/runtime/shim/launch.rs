@@ -93,6 +93,15 @@ pub(super) struct Guards {
 }
 
 impl Guards {
+    /// What the process needs until the guards are set: loading a filter without no_new_privs takes
+    /// CAP_SYS_ADMIN.
+    pub(super) fn capabilities_before(&self) -> capability::Set {
+        match self.seccomp.is_some() && !self.no_new_privileges {
+            true => self.capabilities.or(capability::Set::SYS_ADMIN),
+            false => self.capabilities,
+        }
+    }
+
     /// The filter comes as late as possible. Without no_new_privs it needs CAP_SYS_ADMIN, so then the
     /// capabilities are given up under the filter.
     fn set(&self) -> Result<(), String> {

@@ -97,6 +97,7 @@ fn prepare(directory: &Path) -> io::Result<server::Server> {
     let path = directory.join(SANDBOX_FILE);
     let file: SandboxFile = serde_json::from_slice(&fs::read(&path)?)?;
     become_daemon(directory)?;
+    lock(&path)?;
     let log = trace::ShimLog::install(&directory.join("shim.log"))?;
     let hierarchies = Hierarchies::detect();
     let root = PathBuf::from(file.cgroup_root.unwrap_or_default());
@@ -117,10 +118,41 @@ fn prepare(directory: &Path) -> io::Result<server::Server> {
     };
     let pod = Pod { spec: file.spec, directory: directory.to_owned(), hierarchies, cgroup, pause };
     namespaces::mount_shm(&pod.spec, &pod.shm())?;
-    fs::create_dir_all(pod.containers_directory())?;
+    fs::create_dir(pod.containers_directory())?;
     let listener = listen(directory)?;
     write_state(directory)?;
     Ok(server::Server::new(pod, log, listener, signals))
+}
+
+/// Marks the sandbox as one that a process works on, for as long as this process lives: until the
+/// state is written, an agent that has just started has no other way to know.
+fn lock(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let lock = whole_file(libc::F_WRLCK);
+    // SAFETY: F_SETLK reads a flock.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Closing any descriptor of the file would end the lock.
+    std::mem::forget(file);
+    Ok(())
+}
+
+/// The process that holds the lock on a sandbox, if any.
+pub(crate) fn lock_holder(path: &Path) -> Option<u32> {
+    let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+    let mut lock = whole_file(libc::F_WRLCK);
+    // SAFETY: F_GETLK reads and writes a flock.
+    let asked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) };
+    let held = asked == 0 && i32::from(lock.l_type) != libc::F_UNLCK;
+    held.then_some(lock.l_pid).and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0)
+}
+
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    // SAFETY: all-zero is a valid flock: from the file's start to its end.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock
 }
 
 /// A session of its own, no controlling terminal, the parent of orphans below it.

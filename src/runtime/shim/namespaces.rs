@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The kernel's overflow identity, `nobody` on most systems.
 const NOBODY: u32 = 65_534;
@@ -76,12 +76,53 @@ fn bring_up_loopback() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// On a machine without cgroups: a mount namespace in which there seem to be some, version 1 without
+/// controllers, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Decoy {
+    before: Option<fs::File>,
+    directory: PathBuf,
+}
+
+impl Decoy {
+    pub(super) fn new(directory: &Path) -> Self {
+        let before = fs::File::open("/proc/self/ns/mnt").and_then(|before| {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            Ok(before)
+        });
+        let decoy = Self { before: before.ok(), directory: directory.to_owned() };
+        if decoy.before.is_some() {
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            let none = None::<&str>;
+            let mounted = nix::mount::mount(none, "/", none, private, none).and_then(|()| {
+                nix::mount::mount(Some("none"), "/sys/fs/cgroup", Some("tmpfs"), MsFlags::MS_RDONLY, none)
+            });
+            if let Err(error) = mounted {
+                tracing::warn!(%error, "no cgroups, and no way round it");
+            }
+        }
+        decoy
+    }
+}
+
+impl Drop for Decoy {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take()
+            && let Err(error) = nix::sched::setns(&before, CloneFlags::CLONE_NEWNS)
+        {
+            tracing::error!(%error, "mount namespace not restored");
+        }
+        // Entering a mount namespace moves to its root. The directory is gone only if the sandbox is.
+        let _ = std::env::set_current_dir(&self.directory);
+    }
+}
+
 /// Makes what the containers see as /dev/shm. With the host's IPC it is the host's own.
 pub(super) fn mount_shm(spec: &SandboxSpec, path: &Path) -> io::Result<()> {
     if spec.host_ipc {
         return Ok(());
     }
-    fs::create_dir_all(path)?;
+    fs::create_dir(path)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     nix::mount::mount(Some("shm"), path, Some("tmpfs"), flags, Some("mode=1777,size=65536k"))?;
     Ok(())

@@ -124,8 +124,9 @@ pub(super) fn config(spec: &ContainerSpec, nodes: &[Node], context: &Context<'_>
             "terminal": spec.tty,
             "user": {"uid": spec.uid, "gid": spec.gid, "umask": 0o022, "additionalGids": groups(spec)},
             "args": spec.args,
-            // Only what libcontainer insists on; the program gets its environment from us.
-            "env": [],
+            // The program gets its environment from us. Without a HOME here, libcontainer would ask the
+            // C library for it, which loads name service modules from the container's own files.
+            "env": ["HOME=/"],
             "cwd": if spec.cwd.is_empty() { "/" } else { &spec.cwd },
             "capabilities": {
                 "bounding": context.bounding.names(),
@@ -229,6 +230,11 @@ mod tests {
         let spec = ContainerSpec::default();
         assert!(destinations(&with(&spec, true)).contains(&"/sys/fs/cgroup"));
         assert!(!destinations(&with(&spec, false)).contains(&"/sys/fs/cgroup"));
+    }
+
+    #[test]
+    fn nobody_is_asked_for_a_home() {
+        assert_eq!(with(&ContainerSpec::default(), true)["process"]["env"], json!(["HOME=/"]));
     }
 
     #[test]

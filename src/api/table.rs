@@ -81,7 +81,7 @@ pub fn render<'a>(
 
 /// Seconds since the epoch of an RFC 3339 time.
 pub fn seconds(timestamp: &str) -> Option<i64> {
-    timestamp.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+    crate::meta::time::parse_seconds(timestamp)
 }
 
 /// How long ago, as kubectl says it: `5s`, `2m30s`, `3h`, `12d`.

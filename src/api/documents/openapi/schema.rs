@@ -1,5 +1,6 @@
 //! Schemas from the facts.
 
+use crate::facts::descriptions::{Descriptions, TypeDescriptions};
 use crate::facts::{self, Constant, Field, Kind, ListType, Presence, Shape, Type};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -37,15 +38,20 @@ impl Schemas {
 
     /// `components.schemas`.
     pub(super) fn render(&self) -> Value {
-        let mut map: Map<String, Value> = self.types.values().map(|ty| (ty.name.to_owned(), type_schema(ty))).collect();
+        let descriptions = Descriptions::unpack();
+        let mut map: Map<String, Value> = descriptions
+            .by_type()
+            .filter(|(ty, _)| self.types.contains_key(ty.name))
+            .map(|(ty, texts)| (ty.name.to_owned(), type_schema(ty, texts)))
+            .collect();
         // A patch's body can be anything; it has no fields and so no place in the facts.
         map.insert(format!("{META}Patch"), json!({"type": "object"}));
         Value::Object(map)
     }
 }
 
-fn type_schema(ty: &'static Type) -> Value {
-    match ty.shape {
+fn type_schema(ty: &'static Type, texts: TypeDescriptions<'_>) -> Value {
+    let mut schema = match ty.shape {
         Shape::Quantity => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
         Shape::IntOrString => {
             json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
@@ -53,15 +59,26 @@ fn type_schema(ty: &'static Type) -> Value {
         Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
         Shape::FieldsV1 | Shape::RawExtension => json!({"type": "object"}),
         Shape::Json | Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings => json!({}),
-        Shape::Object => object_schema(ty),
+        Shape::Object => object_schema(ty, texts),
+    };
+    if let Some(text) = texts.of_type() {
+        schema["description"] = Value::from(text);
     }
+    schema
 }
 
-fn object_schema(ty: &'static Type) -> Value {
+fn object_schema(ty: &'static Type, texts: TypeDescriptions<'_>) -> Value {
     let mut schema = Map::new();
     schema.insert("type".into(), Value::from("object"));
     let fields = || ty.fields.iter().filter(|f| !f.disabled());
-    let properties: Map<String, Value> = fields().map(|f| (f.name.to_owned(), field_schema(f))).collect();
+    let mut properties = Map::new();
+    for (field, text) in ty.fields.iter().zip(texts.of_fields()).filter(|(field, _)| !field.disabled()) {
+        let mut schema = field_schema(field);
+        if !text.is_empty() {
+            schema["description"] = Value::from(text);
+        }
+        properties.insert(field.name.to_owned(), schema);
+    }
     if !properties.is_empty() {
         schema.insert("properties".into(), Value::Object(properties));
     }

@@ -47,6 +47,7 @@ fn pods_have_what_kubectl_looks_for() {
     let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"];
     let containers = &spec["properties"]["containers"];
     assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert!(containers["description"].as_str().unwrap().starts_with("List of containers belonging to the pod."));
     assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
     assert_eq!(containers["items"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.core.v1.Container");
     assert_eq!(spec["required"], json!(["containers"]));

@@ -1,5 +1,7 @@
 //! Turns `facts/api-facts.txt` into static tables, so that nothing is parsed at start-up.
 
+mod descriptions;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -29,7 +31,7 @@ impl<'a> TypeLine<'a> {
 fn main() {
     let source = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("set by cargo")).join("facts/api-facts.txt");
     println!("cargo:rerun-if-changed={}", source.display());
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
     let text = fs::read_to_string(&source).expect("the facts are part of the sources");
     let types = parse(&text);
     let index: HashMap<&str, usize> = types.iter().enumerate().map(|(i, t)| (t.name, i)).collect();
@@ -40,8 +42,19 @@ fn main() {
         emit_type(&mut out, i, ty, &index, &inlined_kinds);
     }
     emit_indexes(&mut out, &types);
-    let target = PathBuf::from(env::var("OUT_DIR").expect("set by cargo")).join("tables.rs");
-    fs::write(target, out).expect("cargo's output directory is writable");
+    let folder = PathBuf::from(env::var("OUT_DIR").expect("set by cargo"));
+    fs::write(folder.join("tables.rs"), out).expect("cargo's output directory is writable");
+    descriptions::write(&folder.join("descriptions"), &names(&types));
+}
+
+/// Types and their fields, in the order of the tables.
+fn names<'a>(types: &[TypeLine<'a>]) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let fields = |ty: &TypeLine<'a>| {
+        let mut names: Vec<&str> = ty.fields.iter().map(|f| f.name).collect();
+        names.sort_unstable();
+        names
+    };
+    types.iter().map(|ty| (ty.name, fields(ty))).collect()
 }
 
 fn parse(text: &str) -> Vec<TypeLine<'_>> {

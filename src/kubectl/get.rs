@@ -84,9 +84,9 @@ async fn tables(session: &Session, args: &GetArgs, queries: &[Query]) -> anyhow:
         let place = if args.all_namespaces || queries.iter().all(|query| !query.kind.namespaced) {
             String::new()
         } else {
-            format!(" in {} namespace", session.namespace)
+            format!(" in {} namespace.", session.namespace)
         };
-        writeln!(std::io::stderr(), "No resources found{place}.")?;
+        writeln!(std::io::stderr(), "No resources found{place}")?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The connection to the cluster, and how failures are told.
 
 use crate::cli::Global;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use naru_client::https::HttpTransport;
 use naru_client::kubeconfig::{Kubeconfig, from_kubeconfig};
@@ -21,7 +21,7 @@ impl Session {
     pub(crate) fn open(global: &Global) -> anyhow::Result<Self> {
         let path = find_kubeconfig(global)?;
         let Kubeconfig { mut http, namespace } = from_kubeconfig(&path, global.context.as_deref())
-            .with_context(|| format!("error loading config file {:?}", path.display().to_string()))?;
+            .map_err(|error| anyhow::anyhow!("error loading config file {:?}: {error}", path.display().to_string()))?;
         if let Some(server) = &global.server {
             http.server.clone_from(server);
         }

@@ -93,7 +93,8 @@ fn write_scalar(out: &mut String, value: &Value, indent: usize) {
 
 /// Several lines that a literal block can hold.
 fn is_block(string: &str) -> bool {
-    string.trim_end_matches('\n').contains('\n')
+    string.contains('\n')
+        && !string.trim_end_matches('\n').is_empty()
         && !string.starts_with([' ', '\n', '\t'])
         && string.chars().all(|c| c == '\n' || c == '\t' || !is_special(c))
 }

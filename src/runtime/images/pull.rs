@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::task::TaskTracker;
 
 type SharedPull = Shared<BoxFuture<'static, Result<Arc<Image>, PullError>>>;
 
@@ -134,20 +135,25 @@ impl ImageStore {
             Arc::new(blocking(move || Ingest::create(&store.inner.dir)).await?)
         };
         let progress = Progress { received: AtomicU64::new(0), total: size, options };
+        let unpackers = TaskTracker::new();
         let mut wanted = HashSet::new();
         let missing = (0..chain.len()).filter(|&i| !self.has_layer(&chain[i]) && wanted.insert(&chain[i]));
         let fetches = missing.map(|i| {
-            let (ingest, progress) = (ingest.clone(), &progress);
+            let (ingest, progress, unpackers) = (ingest.clone(), &progress, &unpackers);
             let (layer, diff_id) = (&manifest.layers[i], &config.rootfs.diff_ids[i]);
             async move {
                 let permit = self.inner.downloads.acquire().await;
                 let _permit = permit.map_err(|_| Failure::new(PullErrorKind::Unknown, "the store is closed"))?;
                 let dir = ingest.path().join(i.to_string());
-                let notes = fetch_layer(registry, layer, diff_id, dir.clone(), ingest.clone(), progress).await?;
+                let notes = fetch_layer(registry, layer, diff_id, dir.clone(), unpackers, progress).await?;
                 Ok::<_, Failure>((i, dir, notes))
             }
         });
-        let unpacked = try_join_all(fetches).await?;
+        let unpacked = try_join_all(fetches).await;
+        // After a failure the other layers' threads notice soon, and nothing is left when this returns.
+        unpackers.close();
+        unpackers.wait().await;
+        let unpacked = unpacked?;
         let new = self.settle_layers(unpacked, &chain, ingest.clone()).await?;
         let record = ImageRecord { id, config: config.config, size, layers: chain };
         Ok(self.commit_off_thread(record, names, new, Some(ingest)).await?)
@@ -244,14 +250,12 @@ async fn fetch_layer(
     layer: &Descriptor,
     diff_id: &str,
     dir: PathBuf,
-    ingest: Arc<Ingest>,
+    unpackers: &TaskTracker,
     progress: &Progress<'_>,
 ) -> Result<Notes, Failure> {
     let (sender, reader) = super::pipe::pipe();
     let (blob, diff) = (layer.digest.clone(), diff_id.to_owned());
-    let unpacking = tokio::task::spawn_blocking(move || {
-        // Keeps the directory until this has ended, even if nobody waits for it any more.
-        let _ingest = ingest;
+    let unpacking = unpackers.spawn_blocking(move || {
         let fs = dir.join("fs");
         std::fs::create_dir_all(&fs)?;
         rustix::fs::chmod(&fs, rustix::fs::Mode::from_raw_mode(0o755))?;

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests start a registry")]
 
+mod flaky;
+
 use super::layer::sha256;
 use super::*;
 use oci_client::client::{ClientConfig, ClientProtocol, Config, ImageLayer};

@@ -188,14 +188,32 @@ where
 /// The first bytes of a body beyond which it is refused.
 pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
 
+/// How much of a body that is too large is read and thrown away, so that a client that is still
+/// sending gets to see the answer.
+const MAX_DISCARDED: usize = 64 * 1024 * 1024;
+
 /// Reads a body up to the limit; `None` when it is larger.
-pub(crate) async fn read_body(body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
+pub(crate) async fn read_body(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
     use http_body_util::BodyExt;
-    match http_body_util::Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => Ok(Some(collected.to_bytes())),
-        Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(error) => Err(*error),
-            Err(_) => Ok(None),
-        },
+    let mut parts: Vec<Bytes> = Vec::new();
+    let mut size = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        size = size.saturating_add(data.len());
+        if size > MAX_BODY {
+            parts.clear();
+            if size > MAX_DISCARDED {
+                return Ok(None);
+            }
+        } else {
+            parts.push(data);
+        }
     }
+    if size > MAX_BODY {
+        return Ok(None);
+    }
+    Ok(Some(match parts.len() {
+        1 => parts.swap_remove(0),
+        _ => parts.concat().into(),
+    }))
 }

@@ -208,18 +208,17 @@ async fn report(client: &Client, namespace: &NamespaceView, left: &Left) -> Resu
     if !changed {
         return Ok(());
     }
-    let patch = json!({"metadata": {"uid": namespace.metadata.uid}, "status": {"conditions": conditions}});
-    let patched: Result<Value, Error> = client
-        .patch(
-            &registry::NAMESPACES,
-            None,
-            &namespace.metadata.name,
-            Some("status"),
-            naru_client::PatchKind::Strategic,
-            &patch,
-        )
-        .await;
-    match patched {
+    // The controller's role has `update` of the status, as upstream's has, and no `patch`.
+    let name = &namespace.metadata.name;
+    let patched = async {
+        let mut object: Value = client.get(&registry::NAMESPACES, None, name).await?;
+        if object["metadata"]["uid"] != namespace.metadata.uid.as_str() {
+            return Ok(());
+        }
+        object["status"]["conditions"] = json!(conditions);
+        client.update_status::<Value>(&registry::NAMESPACES, None, name, &object).await.map(drop)
+    };
+    match patched.await {
         Err(error) if !is_not_found(&error) && !is_conflict(&error) => Err(error),
         _ => Ok(()),
     }

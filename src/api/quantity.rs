@@ -128,18 +128,6 @@ impl Quantity {
         self.nano % (NANO / 1000) == 0
     }
 
-    /// The sum, in this quantity's format.
-    #[must_use]
-    pub fn add(self, other: Quantity) -> Self {
-        Self { nano: (self.nano + other.nano).clamp(-MAX_NANO, MAX_NANO), format: self.sum_format(other) }
-    }
-
-    /// The difference, in this quantity's format.
-    #[must_use]
-    pub fn sub(self, other: Quantity) -> Self {
-        Self { nano: (self.nano - other.nano).clamp(-MAX_NANO, MAX_NANO), format: self.sum_format(other) }
-    }
-
     /// Zero takes the other's format, so that sums print as their parts do.
     fn sum_format(self, other: Quantity) -> Format {
         if self.is_zero() { other.format } else { self.format }
@@ -236,6 +224,24 @@ impl fmt::Display for Quantity {
     }
 }
 
+impl std::ops::Add for Quantity {
+    type Output = Quantity;
+
+    /// The sum, in the left one's format.
+    fn add(self, other: Quantity) -> Quantity {
+        Self { nano: (self.nano + other.nano).clamp(-MAX_NANO, MAX_NANO), format: self.sum_format(other) }
+    }
+}
+
+impl std::ops::Sub for Quantity {
+    type Output = Quantity;
+
+    /// The difference, in the left one's format.
+    fn sub(self, other: Quantity) -> Quantity {
+        Self { nano: (self.nano - other.nano).clamp(-MAX_NANO, MAX_NANO), format: self.sum_format(other) }
+    }
+}
+
 impl PartialEq for Quantity {
     fn eq(&self, other: &Self) -> bool {
         self.nano == other.nano
@@ -311,7 +317,7 @@ mod tests {
         assert_eq!(parse("64Mi").value(), 64 << 20);
         assert_eq!(parse("1Gi"), parse("1024Mi"));
         assert!(parse("999m") < parse("1"));
-        assert_eq!(Quantity::ZERO.add(parse("512Mi")).add(parse("512Mi")).to_string(), "1Gi");
-        assert_eq!(parse("1").sub(parse("250m")).to_string(), "750m");
+        assert_eq!((Quantity::ZERO + parse("512Mi") + parse("512Mi")).to_string(), "1Gi");
+        assert_eq!((parse("1") - parse("250m")).to_string(), "750m");
     }
 }

@@ -85,11 +85,11 @@ fn validate(secret: &Value, errors: &mut FieldErrors) {
             errors.required(path.key("username"), "");
             errors.required(path.key("password"), "");
         }
-        "kubernetes.io/service-account-token" => {
-            if tree::some_text(&secret["metadata"]["annotations"][ACCOUNT_NAME]).is_none() {
-                let metadata = Path::root("metadata");
-                errors.required(metadata.child("annotations").key(ACCOUNT_NAME), "");
-            }
+        "kubernetes.io/service-account-token"
+            if tree::some_text(&secret["metadata"]["annotations"][ACCOUNT_NAME]).is_none() =>
+        {
+            let metadata = Path::root("metadata");
+            errors.required(metadata.child("annotations").key(ACCOUNT_NAME), "");
         }
         _ => {}
     }

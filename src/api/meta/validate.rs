@@ -133,7 +133,7 @@ fn owners(metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         }
         if owner["kind"] == "Event" && matches!(version, "v1" | "events.k8s.io/v1") {
             let why = format!("{version}, Kind=Event is disallowed from being an owner");
-            errors.invalid(&item, owner, &why);
+            errors.invalid(item, owner, &why);
         }
         if flag(&owner["controller"]) {
             if let Some(first) = controller {
@@ -141,7 +141,7 @@ fn owners(metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
                     text(&owner["name"])
                 );
-                errors.invalid(&path, &metadata["ownerReferences"], &why);
+                errors.invalid(path, &metadata["ownerReferences"], &why);
             }
             controller = Some(text(&owner["name"]));
         }
@@ -154,7 +154,7 @@ fn finalizers(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &m
     for (i, finalizer) in all.iter().enumerate() {
         let name = text(finalizer);
         for why in names::qualified_name(name) {
-            errors.invalid(&path, name, &why);
+            errors.invalid(path, name, &why);
         }
         let standard = matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
         if resource.group.is_empty() && !name.contains('/') && !standard {
@@ -165,7 +165,7 @@ fn finalizers(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &m
     let has = |name: &str| all.iter().any(|f| f == name);
     if has("orphan") && has("foregroundDeletion") {
         let why = "finalizer orphan and foregroundDeletion cannot be both set";
-        errors.invalid(&path, &metadata["finalizers"], why);
+        errors.invalid(path, &metadata["finalizers"], why);
     }
 }
 

@@ -274,7 +274,7 @@ mod tests {
     fn values_are_shown_by_type() {
         let mut errors = FieldErrors::default();
         errors.invalid("a", "x\n\"", "d");
-        errors.invalid("a", &serde_json::json!({"k": [1, "s"]}), "field is immutable");
+        errors.invalid("a", serde_json::json!({"k": [1, "s"]}), "field is immutable");
         errors.invalid("a", None::<&str>, "d");
         errors.not_supported("a", "Y", &["A", "B"]);
         errors.too_many("a", 5, 1);

@@ -3,6 +3,7 @@
 use crate::quantity::Quantity;
 use crate::tree::{self, default, default_zero, ensure, items, sub, text};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 type Object = Map<String, Value>;
 
@@ -55,6 +56,7 @@ pub(crate) fn pod(pod: &mut Value) {
     for list in ["initContainers", "containers"] {
         items(spec, list).for_each(requests_from_limits);
     }
+    pod_requests(spec);
     let Some(status) = sub(pod, "status") else { return };
     first_of(status, "podIP", "podIPs");
     first_of(status, "hostIP", "hostIPs");
@@ -192,6 +194,29 @@ fn requests_from_limits(container: &mut Object) {
     }
 }
 
+/// What the pod as a whole may use at most, it also asks for: as much as its containers do, or else
+/// all of it.
+fn pod_requests(spec: &mut Object) {
+    let Some(limits) = spec.get("resources").and_then(|r| r["limits"].as_object()).cloned() else { return };
+    let mut asked: BTreeMap<String, Quantity> = BTreeMap::new();
+    for container in items(spec, "containers") {
+        let requests = sub(container, "resources").and_then(|r| sub(r, "requests"));
+        for (name, amount) in requests.into_iter().flatten() {
+            let amount = Quantity::parse(text(amount)).unwrap_or(Quantity::ZERO);
+            let sum = asked.entry(name.clone()).or_insert(Quantity::ZERO);
+            *sum = *sum + amount;
+        }
+    }
+    let requests = ensure(ensure(spec, "resources"), "requests");
+    for (name, limit) in limits {
+        let amount = asked.get(&name).map_or(limit, |sum| sum.to_string().into());
+        requests.entry(name).or_insert(amount);
+    }
+    if requests.is_empty() {
+        ensure(spec, "resources").remove("requests");
+    }
+}
+
 fn volume(volume: &mut Object) {
     if !VOLUME_SOURCES.iter().any(|s| volume.get(*s).is_some_and(|v| !v.is_null())) {
         volume.insert("emptyDir".to_owned(), json!({}));
@@ -264,6 +289,15 @@ mod tests {
         pod(&mut value);
         assert_eq!(value["spec"]["containers"][0]["ports"][0]["hostPort"], 80);
         assert_eq!(value["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "1"}));
+    }
+
+    #[test]
+    fn requests_of_the_whole_pod() {
+        let mut value = json!({"spec": {"resources": {"limits": {"cpu": "2", "memory": "1Gi"}}, "containers": [
+            {"name": "a", "image": "x:1", "resources": {"requests": {"cpu": "500m"}}},
+            {"name": "b", "image": "x:1", "resources": {"requests": {"cpu": "250m"}}}]}});
+        pod(&mut value);
+        assert_eq!(value["spec"]["resources"]["requests"], json!({"cpu": "750m", "memory": "1Gi"}));
     }
 
     #[test]

@@ -83,11 +83,10 @@ fn policies(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     if spec["os"].is_object() {
         required_one_of(&spec["os"]["name"], path.child("os").child("name"), &["linux", "windows"], errors);
     }
-    if let Some(deadline) = spec["activeDeadlineSeconds"].as_i64() {
-        if !(1..=i64::from(i32::MAX)).contains(&deadline) {
-            let why = "must be between 1 and 2147483647, inclusive";
-            errors.invalid(path.child("activeDeadlineSeconds"), deadline, why);
-        }
+    let deadline = spec["activeDeadlineSeconds"].as_i64();
+    if let Some(deadline) = deadline.filter(|d| !(1..=i64::from(i32::MAX)).contains(d)) {
+        let why = "must be between 1 and 2147483647, inclusive";
+        errors.invalid(path.child("activeDeadlineSeconds"), deadline, why);
     }
     if int(&spec["terminationGracePeriodSeconds"]) < 0 {
         let grace = int(&spec["terminationGracePeriodSeconds"]);

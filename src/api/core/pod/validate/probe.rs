@@ -12,10 +12,8 @@ pub(super) fn probe(probe: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         non_negative(probe, field, &path, errors);
     }
-    if let Some(grace) = probe["terminationGracePeriodSeconds"].as_i64() {
-        if grace <= 0 {
-            errors.invalid(path.child("terminationGracePeriodSeconds"), grace, "must be greater than 0");
-        }
+    if let Some(grace) = probe["terminationGracePeriodSeconds"].as_i64().filter(|g| *g <= 0) {
+        errors.invalid(path.child("terminationGracePeriodSeconds"), grace, "must be greater than 0");
     }
 }
 

@@ -102,10 +102,8 @@ fn one_source(kind: &str, source: &Value, path: Path<'_>, errors: &mut FieldErro
             let policies = ["Always", "IfNotPresent", "Never"];
             one_of(&source["pullPolicy"], path.child("pullPolicy"), &policies, errors);
         }
-        "ephemeral" => {
-            if !source["volumeClaimTemplate"].is_object() {
-                errors.required(path.child("volumeClaimTemplate"), "");
-            }
+        "ephemeral" if !source["volumeClaimTemplate"].is_object() => {
+            errors.required(path.child("volumeClaimTemplate"), "");
         }
         _ => {}
     }

@@ -42,7 +42,7 @@ pub(crate) fn run(scenario: Scenario) {
             }
         });
     }
-    tokio.shutdown_background();
+    tokio.shutdown_timeout(Duration::from_secs(20));
     assert_nothing_left(&path, &cgroup_root);
     passed.unwrap();
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod fixture;
+mod layout;
 mod scenarios;
 
 use std::process::ExitCode;
@@ -20,15 +21,21 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let selected = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let mut failed = Vec::new();
-    for (name, scenario) in scenarios::ALL.iter().filter(|(name, _)| selected(name)) {
-        let passed = std::panic::catch_unwind(|| fixture::run(*scenario)).is_ok();
-        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
-        if !passed {
-            failed.push(*name);
+    let failed: usize = layout::ALL.iter().map(|layout| layout::run_in(*layout, || run(layout.name, &words))).sum();
+    println!("{failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the selected tests on one layout of cgroups and returns how many failed.
+fn run(layout: &str, words: &[String]) -> usize {
+    let mut failed = 0;
+    for (name, scenario) in scenarios::ALL {
+        let name = format!("{name} ({layout})");
+        if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {
+            let passed = std::panic::catch_unwind(|| fixture::run(*scenario)).is_ok();
+            println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+            failed += usize::from(!passed);
         }
     }
-    println!("{} failed", failed.len());
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    failed
 }

@@ -82,7 +82,7 @@ fn an_image_from_a_registry_answers_through_its_service() {
     let wide = c.kubectl(&["get", "pods", "-o", "wide"]);
     assert!(wide.contains("NOMINATED NODE") && wide.contains("1/1") && wide.contains("node-a"), "{wide}");
     let described = c.kubectl(&["describe", "pod", "client"]);
-    for event in ["Successfully assigned default/client to node-a", "Created container", "Started container"] {
+    for event in ["Successfully assigned default/client to node-a", "Container created", "Container started"] {
         assert!(described.contains(event), "{event}: {described}");
     }
     assert!(c.kubectl(&["describe", "deployment", "web"]).contains("ScalingReplicaSet"));

@@ -51,6 +51,8 @@ if [ ! -e "$dir/nginx/manifest.json" ]; then
   mkdir -p "$root"
   unpack "$root" nginx nginx-common libc6 libcrypt1 libpcre2-8-0 libssl3 zlib1g
   rm -rf "$root"/usr/share/{doc,man,locale} "$root"/usr/lib/*/gconv
+  # The static busybox would load these plugins of another libc, and crash.
+  rm -f "$root"/{usr/,}lib/*/libnss_*
   # Debian's are symbolic links into directories that the packages above own.
   for part in lib lib64 sbin; do
     if [ -d "$root/$part" ] && [ ! -L "$root/$part" ]; then

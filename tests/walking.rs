@@ -69,7 +69,7 @@ fn an_image_from_a_registry_answers_through_its_service() {
             && c.get("pods -l app=web", "{.items[*].metadata.name}").split_whitespace().count() == 1
     });
     assert_eq!(
-        c.kubectl(&["exec", "deployment/web", "--", "wget", "-qO-", "-T", "5", &format!("http://{ip}/")]),
+        c.kubectl(&["exec", "deployment/web", "--", "wget", "-qO-", &format!("http://{ip}/")]),
         HELLO
     );
 
@@ -262,7 +262,7 @@ fn pods_come_back_after_a_reboot() {
     // What a reboot leaves: the disk. Processes, mounts and interfaces are gone.
     c.down("-9");
     let killed = c.host.sh(&format!(
-        "pkill -9 -f 'shim .*{dir}' ; sleep 1; awk '$2 ~ \"{dir}\" {{print $2}}' /proc/mounts | sort -r | xargs -r umount -l; \
+        "pkill -9 -f '[s]him .*{dir}' ; sleep 1; awk '$2 ~ \"{dir}\" {{print $2}}' /proc/mounts | sort -r | xargs -r umount -l; \
          for link in $(ip -br link | awk '{{print $1}}' | cut -d@ -f1 | grep -v -e '^lo$' -e uplink -e wire -e ifb); do ip link del $link; done",
         dir = c.data_dir().display()
     ));

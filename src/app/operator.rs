@@ -52,6 +52,7 @@ pub(crate) async fn killall(args: KillallArgs) -> Result<()> {
     for sandbox in runtime.sandboxes() {
         runtime.remove_sandbox(&sandbox.id).await.with_context(|| format!("cannot stop the pod {}", sandbox.id))?;
     }
+    runtime.remove_cgroups(&["kubepods"]).await?;
     node::clear_network(&layout).await.context("cannot remove the pods' interfaces")?;
     node::open_images(&layout)?.retain(&HashSet::new()).await.map_err(anyhow::Error::msg)?;
     naru_network::proxy::remove_table(node::TABLE).context("cannot remove the nftables table")?;

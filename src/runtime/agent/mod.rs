@@ -342,6 +342,20 @@ impl Runtime {
         .await
     }
 
+    /// Removes the empty cgroups at and below `paths` (relative to the configured root), our own, and
+    /// the root itself if one is configured: for a node that is taken apart.
+    pub async fn remove_cgroups(&self, paths: &[&str]) -> Result<()> {
+        let mut groups: Vec<Cgroup> = paths.iter().chain([&SHIM_CGROUP]).map(|path| self.cgroup(path)).collect();
+        if self.inner.config.cgroup_root.is_some() {
+            groups.push(self.cgroup(""));
+        }
+        blocking(move || {
+            groups.iter().for_each(Cgroup::remove_empty);
+            Ok(())
+        })
+        .await
+    }
+
     /// What a cgroup (relative to the configured root) uses, such as a pod's.
     pub async fn cgroup_stats(&self, path: &str) -> Result<Stats> {
         let cgroup = self.cgroup(path);

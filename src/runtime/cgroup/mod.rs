@@ -207,6 +207,13 @@ impl Cgroup {
         }
     }
 
+    /// Removes the group and those below wherever they hold no process.
+    pub(crate) fn remove_empty(&self) {
+        for directory in self.directories() {
+            remove_tree(&directory);
+        }
+    }
+
     /// Removes the group itself where it is empty.
     pub(crate) fn remove_if_empty(&self) {
         for directory in self.directories() {

@@ -1,5 +1,7 @@
 //! Turns `facts/api-facts.txt` into static tables, so that nothing is parsed at start-up.
 
+#![allow(clippy::print_stdout, reason = "a build script speaks to cargo by it")]
+
 mod descriptions;
 
 use std::collections::{BTreeMap, HashMap};

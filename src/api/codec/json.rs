@@ -393,6 +393,7 @@ fn quote(c: char) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use proptest::prelude::*;
 
     fn check(text: &str, expect: &str) {
         let mut reader = Reader::new(text);
@@ -427,5 +428,20 @@ mod tests {
             assert_eq!(Reader::new(text).any().unwrap(), expected);
         }
         assert_eq!(Reader::new(r#""\ud800x""#).any().unwrap(), Value::from("\u{fffd}x"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_json_for_others_is_json_for_us(text in "[\\[\\]{}\",:0-9.eE+\\-truefalsn \\\\u]{0,24}") {
+            let ours = {
+                let mut reader = Reader::new(&text);
+                reader.any().and_then(|v| reader.end().map(|()| v))
+            };
+            match serde_json::from_str::<Value>(&text) {
+                Ok(theirs) => prop_assert_eq!(ours, Ok(theirs)),
+                // Lone surrogates and huge exponents are theirs to refuse.
+                Err(_) => prop_assert!(ours.is_err() || text.contains("\\u") || text.contains(['e', 'E'])),
+            }
+        }
     }
 }

@@ -37,6 +37,12 @@ pub enum CniError {
         /// Why it failed.
         reason: String,
     },
+    /// The configuration is of a version that is not spoken.
+    #[error("{0}")]
+    Version(String),
+    /// A parameter in the environment is missing or wrong.
+    #[error("{0}")]
+    Environment(String),
     /// `check` found something missing.
     #[error("{0}")]
     Check(String),
@@ -46,6 +52,8 @@ impl CniError {
     /// The code of the specification.
     pub fn code(&self) -> u32 {
         match self {
+            Self::Version(_) => 1,
+            Self::Environment(_) => 4,
             Self::Config(_) => 7,
             Self::NoAddress(_) | Self::Check(_) | Self::Netlink { .. } => 999,
             Self::Netns { .. } => 3,

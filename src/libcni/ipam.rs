@@ -44,6 +44,16 @@ impl Range {
         self.first.is_ipv6()
     }
 
+    /// Length of the subnet's prefix.
+    pub(crate) fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// The address after the network's, which is kept free for a gateway.
+    pub(crate) fn gateway(&self) -> IpAddr {
+        from_number(number(self.subnet) + 1, self.subnet.is_ipv4())
+    }
+
     fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.first.is_ipv4() && (number(self.first)..=number(self.last)).contains(&number(address))
     }

@@ -5,11 +5,13 @@ mod error;
 mod ipam;
 mod netlink;
 mod network;
+mod plugin;
 mod sysctl;
 mod types;
 
 pub use error::CniError;
 pub use network::{Attachment, HOST_INTERFACE_PREFIX, Network, NetworkConfig};
+pub use plugin::{PLUGINS, plugin_main};
 pub use types::{CniResult, Interface, IpConfig, Route};
 
 /// Replaces a small file; readers and crashes see the old or the new one.

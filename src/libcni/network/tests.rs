@@ -176,3 +176,31 @@ fn names_cannot_leave_the_directory() {
         assert!(check_names(&bad).is_err(), "{id} {ifname}");
     }
 }
+
+#[test]
+fn the_plugin_attaches_as_a_program_would() {
+    let (host, pod) = (Namespace::new(), Namespace::new());
+    let state = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({"cniVersion": "1.1.0", "name": "pods", "type": "ptp",
+        "ipam": {"type": "host-local", "subnet": "10.78.0.0/24", "dataDir": state.path()}});
+    let call = |command: &str| {
+        host.run(|| {
+            let variable = |name: &str| match name {
+                "CNI_COMMAND" => Some(command.to_owned()),
+                "CNI_CONTAINERID" => Some("a".to_owned()),
+                "CNI_IFNAME" => Some("eth0".to_owned()),
+                "CNI_NETNS" => Some(pod.path.display().to_string()),
+                _ => None,
+            };
+            let mut output = Vec::new();
+            crate::plugin_main("ptp", variable, config.to_string().as_bytes(), &mut output);
+            String::from_utf8(output).unwrap()
+        })
+    };
+    let result: serde_json::Value = serde_json::from_str(&call("ADD")).unwrap();
+    assert_eq!(result["ips"][0]["address"], "10.78.0.2/32");
+    assert_eq!(result["interfaces"][1]["sandbox"], pod.path.display().to_string());
+    assert_eq!(call("CHECK"), "");
+    assert_eq!(call("DEL"), "");
+    assert!(call("CHECK").contains("a is not attached"));
+}

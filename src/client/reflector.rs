@@ -12,9 +12,12 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Objects a page of a list; bounds the memory that a list takes at once.
 const PAGE: &str = "500";
+/// A watch that ends sooner is followed by a pause.
+const SHORT: Duration = Duration::from_secs(5);
 
 /// The part of an object that the reflector itself needs.
 #[derive(Deserialize)]
@@ -59,8 +62,12 @@ pub(crate) fn start<P: DeserializeOwned + Send + Sync + 'static>(
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let run = async {
             loop {
+                let begun = Instant::now();
                 match reflector.step().await {
-                    Ok(()) => backoff.reset(),
+                    Ok(()) if begun.elapsed() >= SHORT => backoff.reset(),
+                    // Also keeps a server that is going down, and ends each watch at once, from being
+                    // asked again and again without a pause.
+                    Ok(()) => tokio::time::sleep(backoff.next_delay()).await,
                     Err(error) => {
                         tracing::debug!(resource = resource.plural, %error, "watch interrupted");
                         if is_gone(&error) {
@@ -83,16 +90,10 @@ impl<P: DeserializeOwned + Send + Sync + 'static> Reflector<P> {
             self.informer.set_synced();
         }
         let mut events = self.client.watch(self.resource, &self.params, &self.version).await?;
-        let mut received = false;
         while let Some(event) = events.next().await {
             self.take(event?)?;
-            received = true;
         }
-        if received {
-            return Ok(());
-        }
-        // A watch that ends at once without a word must not turn into a busy loop.
-        Err(Error::Connection("watch ended without an event".into()))
+        Ok(())
     }
 
     async fn list(&self) -> Result<String, Error> {

@@ -18,6 +18,8 @@ mod ownership;
 mod replicaset;
 mod root_ca;
 mod service_account;
+#[cfg(test)]
+mod suite;
 mod taint_eviction;
 
 pub use context::{ClientFor, Config, Context};

@@ -1,0 +1,194 @@
+//! All controllers and the scheduler together, over a whole API server and a node without containers.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod deployments;
+mod services;
+
+use crate::Config;
+use naru_api::registry::{self, Resource};
+use naru_apiserver::ApiServer;
+use naru_base::{Shutdown, spawn};
+use naru_client::projections::PodView;
+use naru_client::{Client, DeleteOptions, Informer, Informers, ListParams, ObjectKey, PatchKind, WorkQueue};
+use naru_store::{Options, Store};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+/// Longer than anything here takes; only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A control plane over a store that goes with it.
+struct Cluster {
+    _dir: TempDir,
+    client: Client,
+    shutdown: Shutdown,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown.trigger();
+    }
+}
+
+fn key_pem() -> String {
+    use base64::Engine;
+    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
+    let text = base64::engine::general_purpose::STANDARD.encode(key.as_ref());
+    format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
+}
+
+impl Cluster {
+    /// A cluster with one node that is ready.
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("db"), Options::default()).unwrap();
+        let shutdown = Shutdown::new();
+        let config = naru_apiserver::Config::new(store, key_pem(), [192, 0, 2, 1].into());
+        let api = ApiServer::new(config, shutdown.clone()).await.unwrap();
+        let client = Client::new(api.in_process("admin", &["system:masters"]));
+        let informers = Informers::new(client.clone(), &shutdown);
+        let of_controllers = api.clone();
+        let client_for = move |name: &str| {
+            let user = format!("system:serviceaccount:kube-system:{name}");
+            let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+            Client::new(of_controllers.in_process(&user, &groups))
+        };
+        let config = Config {
+            client_for: Arc::new(client_for),
+            informers: informers.clone(),
+            ca_pem: "CA".to_owned(),
+            cluster_cidr: "10.42.0.0/16".to_owned(),
+            node_cidr_mask: 24,
+        };
+        crate::start_all(config, &shutdown);
+        let scheduler = Client::new(api.in_process("system:kube-scheduler", &[]));
+        naru_scheduler::start(scheduler, &informers, &shutdown);
+        let cluster = Self { _dir: dir, client, shutdown };
+        cluster.add_node("n1").await;
+        cluster.run_pods(&informers);
+        cluster.until(&registry::SERVICE_ACCOUNTS, "default account", |all| find(all, "default").is_some()).await;
+        cluster
+    }
+
+    async fn add_node(&self, name: &str) {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+        self.client.create::<Value>(&registry::NODES, None, &node).await.unwrap();
+        let now = crate::objects::now_text();
+        let status = json!({"status": {
+            "allocatable": {"cpu": "8", "memory": "16Gi", "pods": "110"},
+            "capacity": {"cpu": "8", "memory": "16Gi", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
+                "lastHeartbeatTime": now, "lastTransitionTime": now}],
+        }});
+        let (client, kind) = (&self.client, PatchKind::Merge);
+        client.patch::<Value>(&registry::NODES, None, name, Some("status"), kind, &status).await.unwrap();
+    }
+
+    /// Plays the node: pods that are bound turn Ready, terminating ones go.
+    fn run_pods(&self, informers: &Informers) {
+        let (client, pods, queue) = (self.client.clone(), informers.pods(), WorkQueue::<ObjectKey>::new());
+        let adder = queue.clone();
+        pods.subscribe(move |change| adder.add(change.key.clone()));
+        let shutdown = self.shutdown.clone();
+        let next_ip = AtomicU32::new(1);
+        spawn("node", async move {
+            while let Some(key) = shutdown.guard(queue.next()).await {
+                if let Some(pod) = pods.get_key(&key) {
+                    let number = next_ip.fetch_add(1, Ordering::Relaxed);
+                    play(&client, &pod, &format!("10.42.0.{}", number % 250)).await;
+                }
+                queue.done(&key);
+            }
+        });
+    }
+
+    async fn create(&self, resource: &Resource, object: Value) {
+        self.client.create::<Value>(resource, Some("default"), &object).await.unwrap();
+    }
+
+    async fn merge(&self, resource: &Resource, name: &str, patch: Value) {
+        let kind = PatchKind::Merge;
+        self.client.patch::<Value>(resource, Some("default"), name, None, kind, &patch).await.unwrap();
+    }
+
+    /// Waits until the objects of a resource in the namespace `default` are as wished.
+    async fn until(&self, resource: &'static Resource, what: &str, wish: impl Fn(&[Arc<Value>]) -> bool) {
+        let shutdown = self.shutdown.child();
+        let informer: Informer<Value> =
+            Informer::start(&self.client, resource, ListParams::namespace("default"), &shutdown);
+        let changed = Arc::new(Notify::new());
+        let notifier = changed.clone();
+        informer.subscribe(move |_| notifier.notify_one());
+        let waiting = async {
+            informer.synced().await;
+            while !wish(&informer.list()) {
+                changed.notified().await;
+            }
+        };
+        let outcome = tokio::time::timeout(PATIENCE, waiting).await;
+        shutdown.trigger();
+        let seen = informer.list();
+        assert!(outcome.is_ok(), "waited in vain for {what}: {}", serde_json::to_string_pretty(&seen).unwrap());
+    }
+}
+
+async fn play(client: &Client, pod: &PodView, ip: &str) {
+    let meta = &pod.metadata;
+    let resource = &registry::PODS;
+    if pod.spec.node_name.is_empty() {
+        return;
+    }
+    // The pod may have gone meanwhile, so outcomes do not matter.
+    if meta.is_deleting() {
+        let options = DeleteOptions::default().uid(&meta.uid).grace(0);
+        drop(client.delete(resource, meta.namespace(), &meta.name, &options).await);
+    } else if pod.status.phase == "Pending" {
+        let now = crate::objects::now_text();
+        let broken = pod.spec.containers.iter().any(|container| container.image.contains("broken"));
+        let ready = if broken { "False" } else { "True" };
+        let status = json!({"metadata": {"uid": meta.uid}, "status": {
+            "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+            "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": now}],
+        }});
+        let kind = PatchKind::Strategic;
+        drop(client.patch::<Value>(resource, meta.namespace(), &meta.name, Some("status"), kind, &status).await);
+    }
+}
+
+fn find<'a>(all: &'a [Arc<Value>], name: &str) -> Option<&'a Arc<Value>> {
+    all.iter().find(|object| object["metadata"]["name"] == name)
+}
+
+fn deployment(name: &str, replicas: i32, image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "c", "image": image,
+                    "ports": [{"name": "http", "containerPort": 8080}]}]},
+            },
+        },
+    })
+}
+
+/// Whether a Deployment says that it is done, with so many pods.
+fn is_done(all: &[Arc<Value>], name: &str, replicas: i64) -> bool {
+    let Some(deployment) = find(all, name) else { return false };
+    let status = &deployment["status"];
+    let count = |field: &str| status[field].as_i64().unwrap_or_default();
+    status["observedGeneration"] == deployment["metadata"]["generation"]
+        && ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"]
+            .iter()
+            .all(|field| count(field) == replicas)
+}

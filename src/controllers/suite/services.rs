@@ -1,0 +1,54 @@
+//! What a namespace and a Service get.
+
+use super::{Cluster, deployment, find, is_done};
+use naru_api::registry::{self, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, SERVICES};
+use naru_client::DeleteOptions;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Ready addresses in the slices of a Service.
+fn ready(all: &[Arc<Value>], service: &str) -> usize {
+    let of = all.iter().filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service);
+    let endpoints = of.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+    endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_follows_its_pods_in_both_forms() {
+    let cluster = Cluster::start().await;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}});
+    cluster.create(&SERVICES, service).await;
+    let placeholder =
+        |all: &[Arc<Value>]| all.iter().any(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == "web");
+    cluster.until(&ENDPOINT_SLICES, "an empty slice", placeholder).await;
+    cluster.create(&DEPLOYMENTS, deployment("web", 2, "web:1")).await;
+    cluster.until(&DEPLOYMENTS, "the pods", |all| is_done(all, "web", 2)).await;
+    cluster
+        .until(&ENDPOINT_SLICES, "two endpoints", |all| {
+            let port = |slice: &Arc<Value>| slice["ports"][0]["port"] == 8080;
+            ready(all, "web") == 2 && all.iter().any(port)
+        })
+        .await;
+    cluster
+        .until(&ENDPOINTS, "two addresses", |all| {
+            let addresses = find(all, "web").map(|endpoints| &endpoints["subsets"][0]["addresses"]);
+            addresses.and_then(Value::as_array).is_some_and(|addresses| addresses.len() == 2)
+        })
+        .await;
+    cluster.merge(&DEPLOYMENTS, "web", json!({"spec": {"replicas": 0}})).await;
+    cluster.until(&ENDPOINT_SLICES, "no endpoints", |all| ready(all, "web") == 0).await;
+    cluster.client.delete(&SERVICES, Some("default"), "web", &DeleteOptions::default()).await.unwrap();
+    cluster.until(&ENDPOINT_SLICES, "no slices", |all| !placeholder(all)).await;
+    cluster.until(&ENDPOINTS, "no Endpoints", |all| find(all, "web").is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_gets_its_account_and_certificates() {
+    let cluster = Cluster::start().await;
+    cluster
+        .until(&registry::CONFIG_MAPS, "the authority's certificate", |all| {
+            find(all, "kube-root-ca.crt").is_some_and(|map| map["data"]["ca.crt"] == "CA")
+        })
+        .await;
+}

@@ -7,8 +7,10 @@ use crate::status::FieldErrors;
 use serde_json::Value;
 
 pub use crate::apps::{deployment::DEPLOYMENTS, replica_set::REPLICA_SETS};
+pub use crate::authentication::{self_subject_review::SELF_SUBJECT_REVIEWS, token_review::TOKEN_REVIEWS};
 pub use crate::authorization::{
-    self_subject_access_review::SELF_SUBJECT_ACCESS_REVIEWS, subject_access_review::SUBJECT_ACCESS_REVIEWS,
+    local_subject_access_review::LOCAL_SUBJECT_ACCESS_REVIEWS, self_subject_access_review::SELF_SUBJECT_ACCESS_REVIEWS,
+    self_subject_rules_review::SELF_SUBJECT_RULES_REVIEWS, subject_access_review::SUBJECT_ACCESS_REVIEWS,
 };
 pub use crate::coordination::lease::LEASES;
 pub use crate::core::{
@@ -253,7 +255,11 @@ pub static RESOURCES: &[&Resource] = &[
     &SERVICES,
     &DEPLOYMENTS,
     &REPLICA_SETS,
+    &SELF_SUBJECT_REVIEWS,
+    &TOKEN_REVIEWS,
+    &LOCAL_SUBJECT_ACCESS_REVIEWS,
     &SELF_SUBJECT_ACCESS_REVIEWS,
+    &SELF_SUBJECT_RULES_REVIEWS,
     &SUBJECT_ACCESS_REVIEWS,
     &CLUSTER_ROLE_BINDINGS,
     &CLUSTER_ROLES,

@@ -48,11 +48,7 @@ impl ApiServer {
     /// Accepts connections until the shutdown is triggered, then lets running requests finish
     /// (bounded). `tls` comes from [`tls_config`], or is any configuration that offers `h2` and
     /// `http/1.1` and asks for client certificates.
-    pub async fn serve(
-        &self,
-        listener: TcpListener,
-        tls: Arc<rustls::ServerConfig>,
-    ) -> Result<(), ServeError> {
+    pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) -> Result<(), ServeError> {
         server::serve(self.state.clone(), listener, tls).await
     }
 

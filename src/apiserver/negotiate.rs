@@ -183,7 +183,10 @@ mod tests {
     fn accept_headers_of_known_clients() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(negotiate(table), Some((Form::Table, Encoding::Json)));
-        assert_eq!(negotiate("application/vnd.kubernetes.protobuf,application/json"), Some((Form::Object, Encoding::Json)));
+        assert_eq!(
+            negotiate("application/vnd.kubernetes.protobuf,application/json"),
+            Some((Form::Object, Encoding::Json))
+        );
         assert_eq!(negotiate("application/vnd.kubernetes.protobuf"), Some((Form::Object, Encoding::Json)));
         assert_eq!(negotiate("*/*"), Some((Form::Object, Encoding::Json)));
         assert_eq!(negotiate("application/yaml"), Some((Form::Object, Encoding::Yaml)));
@@ -201,7 +204,9 @@ mod tests {
             headers.insert(ACCEPT, accept.parse().unwrap());
             wants_aggregated_discovery(&headers)
         };
-        assert!(wants("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"));
+        assert!(wants(
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
+        ));
         assert!(!wants("application/json"));
     }
 }

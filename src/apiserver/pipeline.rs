@@ -1,7 +1,7 @@
-//! The way of a request, in its order: limits, authentication, authorization, body, handler (decoding,
+//! The way of a request, in its order: limits, authentication, impersonation, authorization, body, handler (decoding,
 //! admission, the kind's rules, the store), answer.
 
-use crate::authn::{Authn, Issuer, Peer, StaticTokens, User, jwt::Signer};
+use crate::authn::{Authn, Issuer, Peer, StaticTokens, User, impersonated, jwt::Signer};
 use crate::authz::{self, Attributes, Rbac};
 use crate::cache::Cache;
 use crate::config::{Config, StartError};
@@ -70,7 +70,9 @@ impl State {
             authn: Authn { issuer, tokens },
             rbac: Rbac::default(),
             services: ServiceAllocator::new(&config, &cache)?,
-            documents: Documents::new(std::net::SocketAddr::new(config.advertise_address, config.advertise_port).to_string()),
+            documents: Documents::new(
+                std::net::SocketAddr::new(config.advertise_address, config.advertise_port).to_string(),
+            ),
             kubelets: KubeletDialer::new(&config)?,
             cache,
             config,
@@ -167,7 +169,14 @@ async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
         // A WebSocket starts with a GET, but what it does is a create.
         info.verb = "create";
     }
-    authorize(&state, &request.user, &info)?;
+    let user = match impersonated(&state.rbac, &state.cache, &request.user, &request.headers)? {
+        Some(user) => {
+            tracing::debug!(user = request.user.name, acting_as = user.name, "impersonation");
+            Arc::new(user)
+        }
+        None => request.user,
+    };
+    authorize(&state, &user, &info)?;
     let long_running = is_long_running(&info);
     let body = match request.body {
         Source::Bytes(bytes) => bytes,
@@ -179,7 +188,7 @@ async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
     };
     let call = Call {
         state,
-        user: request.user,
+        user,
         method: request.method,
         info,
         query,
@@ -207,8 +216,7 @@ fn is_websocket(request: &Authenticated) -> bool {
 }
 
 fn is_long_running(info: &RequestInfo) -> bool {
-    info.verb == "watch"
-        || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    info.verb == "watch" || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
 fn authorize(state: &State, user: &User, info: &RequestInfo) -> Result<(), Box<Status>> {

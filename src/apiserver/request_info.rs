@@ -109,8 +109,7 @@ pub(crate) fn percent_encode(raw: &str) -> String {
 pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> RequestInfo {
     let parts: Vec<String> =
         path.split('/').filter(|part| !part.is_empty()).map(|part| percent_decode(part, false)).collect();
-    let mut info =
-        RequestInfo { path: path.to_owned(), verb: method_verb(method), ..RequestInfo::default() };
+    let mut info = RequestInfo { path: path.to_owned(), verb: method_verb(method), ..RequestInfo::default() };
     let mut rest: &[String] = match parts.first().map(String::as_str) {
         Some("api") if parts.len() >= 3 => {
             info.version.clone_from(&parts[1]);
@@ -225,9 +224,21 @@ mod tests {
         check(Method::PUT, "/api/v1/namespaces/a/finalize", ("update", "", "a", "namespaces", "a", "finalize"));
         check(Method::POST, "/api/v1/namespaces/a/pods", ("create", "", "a", "pods", "", ""));
         check(Method::POST, "/api/v1/namespaces/a/pods/p/exec", ("create", "", "a", "pods", "p", "exec"));
-        check(Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", ("deletecollection", "apps", "a", "deployments", "", ""));
-        check(Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/d/scale", ("patch", "apps", "a", "deployments", "d", "scale"));
-        check(Method::GET, "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Ds", ("list", "", "a", "secrets", "s", ""));
+        check(
+            Method::DELETE,
+            "/apis/apps/v1/namespaces/a/deployments",
+            ("deletecollection", "apps", "a", "deployments", "", ""),
+        );
+        check(
+            Method::PATCH,
+            "/apis/apps/v1/namespaces/a/deployments/d/scale",
+            ("patch", "apps", "a", "deployments", "d", "scale"),
+        );
+        check(
+            Method::GET,
+            "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Ds",
+            ("list", "", "a", "secrets", "s", ""),
+        );
         check(Method::GET, "/healthz", ("get", "", "", "", "", ""));
         check(Method::GET, "/apis/apps/v1", ("get", "", "", "", "", ""));
     }

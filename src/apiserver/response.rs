@@ -272,7 +272,8 @@ mod tests {
     #[test]
     fn indents_without_touching_strings() {
         let pretty = indent(br#"{"a":[],"b":{"c":"x,{\"y\"}:"},"d":[1,2]}"#);
-        let expect = "{\n  \"a\": [],\n  \"b\": {\n    \"c\": \"x,{\\\"y\\\"}:\"\n  },\n  \"d\": [\n    1,\n    2\n  ]\n}\n";
+        let expect =
+            "{\n  \"a\": [],\n  \"b\": {\n    \"c\": \"x,{\\\"y\\\"}:\"\n  },\n  \"d\": [\n    1,\n    2\n  ]\n}\n";
         assert_eq!(String::from_utf8_lossy(&pretty), expect);
     }
 

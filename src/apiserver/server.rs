@@ -42,12 +42,10 @@ pub fn tls_config(
     key_pem: &str,
     client_ca_pem: &str,
 ) -> Result<rustls::ServerConfig, StartError> {
-    let wrong = |what: &'static str| {
-        move |reason: String| StartError::Config { what, reason }
-    };
+    let wrong = |what: &'static str| move |reason: String| StartError::Config { what, reason };
     let chain = certificates(cert_chain_pem).map_err(wrong("serving certificate"))?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
-        .map_err(|error| wrong("serving key")(error.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| wrong("serving key")(error.to_string()))?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in certificates(client_ca_pem).map_err(wrong("client CA"))? {
         roots.add(certificate).map_err(|error| wrong("client CA")(error.to_string()))?;
@@ -68,9 +66,8 @@ pub fn tls_config(
 }
 
 pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| error.to_string())?;
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     if found.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(found) }
 }
 

@@ -119,7 +119,11 @@ impl ServiceAllocator {
     }
 
     /// Fills in addresses and ports of a new or changed Service. `old` is its state before an update.
-    pub(crate) fn reserve<'a>(&'a self, service: &mut Value, old: Option<&Value>) -> Result<Reservation<'a>, Box<Status>> {
+    pub(crate) fn reserve<'a>(
+        &'a self,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Reservation<'a>, Box<Status>> {
         let mut reservation = Reservation { allocator: self, addresses: Vec::new(), ports: Vec::new() };
         let mut errors = FieldErrors::default();
         let kind = service["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
@@ -134,8 +138,7 @@ impl ServiceAllocator {
             self.reserve_address(service, old, &mut reservation, &mut errors);
         }
         let wants_ports = kind == "NodePort"
-            || (kind == "LoadBalancer"
-                && service["spec"]["allocateLoadBalancerNodePorts"].as_bool().unwrap_or(true));
+            || (kind == "LoadBalancer" && service["spec"]["allocateLoadBalancerNodePorts"].as_bool().unwrap_or(true));
         self.reserve_ports(service, old, wants_ports, kind == "LoadBalancer", &mut reservation, &mut errors);
         if errors.is_empty() {
             Ok(reservation)
@@ -145,7 +148,13 @@ impl ServiceAllocator {
         }
     }
 
-    fn reserve_address(&self, service: &mut Value, old: Option<&Value>, reservation: &mut Reservation<'_>, errors: &mut FieldErrors) {
+    fn reserve_address(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        reservation: &mut Reservation<'_>,
+        errors: &mut FieldErrors,
+    ) {
         let held = old.and_then(|old| old["spec"]["clusterIP"].as_str()).unwrap_or_default();
         let mut wanted = service["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
         if wanted.is_empty() {
@@ -181,7 +190,10 @@ impl ServiceAllocator {
             let address = u32::from(wanted.parse::<Ipv4Addr>().map_err(|_| "must be a valid IP address".to_owned())?);
             let offset = address.wrapping_sub(self.network);
             if offset == 0 || offset >= self.size - 1 {
-                return Err(format!("failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {}", self.cidr));
+                return Err(format!(
+                    "failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {}",
+                    self.cidr
+                ));
             }
             if !taken.addresses.insert(address) {
                 return Err(format!("failed to allocate IP {wanted}: provided IP is already allocated"));
@@ -203,7 +215,15 @@ impl ServiceAllocator {
         Ok(self.network + offset)
     }
 
-    fn reserve_ports(&self, service: &mut Value, old: Option<&Value>, wants: bool, may_have: bool, reservation: &mut Reservation<'_>, errors: &mut FieldErrors) {
+    fn reserve_ports(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        wants: bool,
+        may_have: bool,
+        reservation: &mut Reservation<'_>,
+        errors: &mut FieldErrors,
+    ) {
         let held: HashSet<(String, u16)> = old.into_iter().flat_map(node_ports).collect();
         let old_ports = old.and_then(|old| old["spec"]["ports"].as_array()).cloned().unwrap_or_default();
         let Some(ports) = service["spec"]["ports"].as_array_mut() else { return };
@@ -274,9 +294,7 @@ impl ServiceAllocator {
 fn held_port(old_ports: &[Value], port: &Value) -> u16 {
     old_ports
         .iter()
-        .find(|old| {
-            old["protocol"] == port["protocol"] && old["port"] == port["port"] && old["name"] == port["name"]
-        })
+        .find(|old| old["protocol"] == port["protocol"] && old["port"] == port["port"] && old["name"] == port["name"])
         .and_then(|old| old["nodePort"].as_u64())
         .and_then(|port| u16::try_from(port).ok())
         .unwrap_or(0)

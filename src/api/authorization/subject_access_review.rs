@@ -23,7 +23,7 @@ pub static SUBJECT_ACCESS_REVIEWS: Resource = Resource {
     rules: Rules { name: |_| Vec::new(), validate, ..Rules::NONE },
 };
 
-fn validate(review: &Value, errors: &mut FieldErrors) {
+pub(super) fn validate(review: &Value, errors: &mut FieldErrors) {
     super::validate::attributes(review, errors);
     let spec = &review["spec"];
     if tree::is_empty(&spec["user"]) && tree::is_empty(&spec["groups"]) {

@@ -47,12 +47,8 @@ pub(crate) struct Plugin {
 }
 
 /// All plugins, in upstream's order.
-pub(crate) static CHAIN: &[&Plugin] = &[
-    &namespace_lifecycle::PLUGIN,
-    &service_account::PLUGIN,
-    &priority::PLUGIN,
-    &default_tolerations::PLUGIN,
-];
+pub(crate) static CHAIN: &[&Plugin] =
+    &[&namespace_lifecycle::PLUGIN, &service_account::PLUGIN, &priority::PLUGIN, &default_tolerations::PLUGIN];
 
 /// First phase: every plugin's changes.
 pub(crate) fn admit(state: &State, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {

@@ -35,9 +35,7 @@ fn admit(state: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<
     pod["spec"]["serviceAccount"] = name.clone().into();
     let namespace = attributes.namespace.unwrap_or_default();
     let account = state.cache.get(&registry::SERVICE_ACCOUNTS, Some(namespace), &name).ok_or_else(|| {
-        forbidden(&format!(
-            "error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"
-        ))
+        forbidden(&format!("error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"))
     })?;
     let account = crate::objects::tree(&account)?;
     let automount = pod["spec"]["automountServiceAccountToken"]

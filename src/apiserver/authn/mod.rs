@@ -1,10 +1,12 @@
 //! Who is asking: client certificates, bearer tokens, or nobody (anonymous).
 
+mod impersonation;
 pub(crate) mod jwt;
 mod service_account;
 mod tokens;
 mod x509;
 
+pub(crate) use impersonation::impersonated;
 pub(crate) use service_account::{Binding, Issuer, SERVICE_ACCOUNT_PREFIX};
 pub(crate) use tokens::StaticTokens;
 

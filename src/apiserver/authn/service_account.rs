@@ -127,12 +127,7 @@ impl Issuer {
     }
 
     /// Checks a token and the objects it is bound to.
-    pub(crate) fn verify(
-        &self,
-        cache: &Cache,
-        token: &str,
-        accepted: &[String],
-    ) -> Result<TokenAnswer, TokenError> {
+    pub(crate) fn verify(&self, cache: &Cache, token: &str, accepted: &[String]) -> Result<TokenAnswer, TokenError> {
         let claims = self.signer.verify(token)?;
         if claims["iss"].as_str() != Some(&self.url) {
             return Err(TokenError::Issuer);

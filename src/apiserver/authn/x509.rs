@@ -11,7 +11,6 @@ pub(super) fn user(der: &[u8]) -> Option<User> {
     if name.is_empty() {
         return None;
     }
-    let groups =
-        subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned);
+    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned);
     Some(User::authenticated(name, groups))
 }

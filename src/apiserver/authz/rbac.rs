@@ -77,8 +77,7 @@ impl Subject {
             "User" => self.name == "*" || self.name == user.name,
             "Group" => user.in_group(&self.name),
             "ServiceAccount" => {
-                let namespace =
-                    if self.namespace.is_empty() { binding_namespace } else { &self.namespace };
+                let namespace = if self.namespace.is_empty() { binding_namespace } else { &self.namespace };
                 user.name
                     .strip_prefix(SERVICE_ACCOUNT_PREFIX)
                     .and_then(|rest| rest.split_once(':'))
@@ -146,12 +145,8 @@ impl Rbac {
 }
 
 /// In the order of `Index::revisions`.
-const RESOURCES: [&Resource; 4] = [
-    &registry::ROLES,
-    &registry::ROLE_BINDINGS,
-    &registry::CLUSTER_ROLES,
-    &registry::CLUSTER_ROLE_BINDINGS,
-];
+const RESOURCES: [&Resource; 4] =
+    [&registry::ROLES, &registry::ROLE_BINDINGS, &registry::CLUSTER_ROLES, &registry::CLUSTER_ROLE_BINDINGS];
 
 /// Decodes only what is new or has changed.
 fn refresh<T: for<'de> Deserialize<'de> + Default>(
@@ -211,8 +206,7 @@ impl Index {
             let Some(subject) = binding.subject_of(user, namespace) else { continue };
             match self.rules(&binding.role_ref, namespace) {
                 Ok(rules) => {
-                    let reason =
-                        || binding.reason("RoleBinding", &format!("{name}/{namespace}"), subject);
+                    let reason = || binding.reason("RoleBinding", &format!("{name}/{namespace}"), subject);
                     if !visit(rules, &reason) {
                         return errors;
                     }
@@ -231,10 +225,7 @@ impl Index {
         let key: Key = (scope.into(), reference.name.as_str().into());
         match entries.get(&key) {
             Some(entry) => Ok(entry.value.rules.as_deref().unwrap_or_default()),
-            None => Err(format!(
-                "{what}.rbac.authorization.k8s.io {} not found",
-                super::go_quote(&reference.name)
-            )),
+            None => Err(format!("{what}.rbac.authorization.k8s.io {} not found", super::go_quote(&reference.name))),
         }
     }
 }
@@ -249,9 +240,6 @@ impl Binding {
             "ServiceAccount" => format!("ServiceAccount \"{}/{}\"", subject.name, subject.namespace),
             kind => format!("{kind} \"{}\"", subject.name),
         };
-        format!(
-            "RBAC: allowed by {kind} \"{name}\" of {} \"{}\" to {who}",
-            self.role_ref.kind, self.role_ref.name
-        )
+        format!("RBAC: allowed by {kind} \"{name}\" of {} \"{}\" to {who}", self.role_ref.kind, self.role_ref.name)
     }
 }

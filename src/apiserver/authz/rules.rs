@@ -58,9 +58,7 @@ fn resource_matches(rule: &str, a: &Attributes<'_>) -> bool {
     }
     match rule.split_once('/') {
         None => a.subresource.is_empty() && rule == a.resource,
-        Some((resource, subresource)) => {
-            subresource == a.subresource && (resource == "*" || resource == a.resource)
-        }
+        Some((resource, subresource)) => subresource == a.subresource && (resource == "*" || resource == a.resource),
     }
 }
 

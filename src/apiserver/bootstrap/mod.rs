@@ -164,7 +164,12 @@ fn kubernetes_service(state: &State) -> Result<Vec<Write>, StartError> {
 }
 
 /// A create, or an update where these fields differ from what is stored.
-fn current(state: &State, resource: &'static Resource, object: Value, fields: &[&str]) -> Result<Option<Write>, StartError> {
+fn current(
+    state: &State,
+    resource: &'static Resource,
+    object: Value,
+    fields: &[&str],
+) -> Result<Option<Write>, StartError> {
     let namespace = Some(meta::namespace(&object)).filter(|namespace| !namespace.is_empty());
     let Some(found) = state.cache.get(resource, namespace, meta::name(&object)) else {
         return creation(resource, object).map(Some);

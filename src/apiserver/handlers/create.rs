@@ -26,7 +26,12 @@ pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome 
 }
 
 /// The decoder's warnings and the kind's own.
-pub(super) fn answer_warnings(call: &Call, resource: &Resource, object: &Value, mut warnings: Vec<String>) -> Result<Vec<String>, Failure> {
+pub(super) fn answer_warnings(
+    call: &Call,
+    resource: &Resource,
+    object: &Value,
+    mut warnings: Vec<String>,
+) -> Result<Vec<String>, Failure> {
     if FieldValidation::of(call)? != FieldValidation::Ignore {
         warnings.extend((resource.rules.warnings)(object));
     } else {
@@ -42,7 +47,12 @@ pub(super) struct Created {
 }
 
 /// Everything between a decoded body and the stored object.
-pub(super) async fn insert(call: &Call, resource: &'static Resource, mut object: Value, dry_run: bool) -> Result<Created, Failure> {
+pub(super) async fn insert(
+    call: &Call,
+    resource: &'static Resource,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Created, Failure> {
     place(call, resource, &mut object)?;
     if !meta::resource_version(&object).is_empty() {
         return Err(Box::new(Status::bad_request("resourceVersion should not be set on objects to be created")));
@@ -85,7 +95,12 @@ pub(super) fn place(call: &Call, resource: &Resource, object: &mut Value) -> Res
 }
 
 /// One attempt under one name; `None` when it is taken.
-async fn insert_named(call: &Call, resource: &'static Resource, mut object: Value, dry_run: bool) -> Result<Option<Created>, Failure> {
+async fn insert_named(
+    call: &Call,
+    resource: &'static Resource,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Option<Created>, Failure> {
     let state: &State = &call.state;
     let namespace = call.namespace(resource);
     let name = meta::name(&object).to_owned();

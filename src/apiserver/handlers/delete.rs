@@ -64,9 +64,9 @@ impl Options {
             Some(grace) => Some(grace),
             None => number(call, "gracePeriodSeconds")?,
         };
-        let orphan = body["orphanDependents"].as_bool().or_else(|| {
-            call.query.get("orphanDependents").map(|_| call.query.flag("orphanDependents"))
-        });
+        let orphan = body["orphanDependents"]
+            .as_bool()
+            .or_else(|| call.query.get("orphanDependents").map(|_| call.query.flag("orphanDependents")));
         let mut errors = FieldErrors::default();
         let propagation = match text("propagationPolicy") {
             None => orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
@@ -79,7 +79,11 @@ impl Options {
             }
         };
         if orphan.is_some() && text("propagationPolicy").is_some() {
-            errors.invalid("propagationPolicy", text("propagationPolicy").unwrap_or_default(), "orphanDependents and deletionPropagation cannot be both set");
+            errors.invalid(
+                "propagationPolicy",
+                text("propagationPolicy").unwrap_or_default(),
+                "orphanDependents and deletionPropagation cannot be both set",
+            );
         }
         if !errors.is_empty() {
             return Err(Box::new(Status::invalid("meta.k8s.io", "DeleteOptions", "", errors)));
@@ -126,7 +130,8 @@ pub(super) async fn delete(call: &Call, resource: &'static Resource) -> Outcome 
 
 /// Kinds whose delete answers with the object.
 fn returns_object(resource: &Resource) -> bool {
-    resource.group.is_empty() && matches!(resource.plural, "pods" | "services" | "serviceaccounts" | "podtemplates" | "resourcequotas")
+    resource.group.is_empty()
+        && matches!(resource.plural, "pods" | "services" | "serviceaccounts" | "podtemplates" | "resourcequotas")
 }
 
 /// DELETE of a collection.
@@ -215,9 +220,13 @@ async fn delete_one(
 fn check_preconditions(resource: &Resource, name: &str, old: &Value, options: &Options) -> Result<(), Failure> {
     let conflict = |why: String| Err(Box::new(Status::conflict(resource.group, resource.plural, name, &why)));
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != meta::uid(old)) {
-        return conflict(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old)));
+        return conflict(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta::uid(old)
+        ));
     }
-    if let Some(version) = options.resource_version.as_deref().filter(|version| *version != meta::resource_version(old)) {
+    if let Some(version) = options.resource_version.as_deref().filter(|version| *version != meta::resource_version(old))
+    {
         return conflict(format!(
             "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
             meta::resource_version(old)
@@ -303,11 +312,8 @@ fn finalizers(old: &Value, propagation: Option<Propagation>) -> Vec<String> {
         Some(Propagation::Foreground) => Some(FOREGROUND),
         Some(Propagation::Background) => None,
     };
-    let mut kept: Vec<String> = present
-        .into_iter()
-        .filter(|finalizer| !matches!(*finalizer, ORPHAN | FOREGROUND))
-        .map(str::to_owned)
-        .collect();
+    let mut kept: Vec<String> =
+        present.into_iter().filter(|finalizer| !matches!(*finalizer, ORPHAN | FOREGROUND)).map(str::to_owned).collect();
     kept.extend(wanted.map(str::to_owned));
     kept
 }

@@ -102,8 +102,7 @@ pub(crate) async fn dispatch(call: Call) -> Outcome {
     if info.subresource.is_empty() {
         return whole(call, resource).await;
     }
-    let subresource =
-        resource.subresource(&info.subresource).ok_or_else(|| Box::new(Status::no_such_resource()))?;
+    let subresource = resource.subresource(&info.subresource).ok_or_else(|| Box::new(Status::no_such_resource()))?;
     sub(call, resource, subresource.action, subresource.verbs).await
 }
 
@@ -111,9 +110,7 @@ async fn whole(call: Call, resource: &'static Resource) -> Outcome {
     let has = |verb: Verb| resource.verbs.contains(&verb);
     match call.info.verb {
         "create" if !resource.is_stored() && call.info.name.is_empty() => review::create(&call, resource).await,
-        "create" if has(Verb::Create) && call.info.name.is_empty() => {
-            Box::pin(create::create(&call, resource)).await
-        }
+        "create" if has(Verb::Create) && call.info.name.is_empty() => Box::pin(create::create(&call, resource)).await,
         // `watch` on one name is a watch of the collection, selected by name.
         "watch" if has(Verb::Watch) => watch::watch(&call, resource).await,
         "list" if has(Verb::List) => read::list(&call, resource).await,
@@ -121,9 +118,7 @@ async fn whole(call: Call, resource: &'static Resource) -> Outcome {
         "update" if has(Verb::Update) => Box::pin(update::update(&call, resource)).await,
         "patch" if has(Verb::Patch) => Box::pin(patch::patch(&call, resource)).await,
         "delete" if has(Verb::Delete) => Box::pin(delete::delete(&call, resource)).await,
-        "deletecollection" if has(Verb::DeleteCollection) => {
-            Box::pin(delete::delete_collection(&call, resource)).await
-        }
+        "deletecollection" if has(Verb::DeleteCollection) => Box::pin(delete::delete_collection(&call, resource)).await,
         _ => Err(Box::new(Status::method_not_allowed())),
     }
 }

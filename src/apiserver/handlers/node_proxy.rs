@@ -65,7 +65,9 @@ impl KubeletDialer {
     async fn dial(&self, address: IpAddr, port: u16) -> Result<http1::SendRequest<Full<Bytes>>, String> {
         let connector = self.connector.as_ref().ok_or("the server has no identity towards nodes")?;
         let connect = async {
-            let stream = TcpStream::connect((address, port)).await.map_err(|error| format!("dial tcp {address}:{port}: {error}"))?;
+            let stream = TcpStream::connect((address, port))
+                .await
+                .map_err(|error| format!("dial tcp {address}:{port}: {error}"))?;
             let _ = stream.set_nodelay(true);
             let name = ServerName::IpAddress(address.into());
             connector.connect(name, stream).await.map_err(|error| format!("tls to {address}:{port}: {error}"))
@@ -104,9 +106,8 @@ pub(super) async fn proxy(call: Call, action: Action) -> Outcome {
     }
     let (address, port) = node_address(&call, node)?;
     let path = kubelet_path(&call, &pod, action)?;
-    let failed = |why: String| {
-        Box::new(Status::failure(502, "BadGateway", format!("error dialing node {node}: {why}")))
-    };
+    let failed =
+        |why: String| Box::new(Status::failure(502, "BadGateway", format!("error dialing node {node}: {why}")));
     let mut sender = call.state.kubelets.dial(address, port).await.map_err(failed)?;
     let request = request(&call, &path, &format!("{address}:{port}"))?;
     let response = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
@@ -128,7 +129,10 @@ fn node_address(call: &Call, node: &str) -> Result<(IpAddr, u16), Failure> {
         entry["address"].as_str()?.parse::<IpAddr>().ok()
     });
     let address = address.ok_or_else(|| {
-        Box::new(Status::internal(format!("no preferred addresses found for node {node:?}; known addresses: {}", status["addresses"])))
+        Box::new(Status::internal(format!(
+            "no preferred addresses found for node {node:?}; known addresses: {}",
+            status["addresses"]
+        )))
     })?;
     let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|port| u16::try_from(port).ok());
     Ok((address, port.filter(|port| *port != 0).unwrap_or(USUAL_PORT)))
@@ -145,7 +149,8 @@ fn kubelet_path(call: &Call, pod: &Value, action: Action) -> Result<String, Fail
     let mut query: Vec<String> = Vec::new();
     let endpoint = match action {
         Action::Log => {
-            let passed = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
+            let passed =
+                ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
             for key in passed {
                 query.extend(call.query.get(key).map(|value| format!("{key}={}", percent_encode(value))));
             }
@@ -190,10 +195,8 @@ fn container(call: &Call, pod: &Value, action: Action) -> Result<String, Failure
             if let Some(name) = annotated.filter(|name| main.iter().any(|main| main == name)) {
                 return Ok(name.to_owned());
             }
-            let mut text = format!(
-                "a container name must be specified for pod {pod_name}, choose one of: [{}]",
-                main.join(" ")
-            );
+            let mut text =
+                format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
             if !init.is_empty() {
                 text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }

@@ -113,11 +113,7 @@ fn decode(
     complaints: &Mutex<Vec<String>>,
 ) -> Result<Value, Failure> {
     let decoded = codec::decode_value(patched, ty).map_err(|error| {
-        Box::new(Status::bad_request(error.bad_request(
-            Some((resource.kind, resource.version)),
-            resource.kind,
-            &[],
-        )))
+        Box::new(Status::bad_request(error.bad_request(Some((resource.kind, resource.version)), resource.kind, &[])))
     })?;
     if validation == FieldValidation::Strict {
         if let Some(error) = decoded.strict_error() {

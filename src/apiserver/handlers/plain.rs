@@ -18,12 +18,18 @@ pub(super) fn handle(call: &Call) -> Outcome {
         "/version" => Some(version()),
         "/healthz" | "/livez" | "/readyz" => return health(call, path.trim_start_matches('/')),
         "/metrics" => Some(metrics(call)),
-        "/openid/v1/jwks" => Some(Reply::typed(200, "application/jwk-set+json", call.state.authn.issuer.key_set().to_string())),
+        "/openid/v1/jwks" => {
+            Some(Reply::typed(200, "application/jwk-set+json", call.state.authn.issuer.key_set().to_string()))
+        }
         "/.well-known/openid-configuration" => Some(openid(call)),
         _ => None,
     };
     if let Some(reply) = answer {
-        return if matches!(call.method, Method::GET | Method::HEAD) { Ok(reply) } else { Err(Box::new(Status::method_not_allowed())) };
+        return if matches!(call.method, Method::GET | Method::HEAD) {
+            Ok(reply)
+        } else {
+            Err(Box::new(Status::method_not_allowed()))
+        };
     }
     if let Some(check) = ["/healthz/", "/livez/", "/readyz/"].iter().find_map(|prefix| path.strip_prefix(prefix)) {
         return one_check(call, check);
@@ -38,7 +44,12 @@ pub(super) fn handle(call: &Call) -> Outcome {
 }
 
 fn index() -> Reply {
-    let mut paths = vec!["/.well-known/openid-configuration".to_owned(), "/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    let mut paths = vec![
+        "/.well-known/openid-configuration".to_owned(),
+        "/api".to_owned(),
+        "/api/v1".to_owned(),
+        "/apis".to_owned(),
+    ];
     for resource in naru_api::registry::RESOURCES.iter().filter(|r| !r.group.is_empty()) {
         for path in [format!("/apis/{}", resource.group), format!("/apis/{}/{}", resource.group, resource.version)] {
             if !paths.contains(&path) {
@@ -120,7 +131,9 @@ fn health(call: &Call, name: &str) -> Outcome {
 fn one_check(call: &Call, name: &str) -> Outcome {
     match checks(call).into_iter().find(|(check, _)| *check == name) {
         Some((_, true)) => Ok(Reply::text("ok")),
-        Some((_, false)) => Ok(Reply::typed(500, "text/plain; charset=utf-8", "internal server error: reason withheld\n")),
+        Some((_, false)) => {
+            Ok(Reply::typed(500, "text/plain; charset=utf-8", "internal server error: reason withheld\n"))
+        }
         None => Err(Box::new(Status::no_such_resource())),
     }
 }

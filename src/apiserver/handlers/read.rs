@@ -50,11 +50,10 @@ pub(super) async fn list(call: &Call, resource: &'static Resource) -> Outcome {
 pub(super) fn number(call: &Call, parameter: &str) -> Result<Option<i64>, Failure> {
     match call.query.get(parameter) {
         None | Some("") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            Box::new(Status::bad_request(format!(
-                "strconv.ParseInt: parsing {text:?}: invalid syntax"
-            )))
-        }),
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Box::new(Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))),
     }
 }
 
@@ -83,11 +82,17 @@ fn list_at(call: &Call) -> Result<ListAt, Failure> {
         if !matches!(matching, "Exact" | "NotOlderThan") {
             errors.not_supported("resourceVersionMatch", matching, &["Exact", "NotOlderThan", ""]);
         } else if wanted.is_none() {
-            errors.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            errors.forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            );
         } else if !token.is_empty() {
             errors.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
         } else if matching == "Exact" && wanted == Some(0) {
-            errors.forbidden("resourceVersionMatch", "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
+            errors.forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+            );
         }
     }
     if !errors.is_empty() {

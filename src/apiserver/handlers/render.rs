@@ -13,9 +13,8 @@ use serde_json::{Value, json};
 /// What a Table's rows carry.
 pub(crate) fn include_object(call: &Call) -> Result<IncludeObject, Failure> {
     let parameter = call.query.get("includeObject").unwrap_or_default();
-    IncludeObject::parse(parameter).ok_or_else(|| {
-        Box::new(Status::bad_request(format!("unrecognized includeObject value: {parameter:?}")))
-    })
+    IncludeObject::parse(parameter)
+        .ok_or_else(|| Box::new(Status::bad_request(format!("unrecognized includeObject value: {parameter:?}"))))
 }
 
 /// Answers with one object.
@@ -47,10 +46,14 @@ pub(crate) fn partial(object: &Value) -> Value {
 }
 
 /// Turns listed objects into a Table or a list of metadata.
-pub(crate) fn list(call: &Call, resource: &Resource, form: Form, items: &[Bytes], meta: Value) -> Result<Bytes, Failure> {
-    let parse = |json: &Bytes| {
-        serde_json::from_slice::<Value>(json).map_err(|error| Box::new(Status::internal(error)))
-    };
+pub(crate) fn list(
+    call: &Call,
+    resource: &Resource,
+    form: Form,
+    items: &[Bytes],
+    meta: Value,
+) -> Result<Bytes, Failure> {
+    let parse = |json: &Bytes| serde_json::from_slice::<Value>(json).map_err(|error| Box::new(Status::internal(error)));
     let value = match form {
         Form::Table => {
             let include = include_object(call)?;

@@ -4,7 +4,7 @@ use super::Call;
 use super::body::{self, Expected};
 use crate::authn::User;
 use crate::authz::{self, Attributes};
-use crate::response::{Failure, Outcome, Reply};
+use crate::response::{Outcome, Reply};
 use naru_api::codec;
 use naru_api::registry::Resource;
 use naru_api::status::{FieldErrors, Status};
@@ -14,12 +14,20 @@ use std::collections::BTreeMap;
 /// POST of a review.
 pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome {
     let body::Object { mut value, warnings } = body::decode(call, Expected::object(resource)?)?;
+    if let Some(namespace) = call.namespace(resource) {
+        naru_api::meta::set(&mut value, "namespace", namespace);
+    }
+    let mut errors = FieldErrors::default();
+    (resource.rules.validate)(&value, &mut errors);
+    if !errors.is_empty() {
+        return Err(Box::new(Status::invalid(resource.group, resource.kind, "", errors)));
+    }
     let user = call.user.clone();
     match resource.kind {
-        "SelfSubjectAccessReview" => value["status"] = access(call, resource, &value["spec"], &user)?,
+        "SelfSubjectAccessReview" => value["status"] = access(call, &value["spec"], &user),
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
-            let subject = subject(resource, &value["spec"])?;
-            value["status"] = access(call, resource, &value["spec"], &subject)?;
+            let subject = subject(&value["spec"]);
+            value["status"] = access(call, &value["spec"], &subject);
         }
         "SelfSubjectRulesReview" => value["status"] = rules(call, &value["spec"], &user),
         "SelfSubjectReview" => value["status"] = json!({ "userInfo": user_info(&user) }),
@@ -32,17 +40,12 @@ pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome 
     Ok(Reply::json(201, codec::canonical(&value)).with_warnings(warnings))
 }
 
-fn subject(resource: &Resource, spec: &Value) -> Result<User, Failure> {
+fn subject(spec: &Value) -> User {
     let strings = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let name = spec["user"].as_str().unwrap_or_default();
     let groups = strings(&spec["groups"]);
-    if name.is_empty() && groups.is_empty() {
-        let mut errors = FieldErrors::default();
-        errors.invalid("spec.user", "", "at least one of user or group must be specified");
-        return Err(Box::new(Status::invalid(resource.group, resource.kind, "", errors)));
-    }
     let extra: BTreeMap<String, Vec<String>> = spec["extra"]
         .as_object()
         .into_iter()
@@ -50,22 +53,12 @@ fn subject(resource: &Resource, spec: &Value) -> Result<User, Failure> {
         .map(|(key, values)| (key.to_ascii_lowercase(), strings(values)))
         .collect();
     let uid = spec["uid"].as_str().unwrap_or_default().to_owned();
-    Ok(User { name: name.to_owned(), uid, groups, extra })
+    User { name: name.to_owned(), uid, groups, extra }
 }
 
-fn access(call: &Call, resource: &Resource, spec: &Value, user: &User) -> Result<Value, Failure> {
+fn access(call: &Call, spec: &Value, user: &User) -> Value {
     let text = |part: &str, field: &str| spec[part][field].as_str().unwrap_or_default().to_owned();
     let about_resource = spec["resourceAttributes"].is_object();
-    if about_resource == spec["nonResourceAttributes"].is_object() {
-        let mut errors = FieldErrors::default();
-        let detail = if about_resource {
-            "cannot be specified in combination with resourceAttributes"
-        } else {
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-        };
-        errors.invalid("spec.nonResourceAttributes", &spec["nonResourceAttributes"], detail);
-        return Err(Box::new(Status::invalid(resource.group, resource.kind, "", errors)));
-    }
     let part = if about_resource { "resourceAttributes" } else { "nonResourceAttributes" };
     let (verb, group, plural) = (text(part, "verb"), text(part, "group"), text(part, "resource"));
     let (subresource, namespace) = (text(part, "subresource"), text(part, "namespace"));
@@ -91,7 +84,7 @@ fn access(call: &Call, resource: &Resource, spec: &Value, user: &User) -> Result
         Err(errors) if !errors.is_empty() => status["evaluationError"] = errors.join(", ").into(),
         Err(_) => {}
     }
-    Ok(status)
+    status
 }
 
 fn rules(call: &Call, spec: &Value, user: &User) -> Value {

@@ -1,9 +1,9 @@
 //! `/scale`: autoscaling/v1 Scale over `spec.replicas`.
 
+use super::Call;
 use super::body::{self, Expected};
 use super::patch::{Patch, patch_failure};
 use super::update::{Change, Part, modify};
-use super::Call;
 use crate::objects;
 use crate::response::{Failure, Outcome, Reply};
 use naru_api::facts;
@@ -39,8 +39,7 @@ pub(super) async fn handle(call: &Call, resource: &'static Resource) -> Outcome 
         let patch = Patch::of(call)?;
         Box::new(move |object| {
             let before = scale_of(object);
-            let mut after =
-                patch.apply(&before, ty).map_err(|error| patch_failure(&error))?;
+            let mut after = patch.apply(&before, ty).map_err(|error| patch_failure(&error))?;
             if meta::resource_version(&after) == meta::resource_version(&before) {
                 meta::set(&mut after, "resourceVersion", "");
             }

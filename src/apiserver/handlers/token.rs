@@ -101,7 +101,10 @@ fn binding(call: &Call, reference: &Value) -> Result<Option<Binding>, Failure> {
         let pod = objects::tree(&found)?;
         let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
         if account != call.info.name {
-            let text = format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", call.info.name);
+            let text = format!(
+                "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                call.info.name
+            );
             return Err(Box::new(Status::bad_request(text)));
         }
         let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();

@@ -89,7 +89,10 @@ async fn put_part(call: &Call, resource: &'static Resource, part: Part) -> Outco
                 resource.group,
                 resource.plural,
                 name,
-                &format!("StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: ", crate::cache::storage_key(resource, namespace, name)),
+                &format!(
+                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: ",
+                    crate::cache::storage_key(resource, namespace, name)
+                ),
             )));
         }
         let created = create::insert(call, resource, value, dry_run).await?;
@@ -97,15 +100,7 @@ async fn put_part(call: &Call, resource: &'static Resource, part: Part) -> Outco
         return Ok(render::object(call, resource, 201, created.json)?.with_warnings(warnings));
     }
     let make = |_: &Value| Ok(value.clone());
-    let change = Change {
-        resource,
-        namespace,
-        name,
-        part,
-        subresource: &call.info.subresource,
-        dry_run,
-        make: &make,
-    };
+    let change = Change { resource, namespace, name, part, subresource: &call.info.subresource, dry_run, make: &make };
     let changed = modify(call, change).await?;
     let warnings = create::answer_warnings(call, resource, &changed.value, warnings)?;
     Ok(render::object(call, resource, 200, changed.json)?.with_warnings(warnings))

@@ -53,7 +53,8 @@ pub(super) async fn watch(call: &Call, resource: &'static Resource) -> Outcome {
         form: Former { form, include, resource, columns_sent: false },
         over: false,
     };
-    let stream = stream::unfold(events, |mut events| async move { events.next().await.map(|event| (Ok(event), events)) });
+    let stream =
+        stream::unfold(events, |mut events| async move { events.next().await.map(|event| (Ok(event), events)) });
     Ok(Reply::Watch(stream.boxed()))
 }
 
@@ -68,7 +69,10 @@ fn watch_from(call: &Call) -> Result<WatchFrom, Failure> {
             "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         );
     } else if !initial && !matching.is_empty() {
-        errors.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        errors.forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
     }
     if !errors.is_empty() {
         return Err(Box::new(Status::invalid("meta.k8s.io", "ListOptions", "", errors)));

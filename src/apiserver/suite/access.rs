@@ -12,10 +12,26 @@ fn alice() -> User {
 async fn refusals_say_who_cannot_do_what_where() {
     let server = Server::start().await;
     let cases = [
-        (Method::GET, "/api/v1/namespaces/default/pods", "pods is forbidden: User \"alice\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""),
-        (Method::GET, "/api/v1/nodes/n", "nodes \"n\" is forbidden: User \"alice\" cannot get resource \"nodes\" in API group \"\" at the cluster scope"),
-        (Method::GET, "/apis/apps/v1/deployments?watch=1", "deployments.apps is forbidden: User \"alice\" cannot watch resource \"deployments\" in API group \"apps\" at the cluster scope"),
-        (Method::POST, "/api/v1/namespaces/default/pods/p/exec", "pods \"p\" is forbidden: User \"alice\" cannot create resource \"pods/exec\" in API group \"\" in the namespace \"default\""),
+        (
+            Method::GET,
+            "/api/v1/namespaces/default/pods",
+            "pods is forbidden: User \"alice\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",
+        ),
+        (
+            Method::GET,
+            "/api/v1/nodes/n",
+            "nodes \"n\" is forbidden: User \"alice\" cannot get resource \"nodes\" in API group \"\" at the cluster scope",
+        ),
+        (
+            Method::GET,
+            "/apis/apps/v1/deployments?watch=1",
+            "deployments.apps is forbidden: User \"alice\" cannot watch resource \"deployments\" in API group \"apps\" at the cluster scope",
+        ),
+        (
+            Method::POST,
+            "/api/v1/namespaces/default/pods/p/exec",
+            "pods \"p\" is forbidden: User \"alice\" cannot create resource \"pods/exec\" in API group \"\" in the namespace \"default\"",
+        ),
         (Method::GET, "/metrics", "forbidden: User \"alice\" cannot get path \"/metrics\""),
     ];
     for (method, uri, message) in cases {
@@ -38,7 +54,9 @@ async fn a_role_counts_for_the_next_request() {
         "subjects": [{ "kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "alice" }] });
     server.post(&format!("{base}/rolebindings"), binding).await.ok();
     let dangling = server.call_as(alice(), Method::GET, list, &[], b"").await;
-    assert!(dangling.body["message"].as_str().unwrap().ends_with(": RBAC: role.rbac.authorization.k8s.io \"r\" not found"));
+    assert!(
+        dangling.body["message"].as_str().unwrap().ends_with(": RBAC: role.rbac.authorization.k8s.io \"r\" not found")
+    );
     server.post(&format!("{base}/roles"), role).await.ok();
     assert_eq!(server.call_as(alice(), Method::GET, list, &[], b"").await.code, 200);
     let elsewhere = "/api/v1/namespaces/kube-system/configmaps";
@@ -48,7 +66,10 @@ async fn a_role_counts_for_the_next_request() {
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let answer = server.call_as(alice(), Method::POST, path, &[], body.as_bytes()).await.ok();
     assert_eq!(answer["status"]["allowed"], true);
-    assert_eq!(answer["status"]["reason"], "RBAC: allowed by RoleBinding \"b/default\" of Role \"r\" to User \"alice\"");
+    assert_eq!(
+        answer["status"]["reason"],
+        "RBAC: allowed by RoleBinding \"b/default\" of Role \"r\" to User \"alice\""
+    );
     server.delete(&format!("{base}/roles/r")).await.ok();
     assert_eq!(server.call_as(alice(), Method::GET, list, &[], b"").await.code, 403);
 }
@@ -78,4 +99,40 @@ async fn tokens_live_as_long_as_what_they_are_bound_to() {
     assert_eq!(nobody.name, "system:anonymous");
     let short = server.post(path, json!({ "spec": { "expirationSeconds": 10 } })).await;
     assert_eq!(short.code, 422);
+}
+
+#[tokio::test]
+async fn impersonation_needs_a_permission_of_its_own() {
+    let server = Server::start().await;
+    let as_alice = [("impersonate-user", "alice"), ("impersonate-group", "team")];
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let me = server.call_as(admin(), Method::POST, path, &as_alice, b"{}").await.ok();
+    assert_eq!(me["status"]["userInfo"], json!({ "username": "alice", "groups": ["team", "system:authenticated"] }));
+    server.call_as(alice(), Method::POST, path, &[("impersonate-user", "admin")], b"{}").await.refused(
+        403,
+        "users \"admin\" is forbidden: User \"alice\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+    );
+    let refused = server.call_as(admin(), Method::GET, PODS, &as_alice, b"").await;
+    assert_eq!(refused.code, 403);
+}
+
+#[tokio::test]
+async fn reviews_answer_and_keep_nothing() {
+    let server = Server::start().await;
+    let before = server.state().store.revision();
+    let local = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
+    let spec = |namespace: &str| json!({ "spec": { "user": "alice", "resourceAttributes": { "namespace": namespace, "verb": "get", "resource": "pods" } } });
+    assert_eq!(server.post(local, spec("default")).await.ok()["status"]["allowed"], false);
+    assert_eq!(server.post(local, spec("other")).await.code, 422);
+    let rules = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let answer = server.post(rules, json!({ "spec": { "namespace": "default" } })).await.ok();
+    assert_eq!(answer["status"]["resourceRules"][0]["verbs"], json!(["*"]));
+    let tokens = "/apis/authentication.k8s.io/v1/tokenreviews";
+    assert_eq!(
+        server.post(tokens, json!({ "spec": { "token": "nonsense" } })).await.ok()["status"]["authenticated"],
+        false
+    );
+    let subject = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    assert_eq!(server.post(subject, json!({ "spec": {} })).await.code, 422);
+    assert_eq!(server.state().store.revision(), before);
 }

@@ -26,7 +26,10 @@ async fn a_running_pod_gets_its_grace_and_the_node_ends_it() {
     assert_eq!(longer["metadata"]["deletionGracePeriodSeconds"], 5);
     let status = server.merge(&format!("{path}/status"), json!({ "status": { "phase": "Running" } })).await;
     status.ok();
-    server.delete_with(&path, json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": marked["metadata"]["uid"] } })).await.ok();
+    server
+        .delete_with(&path, json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": marked["metadata"]["uid"] } }))
+        .await
+        .ok();
     assert_eq!(server.get(&path).await.code, 404);
 }
 
@@ -75,7 +78,10 @@ async fn propagation_leaves_its_finalizer() {
     assert_eq!(server.delete_with(&path, json!({ "propagationPolicy": "Other" })).await.code, 422);
     let stale = server.delete_with(&path, json!({ "preconditions": { "uid": "other" } })).await;
     assert_eq!(stale.code, 409);
-    server.delete_with(&path, json!({ "kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background" })).await.ok();
+    server
+        .delete_with(&path, json!({ "kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background" }))
+        .await
+        .ok();
 }
 
 #[tokio::test]
@@ -99,10 +105,10 @@ async fn a_namespace_terminates_and_is_finalized() {
     server.put("/api/v1/namespaces/n/finalize", namespace).await.ok();
     assert_eq!(server.get("/api/v1/namespaces/n").await.code, 404);
     server.post(inside, config_map("c")).await.refused(404, "namespaces \"n\" not found");
-    server.delete("/api/v1/namespaces/default").await.refused(
-        403,
-        "namespaces \"default\" is forbidden: this namespace may not be deleted",
-    );
+    server
+        .delete("/api/v1/namespaces/default")
+        .await
+        .refused(403, "namespaces \"default\" is forbidden: this namespace may not be deleted");
 }
 
 #[tokio::test]

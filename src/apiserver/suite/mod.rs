@@ -69,7 +69,14 @@ impl Server {
         &self.api.state
     }
 
-    async fn outcome(&self, user: User, method: Method, uri: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Reply, Box<Status>> {
+    async fn outcome(
+        &self,
+        user: User,
+        method: Method,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Reply, Box<Status>> {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let headers: HeaderMap = headers
             .iter()

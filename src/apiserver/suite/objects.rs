@@ -45,15 +45,21 @@ async fn names_are_generated_and_checked() {
     let nameless = server.post(CONFIG_MAPS, json!({ "metadata": {} })).await;
     nameless.refused(422, "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required");
     let elsewhere = json!({ "metadata": { "name": "a", "namespace": "other" } });
-    server.post(CONFIG_MAPS, elsewhere).await.refused(
-        400,
-        "the namespace of the provided object does not match the namespace sent on the request",
-    );
+    server
+        .post(CONFIG_MAPS, elsewhere)
+        .await
+        .refused(400, "the namespace of the provided object does not match the namespace sent on the request");
     let named = format!("{CONFIG_MAPS}/b");
-    server.put(&named, config_map("a")).await.refused(400, "the name of the object (a) does not match the name on the URL (b)");
+    server
+        .put(&named, config_map("a"))
+        .await
+        .refused(400, "the name of the object (a) does not match the name on the URL (b)");
     server.put(&named, config_map("b")).await.refused(404, "configmaps \"b\" not found");
     let versioned = json!({ "metadata": { "name": "a", "resourceVersion": "1" } });
-    server.post(CONFIG_MAPS, versioned).await.refused(400, "resourceVersion should not be set on objects to be created");
+    server
+        .post(CONFIG_MAPS, versioned)
+        .await
+        .refused(400, "resourceVersion should not be set on objects to be created");
 }
 
 #[tokio::test]
@@ -73,7 +79,10 @@ async fn strictness_is_the_clients_choice() {
     let wrong = server.post(PODS, json!({ "metadata": { "name": "p" }, "spec": { "containers": "none" } })).await;
     assert_eq!(wrong.code, 400);
     let message = wrong.body["message"].as_str().unwrap();
-    assert!(message.starts_with("Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal string"), "{message}");
+    assert!(
+        message.starts_with("Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal string"),
+        "{message}"
+    );
     let media = server.call(Method::POST, CONFIG_MAPS, "text/plain", b"{}").await;
     assert_eq!(media.code, 415);
     let yaml = b"metadata:\n  name: from-yaml\ndata:\n  k: v\n";
@@ -88,7 +97,8 @@ async fn dry_run_leaves_nothing() {
     assert_eq!(answer.code, 201);
     assert_eq!(server.get(&format!("{CONFIG_MAPS}/a")).await.code, 404);
     let before = server.state().store.revision();
-    let service = json!({ "metadata": { "name": "s" }, "spec": { "ports": [{ "port": 80 }], "clusterIP": "10.43.0.9" } });
+    let service =
+        json!({ "metadata": { "name": "s" }, "spec": { "ports": [{ "port": 80 }], "clusterIP": "10.43.0.9" } });
     let services = "/api/v1/namespaces/default/services";
     server.post(&format!("{services}?dryRun=All"), service.clone()).await.ok();
     assert_eq!(server.state().store.revision(), before);
@@ -136,10 +146,16 @@ async fn status_and_spec_are_apart() {
     let created = server.post(PODS, pod("p")).await.ok();
     assert_eq!(created["status"]["phase"], "Pending");
     let one = format!("{PODS}/p");
-    let status = server.merge(&format!("{one}/status"), json!({ "status": { "phase": "Running" }, "spec": { "nodeName": "n" } })).await.ok();
+    let status = server
+        .merge(&format!("{one}/status"), json!({ "status": { "phase": "Running" }, "spec": { "nodeName": "n" } }))
+        .await
+        .ok();
     assert_eq!(status["status"]["phase"], "Running");
     assert!(status["spec"].get("nodeName").is_none());
-    let labelled = server.merge(&one, json!({ "metadata": { "labels": { "a": "b" } }, "status": { "phase": "Failed" } })).await.ok();
+    let labelled = server
+        .merge(&one, json!({ "metadata": { "labels": { "a": "b" } }, "status": { "phase": "Failed" } }))
+        .await
+        .ok();
     assert_eq!(labelled["status"]["phase"], "Running");
 }
 
@@ -180,10 +196,10 @@ async fn a_pod_is_admitted_and_bound() {
     let bound = server.get(&format!("{PODS}/p")).await.ok();
     assert_eq!(bound["spec"]["nodeName"], "n1");
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
-    server.post(&path, binding).await.refused(
-        409,
-        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"",
-    );
+    server
+        .post(&path, binding)
+        .await
+        .refused(409, "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"");
     let on_node = server.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1")).await.ok();
     assert_eq!(on_node["items"].as_array().unwrap().len(), 1);
     let unknown = server.get(&format!("{PODS}?fieldSelector=spec.what%3Dn1")).await;
@@ -201,7 +217,8 @@ async fn services_get_addresses_and_ports() {
     let server = Server::start().await;
     let services = "/api/v1/namespaces/default/services";
     let service = |name: &str, spec: Value| json!({ "metadata": { "name": name }, "spec": spec });
-    let first = server.post(services, service("a", json!({ "ports": [{ "port": 80 }], "type": "NodePort" }))).await.ok();
+    let first =
+        server.post(services, service("a", json!({ "ports": [{ "port": 80 }], "type": "NodePort" }))).await.ok();
     let address = first["spec"]["clusterIP"].as_str().unwrap().to_owned();
     assert!(address.starts_with("10.43."), "{address}");
     let port = first["spec"]["ports"][0]["nodePort"].as_u64().unwrap();
@@ -211,10 +228,14 @@ async fn services_get_addresses_and_ports() {
     let taken = server.post(services, same.clone()).await;
     assert_eq!(taken.code, 422);
     assert!(taken.body["message"].as_str().unwrap().contains("provided IP is already allocated"));
-    let headless = server.post(services, service("h", json!({ "ports": [{ "port": 80 }], "clusterIP": "None" }))).await.ok();
+    let headless =
+        server.post(services, service("h", json!({ "ports": [{ "port": 80 }], "clusterIP": "None" }))).await.ok();
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
     // An update without the addresses keeps them.
-    let again = server.put(&format!("{services}/a"), service("a", json!({ "ports": [{ "port": 81 }], "type": "ClusterIP" }))).await.ok();
+    let again = server
+        .put(&format!("{services}/a"), service("a", json!({ "ports": [{ "port": 81 }], "type": "ClusterIP" })))
+        .await
+        .ok();
     assert_eq!(again["spec"]["clusterIP"], address);
     assert!(again["spec"]["ports"][0].get("nodePort").is_none());
     server.delete(&format!("{services}/a")).await.ok();

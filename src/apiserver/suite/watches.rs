@@ -46,7 +46,9 @@ async fn labels_that_come_and_go_add_and_delete() {
 async fn initial_events_end_with_a_bookmark() {
     let server = Server::start().await;
     server.post(CONFIG_MAPS, config_map("a")).await.ok();
-    let uri = format!("{CONFIG_MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true");
+    let uri = format!(
+        "{CONFIG_MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    );
     let mut events = server.watch(&uri, "").await;
     assert_eq!(next(&mut events).await.0, EventType::Added);
     let (kind, object) = next(&mut events).await;
@@ -81,7 +83,8 @@ async fn a_watch_ends_when_its_time_is_over_or_the_server_stops() {
 async fn in_process_users_are_authorized_and_see_the_same() {
     let server = Server::start().await;
     server.post(CONFIG_MAPS, config_map("a")).await.ok();
-    let request = |uri: &str| Request { method: Method::GET, uri: uri.to_owned(), content_type: "", body: Bytes::new() };
+    let request =
+        |uri: &str| Request { method: Method::GET, uri: uri.to_owned(), content_type: "", body: Bytes::new() };
     let admin = server.api.in_process("admin", &["system:masters"]);
     let list: Value = serde_json::from_slice(&admin.send(request(CONFIG_MAPS)).await.unwrap()).unwrap();
     assert_eq!(list["kind"], "ConfigMapList");

@@ -1,0 +1,30 @@
+//! SelfSubjectRulesReview: what may I do in a namespace?.
+
+use crate::registry::{Churn, Resource, Rules, Scope, verbs};
+use crate::status::FieldErrors;
+use crate::tree;
+use serde_json::Value;
+
+/// SelfSubjectRulesReviews.
+pub static SELF_SUBJECT_RULES_REVIEWS: Resource = Resource {
+    group: "authorization.k8s.io",
+    version: "v1",
+    kind: "SelfSubjectRulesReview",
+    plural: "selfsubjectrulesreviews",
+    singular: "selfsubjectrulesreview",
+    scope: Scope::Cluster,
+    verbs: verbs::CREATE,
+    short_names: &[],
+    categories: &[],
+    type_name: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+    churn: Churn::Durable,
+    subresources: &[],
+    columns: &[],
+    rules: Rules { name: |_| Vec::new(), validate, ..Rules::NONE },
+};
+
+fn validate(review: &Value, errors: &mut FieldErrors) {
+    if tree::is_empty(&review["spec"]["namespace"]) {
+        errors.required("spec.namespace", "");
+    }
+}

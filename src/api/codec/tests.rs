@@ -179,7 +179,7 @@ fn make(kind: Kind, numbers: &mut impl Iterator<Item = u32>, depth: u32) -> Valu
                 let mut map = Map::new();
                 for field in ty.fields.iter().filter(|f| !f.disabled()) {
                     let pick = numbers.next().unwrap_or(0);
-                    if depth < 7 && pick % 3 == 0 {
+                    if depth < 7 && pick.is_multiple_of(3) {
                         map.insert(field.name.to_owned(), make(field.kind, numbers, depth + 1));
                     }
                 }

@@ -112,9 +112,12 @@ impl Connection {
                 Err(error) => break Err(error),
             }
             fds.extend(arrived);
-            match self.take_frames(&mut inbox, &mut fds, &mut note) {
-                Ok(()) => {}
+            let orphans = match self.take_frames(&mut inbox, &mut fds, &mut note) {
+                Ok(orphans) => orphans,
                 Err(error) => break Err(io::Error::other(error)),
+            };
+            for exec in orphans {
+                self.kill_orphan(exec).await;
             }
         };
         self.close();
@@ -126,20 +129,31 @@ impl Connection {
         inbox: &mut Vec<u8>,
         fds: &mut VecDeque<OwnedFd>,
         note: &mut impl FnMut(&Message),
-    ) -> Result<(), protocol::FrameTooLong> {
-        let mut start = 0;
+    ) -> Result<Vec<u64>, protocol::FrameTooLong> {
+        let (mut start, mut orphans) = (0, Vec::new());
         while let Some(length) = protocol::frame_length(&inbox[start..])?.filter(|l| inbox.len() >= start + 4 + l) {
             let body = &inbox[start + 4..start + 4 + length];
             start += 4 + length;
             let message = serde_json::from_slice(body).unwrap_or(Message::Unknown);
             note(&message);
-            self.deliver(message, fds);
+            orphans.extend(self.deliver(message, fds));
         }
         inbox.drain(..start);
-        Ok(())
+        Ok(orphans)
     }
 
-    fn deliver(&self, message: Message, fds: &mut VecDeque<OwnedFd>) {
+    /// Ends a command that nobody waits for any more.
+    async fn kill_orphan(&self, exec: u64) {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        if let Ok(frame) = protocol::frame(&Request { id, call: Call::KillExec { exec } }) {
+            // If it cannot be sent the connection has ended, and with it the command.
+            let _ = self.write(&frame).await;
+        }
+    }
+
+    /// Hands a message to the one who waits for it. Returns the command that was begun for
+    /// somebody who has given up.
+    fn deliver(&self, message: Message, fds: &mut VecDeque<OwnedFd>) -> Option<u64> {
         match message {
             Message::Reply { id, fds: count, result } => {
                 let fds: Vec<OwnedFd> = fds.drain(..count.min(fds.len())).collect();
@@ -152,19 +166,23 @@ impl Connection {
                     }
                     _ => None,
                 };
+                let exec = match &result {
+                    Ok(Answer::Exec { exec }) => Some(*exec),
+                    _ => None,
+                };
                 let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(asker) = pending.as_mut().and_then(|pending| pending.remove(&id)) {
-                    // Nobody waits any more if the caller gave up.
-                    let _ = asker.send(Reply { result, fds, exit });
-                }
+                let asker = pending.as_mut().and_then(|pending| pending.remove(&id));
+                let taken = asker.is_some_and(|asker| asker.send(Reply { result, fds, exit }).is_ok());
+                if taken { None } else { exec }
             }
             Message::ExecExit { exec, exit_code } => {
                 let waiter = self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&exec);
                 if let Some(waiter) = waiter {
                     let _ = waiter.send(exit_code);
                 }
+                None
             }
-            Message::Exit { .. } | Message::Unknown => {}
+            Message::Exit { .. } | Message::Unknown => None,
         }
     }
 

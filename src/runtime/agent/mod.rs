@@ -79,6 +79,13 @@ impl Runtime {
                 shutdown: naru_base::Shutdown::new(),
             }),
         };
+        let missing = runtime.missing_controllers();
+        if !missing.is_empty() {
+            tracing::warn!(
+                ?missing,
+                "cgroup controllers that this machine does not offer; limits that need them are not set"
+            );
+        }
         let root = runtime.sandboxes_directory();
         create_directory(&root, true)?;
         let entries = std::fs::read_dir(&root).map_err(|error| RuntimeError::io(&root, error))?;
@@ -130,6 +137,12 @@ impl Runtime {
         let table = self.table();
         let found = table.values().find(|s| s.containers().iter().any(|c| c.id == container));
         found.cloned().ok_or_else(|| RuntimeError::NoContainer(container.to_owned()))
+    }
+
+    /// The cgroup controllers (of `cpu`, `memory`, `pids`) that this machine does not offer. Containers
+    /// run without the limits that need them.
+    pub fn missing_controllers(&self) -> Vec<&'static str> {
+        self.inner.hierarchies.missing_controllers()
     }
 
     /// How the runtime was configured.

@@ -61,6 +61,14 @@ impl Hierarchies {
         self.v1.is_empty() && self.v2.is_none()
     }
 
+    /// Those of the controllers behind the usual limits that this machine does not offer.
+    pub(crate) fn missing_controllers(&self) -> Vec<&'static str> {
+        let offered = self.v2.as_ref().and_then(|root| fs::read_to_string(root.join("cgroup.controllers")).ok());
+        let offered = offered.unwrap_or_default();
+        let has = |name: &str| self.controller(name).is_some() || offered.split_ascii_whitespace().any(|o| o == name);
+        ["cpu", "memory", "pids"].into_iter().filter(|name| !has(name)).collect()
+    }
+
     fn roots(&self) -> impl Iterator<Item = &Path> {
         self.v1.iter().map(|v1| v1.mount.as_path()).chain(self.v2.as_deref())
     }

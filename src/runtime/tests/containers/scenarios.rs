@@ -21,6 +21,7 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("signals_and_background_children", |f| Box::pin(signals_and_background_children(f))),
     ("adoption", |f| Box::pin(adoption(f))),
     ("adoption_after_kill_of_the_agent", |f| Box::pin(adoption_after_kill_of_the_agent(f))),
+    ("kill_of_the_agent_at_any_point", |f| Box::pin(kill_of_the_agent_at_any_point(f))),
     ("lost_shim", |f| Box::pin(lost_shim(f))),
     ("stale_state_is_cleaned_up", |f| Box::pin(stale_state_is_cleaned_up(f))),
     ("mounts_and_read_only_root", |f| Box::pin(mounts_and_read_only_root(f))),
@@ -307,6 +308,9 @@ pub(crate) fn agent_process(mut args: impl Iterator<Item = OsString>) -> ExitCod
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     tokio.block_on(async {
         let runtime = fixture.open().await;
+        if args.next().is_some() {
+            return storm(&runtime, &fixture).await;
+        }
         runtime.create_sandbox(fixture.sandbox("a")).await.unwrap();
         started(&runtime, "a", fixture.shell("c", "sleep 1008")).await;
         println!("{}", runtime.container("c").unwrap().pid);
@@ -498,4 +502,45 @@ async fn system_call_filters(fixture: Fixture) {
     let outcome = runtime.create_container("a", spec).await;
     assert!(matches!(&outcome, Err(RuntimeError::Invalid(said)) if said.contains("/nowhere.json")), "{outcome:?}");
     runtime.remove_sandbox("a").await.unwrap();
+}
+
+/// Makes sandboxes with containers as fast as it can, and says each one.
+async fn storm(runtime: &Runtime, fixture: &Fixture) {
+    let pods = (0..8).map(async |number| {
+        let (sandbox, container) = (format!("s{number}"), format!("c{number}"));
+        println!("{sandbox}");
+        runtime.create_sandbox(fixture.sandbox(&sandbox)).await.unwrap();
+        println!("{container}");
+        started(runtime, &sandbox, fixture.shell(&container, "sleep 1013")).await;
+        println!("started");
+    });
+    futures::future::join_all(pods).await;
+    std::future::pending::<()>().await;
+}
+
+async fn kill_of_the_agent_at_any_point(fixture: Fixture) {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    for lines in [1, 8, 9, 12, 16, 20] {
+        let mut agent = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .arg("agent")
+            .arg(&fixture.directory)
+            .arg(&fixture.cgroup_root)
+            .arg("storm")
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(agent.stdout.take().unwrap()).lines();
+        for _ in 0..lines {
+            said.next_line().await.unwrap();
+        }
+        agent.kill().await.unwrap();
+        let runtime = fixture.open().await;
+        for sandbox in runtime.sandboxes() {
+            assert!(!sandbox.lost);
+            started(&runtime, &sandbox.id, fixture.shell(&format!("more-{}", sandbox.id), "sleep 1014")).await;
+            runtime.remove_sandbox(&sandbox.id).await.unwrap();
+        }
+        assert_eq!(std::fs::read_dir(fixture.path("run/sandboxes")).unwrap().count(), 0);
+    }
 }

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use naru_runtime::images::{Image, ImageStore, PullError, PullOptions};
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{
-    ContainerInfo, ContainerSpec, Event, ExecSession, ExecSpec, ProbeResult, Result as RuntimeResult, Runtime, SandboxInfo, SandboxSpec,
+    ContainerInfo, ContainerSpec, Event, ExecSession, ExecSpec, ProbeResult, Result as RuntimeResult, Runtime,
+    SandboxInfo, SandboxSpec,
 };
 use std::collections::HashSet;
 use std::fmt;

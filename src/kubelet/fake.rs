@@ -1,9 +1,9 @@
 //! A runtime, images, a network and an API server that only remember what was asked of them, for tests.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use crate::engine::{ContainerRuntime, Images, PodNetwork};
 use crate::config::KubeletConfig;
 use crate::engine::NoGate;
+use crate::engine::{ContainerRuntime, Images, PodNetwork};
 use crate::objects::Objects;
 use crate::pod::dns::ClusterDns;
 use crate::shared::Shared;
@@ -14,8 +14,8 @@ use naru_base::Shutdown;
 use naru_client::{Client, Error, EventRecorder, Informer, Request, Transport, WatchStream};
 use naru_runtime::images::{Image, ImageConfig, PullError, PullErrorKind, PullOptions, User};
 use naru_runtime::{
-    ContainerInfo, ContainerSpec, ContainerState, Event, ExecSession, ExecSpec, Exit, ExitStatus, ProbeResult, Result as RuntimeResult,
-    RuntimeError, SandboxInfo, SandboxSpec,
+    ContainerInfo, ContainerSpec, ContainerState, Event, ExecSession, ExecSpec, Exit, ExitStatus, ProbeResult,
+    Result as RuntimeResult, RuntimeError, SandboxInfo, SandboxSpec,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -66,7 +66,8 @@ impl FakeRuntime {
 
     /// Ends a container as if its process had exited.
     pub(crate) fn exit(&self, id: &str, exit_code: i32) {
-        let status = ExitStatus { exit_code, signal: None, oom_killed: false, finished_at_ns: 1_700_000_000_000_000_000 };
+        let status =
+            ExitStatus { exit_code, signal: None, oom_killed: false, finished_at_ns: 1_700_000_000_000_000_000 };
         let info = self.update(id, |c| c.state = ContainerState::Exited(status.clone()));
         if let Some(info) = info {
             let _ = self.events.send(Event::Exit(Exit { sandbox: info.sandbox, container: id.into(), status }));
@@ -286,7 +287,8 @@ impl World {
             gate: Arc::new(NoGate),
             node_api: None,
         };
-        let services = Informer::start(&client, &naru_api::registry::SERVICES, naru_client::ListParams::all(), &shutdown);
+        let services =
+            Informer::start(&client, &naru_api::registry::SERVICES, naru_client::ListParams::all(), &shutdown);
         let shared = Arc::new(Shared {
             recorder: EventRecorder::discard(),
             services,

@@ -53,9 +53,9 @@ pub fn pull_failure(error: &PullError) -> String {
 
 /// Why a reference cannot be used, if so.
 pub fn invalid_name(image: &str) -> Option<String> {
-    Reference::parse(image)
-        .err()
-        .map(|error| format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {error}"))
+    Reference::parse(image).err().map(|error| {
+        format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {error}")
+    })
 }
 
 /// Credentials for `image` from image pull secrets.
@@ -64,11 +64,16 @@ pub fn credentials<'a>(image: &str, secrets: impl Iterator<Item = &'a Secret>) -
     let mut out = Vec::new();
     for secret in secrets {
         let data = secret.data.as_ref();
-        let config = data.and_then(|d| d.get(".dockerconfigjson")).and_then(|b| serde_json::from_slice::<serde_json::Value>(&b.0).ok());
-        let old = data.and_then(|d| d.get(".dockercfg")).and_then(|b| serde_json::from_slice::<serde_json::Value>(&b.0).ok());
+        let config = data
+            .and_then(|d| d.get(".dockerconfigjson"))
+            .and_then(|b| serde_json::from_slice::<serde_json::Value>(&b.0).ok());
+        let old =
+            data.and_then(|d| d.get(".dockercfg")).and_then(|b| serde_json::from_slice::<serde_json::Value>(&b.0).ok());
         let auths = config.and_then(|mut c| c.get_mut("auths").map(serde_json::Value::take)).or(old);
         let Some(serde_json::Value::Object(auths)) = auths else { continue };
-        out.extend(auths.iter().filter(|(registry, _)| serves(registry, &full)).filter_map(|(_, auth)| credential(auth)));
+        out.extend(
+            auths.iter().filter(|(registry, _)| serves(registry, &full)).filter_map(|(_, auth)| credential(auth)),
+        );
     }
     out
 }
@@ -102,7 +107,8 @@ mod tests {
     use serde_json::json;
 
     fn check(image: &str, policy: Option<&str>, expect: PullPolicy) {
-        let container = Container { image: Some(image.into()), image_pull_policy: policy.map(Into::into), ..Default::default() };
+        let container =
+            Container { image: Some(image.into()), image_pull_policy: policy.map(Into::into), ..Default::default() };
         assert_eq!(pull_policy(&container), expect, "{image} {policy:?}");
     }
 

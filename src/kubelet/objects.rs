@@ -47,7 +47,9 @@ impl<T: DeserializeOwned + Clone + Send + Sync + 'static> Watched<T> {
         };
         match tokio::time::timeout(FIRST_LOOK, informer.synced()).await {
             Ok(()) => Ok(informer.get_key(&key).map(|object| (*object).clone())),
-            Err(_) => Err(format!("failed to sync {} cache: timed out waiting for the condition", self.resource.singular)),
+            Err(_) => {
+                Err(format!("failed to sync {} cache: timed out waiting for the condition", self.resource.singular))
+            }
         }
     }
 

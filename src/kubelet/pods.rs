@@ -50,7 +50,9 @@ impl Pods {
             match self.shutdown.guard(events.recv()).await {
                 None | Some(Err(RecvError::Closed)) => return,
                 Some(Ok(event)) => self.dispatch(event),
-                Some(Err(RecvError::Lagged(_))) => self.workers().values().for_each(|h| h.inbox.put(|news| news.resync = true)),
+                Some(Err(RecvError::Lagged(_))) => {
+                    self.workers().values().for_each(|h| h.inbox.put(|news| news.resync = true))
+                }
             }
         }
     }

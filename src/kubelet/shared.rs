@@ -52,7 +52,14 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Records an event about a pod or one of its containers.
-    pub(crate) fn pod_event(&self, pod: &Pod, field: Option<&str>, warning: bool, reason: &str, message: impl Into<String>) {
+    pub(crate) fn pod_event(
+        &self,
+        pod: &Pod,
+        field: Option<&str>,
+        warning: bool,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         let meta = &pod.metadata;
         let about = ObjectReference {
             kind: "Pod".into(),

@@ -75,7 +75,9 @@ impl StatusSync {
 
     /// Waits until what was set last is published, or the pod is gone.
     pub(crate) async fn flushed(&self, uid: &str) {
-        let Some((version, mut synced)) = self.entries().get(uid).map(|e| (e.version, e.synced.subscribe())) else { return };
+        let Some((version, mut synced)) = self.entries().get(uid).map(|e| (e.version, e.synced.subscribe())) else {
+            return;
+        };
         // A closed channel means that the entry was forgotten: nothing to wait for.
         let _ = synced.wait_for(|done| *done >= version).await;
     }
@@ -103,7 +105,9 @@ impl StatusSync {
         match answer {
             Ok(_) => {}
             // Gone, or another pod of the same name: nobody is left to tell.
-            Err(error) if is_not_found(&error) || (is_conflict(&error) && error.to_string().to_lowercase().contains("uid")) => {}
+            Err(error)
+                if is_not_found(&error)
+                    || (is_conflict(&error) && error.to_string().to_lowercase().contains("uid")) => {}
             Err(error) if is_invalid(&error) => tracing::warn!(pod = name, %error, "status refused"),
             Err(error) => return Err(error),
         }
@@ -126,7 +130,8 @@ fn difference(old: &Value, new: &Value) -> Value {
                 out.insert("$setElementOrder/conditions".into(), order(&value));
                 clear_conditions(old.get(key), &mut value);
             }
-            if let ("podIPs" | "hostIPs", Value::Array(list), true) = (key.as_str(), &mut value, old.contains_key(key)) {
+            if let ("podIPs" | "hostIPs", Value::Array(list), true) = (key.as_str(), &mut value, old.contains_key(key))
+            {
                 // Lists that merge by key would keep the old addresses.
                 list.push(json!({"$patch": "replace"}));
             }
@@ -165,7 +170,11 @@ mod tests {
     #[test]
     fn patches_hold_what_changed() {
         let check = |old: Value, new: Value, expect: Value| assert_eq!(difference(&old, &new), expect);
-        check(json!({"phase": "Pending", "hostIP": "1"}), json!({"phase": "Running", "hostIP": "1"}), json!({"phase": "Running"}));
+        check(
+            json!({"phase": "Pending", "hostIP": "1"}),
+            json!({"phase": "Running", "hostIP": "1"}),
+            json!({"phase": "Running"}),
+        );
         check(json!({"reason": "x"}), json!({}), json!({"reason": null}));
         check(json!({}), json!({"podIPs": [{"ip": "a"}]}), json!({"podIPs": [{"ip": "a"}]}));
         check(

@@ -71,7 +71,10 @@ pub(super) async fn serve(
         return text(StatusCode::BAD_REQUEST, "unable to upgrade: only WebSocket is supported");
     }
     let Some(protocol) = choose_protocol(header(SEC_WEBSOCKET_PROTOCOL)) else {
-        return text(StatusCode::BAD_REQUEST, format!("unable to upgrade: no common protocol, need one of {PROTOCOLS:?}"));
+        return text(
+            StatusCode::BAD_REQUEST,
+            format!("unable to upgrade: no common protocol, need one of {PROTOCOLS:?}"),
+        );
     };
     let accept = derive_accept_key(header(SEC_WEBSOCKET_KEY).as_bytes());
     let upgrade = hyper::upgrade::on(&mut request);
@@ -81,7 +84,8 @@ pub(super) async fn serve(
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%error, "exec not upgraded"),
         };
-        let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_LIMIT)).max_frame_size(Some(MESSAGE_LIMIT));
+        let config =
+            WebSocketConfig::default().max_message_size(Some(MESSAGE_LIMIT)).max_frame_size(Some(MESSAGE_LIMIT));
         let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
         let status = match runtime.exec(spec).await {
             Ok(session) => converse(&mut socket, session).await,
@@ -136,14 +140,14 @@ fn failure(message: &str) -> Value {
 enum Input {
     Data(Bytes),
     Resize(u16, u16),
-    EndOfInput,
+    Finished,
     Nothing,
 }
 
 fn understand(message: &Bytes) -> Input {
     match message.first() {
         Some(&STDIN) => Input::Data(message.slice(1..)),
-        Some(&CLOSE) if message.get(1) == Some(&STDIN) => Input::EndOfInput,
+        Some(&CLOSE) if message.get(1) == Some(&STDIN) => Input::Finished,
         Some(&RESIZE) => {
             let size = serde_json::from_slice::<Value>(&message[1..]).unwrap_or_default();
             let side = |name: &str| size.get(name).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
@@ -208,7 +212,7 @@ where
                         }
                     }
                     Input::Resize(width, height) => session.resize(width, height),
-                    Input::EndOfInput => stdin = None,
+                    Input::Finished => stdin = None,
                     Input::Nothing => {}
                 },
                 Some(Ok(Message::Close(_)) | Err(_)) | None => {
@@ -239,7 +243,7 @@ mod tests {
         check(b"\x00hello", Input::Data(Bytes::from_static(b"hello")));
         check(b"\x04{\"Width\":80,\"Height\":24}", Input::Resize(80, 24));
         check(b"\x04junk", Input::Nothing);
-        check(b"\xff\x00", Input::EndOfInput);
+        check(b"\xff\x00", Input::Finished);
         check(b"", Input::Nothing);
     }
 

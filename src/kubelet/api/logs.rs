@@ -48,7 +48,9 @@ impl Options {
             Some(Err(error)) => Err(format!("invalid {name}: {error}")),
         };
         let since = match (number("sinceSeconds")?, query.get("sinceTime")) {
-            (Some(seconds), _) => Some(now - jiff::SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX / 2))),
+            (Some(seconds), _) => {
+                Some(now - jiff::SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX / 2)))
+            }
             (None, Some(time)) => Some(time.parse().map_err(|error| format!("invalid sinceTime: {error}"))?),
             (None, None) => None,
         };
@@ -145,7 +147,9 @@ pub(super) async fn serve(pods: &Pods, namespace: &str, name: &str, container: &
     let (sender, receiver) = mpsc::channel(QUEUE);
     let events = shared.config.runtime.events();
     spawn("log", async move {
-        let running = |id: &str| shared.config.runtime.container(id).is_some_and(|c| !matches!(c.state, ContainerState::Exited(_)));
+        let running = |id: &str| {
+            shared.config.runtime.container(id).is_some_and(|c| !matches!(c.state, ContainerState::Exited(_)))
+        };
         let reader = Reader { path, filter: Filter::new(options), sender };
         if let Err(error) = reader.run(following.as_deref(), events, running).await {
             tracing::debug!(%error, "log not read to its end");

@@ -60,7 +60,8 @@ pub(crate) fn start(config: NodeApiConfig, pods: Pods, shutdown: &Shutdown) -> i
                     continue;
                 }
             };
-            let (acceptor, allowed, pods, shutdown) = (acceptor.clone(), allowed.clone(), pods.clone(), shutdown.clone());
+            let (acceptor, allowed, pods, shutdown) =
+                (acceptor.clone(), allowed.clone(), pods.clone(), shutdown.clone());
             spawn("node api connection", async move {
                 let _permit = permit;
                 shutdown.guard(connection(stream, acceptor, allowed, pods)).await;
@@ -102,7 +103,7 @@ fn may_enter(caller: &Caller, allowed: &[String]) -> bool {
     caller.groups.iter().any(|g| g == "system:masters") || allowed.contains(&caller.name)
 }
 
-pub(self) fn text(status: StatusCode, message: impl Into<String>) -> Response<Body> {
+fn text(status: StatusCode, message: impl Into<String>) -> Response<Body> {
     respond(status, "text/plain; charset=utf-8", Bytes::from(message.into()))
 }
 
@@ -135,7 +136,9 @@ async fn route(request: Request<Incoming>, caller: Option<&Caller>, allowed: &[S
         ["containerLogs", namespace, name, container] => logs::serve(pods, namespace, name, container, &query).await,
         ["exec", namespace, name, container] => exec::serve(request, pods, namespace, name, container, &query).await,
         // The older form with the pod's uid in it.
-        ["exec", namespace, name, _uid, container] => exec::serve(request, pods, namespace, name, container, &query).await,
+        ["exec", namespace, name, _uid, container] => {
+            exec::serve(request, pods, namespace, name, container, &query).await
+        }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }

@@ -87,25 +87,39 @@ fn count_cpus(online: &str) -> Option<usize> {
 
 fn memory_total(meminfo: &str) -> u64 {
     let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    total.and_then(|l| l.trim().strip_suffix("kB")).and_then(|n| n.trim().parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+    total
+        .and_then(|l| l.trim().strip_suffix("kB"))
+        .and_then(|n| n.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
 }
 
 fn huge_pages() -> BTreeMap<String, u64> {
     let mut out = BTreeMap::new();
     for entry in fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(kib) = name.to_str().and_then(|n| n.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()) else {
+        let Some(kib) =
+            name.to_str().and_then(|n| n.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok())
+        else {
             continue;
         };
-        let pages = fs::read_to_string(entry.path().join("nr_hugepages")).ok().and_then(|n| n.trim().parse::<u64>().ok());
-        let size = if kib % (1 << 20) == 0 { format!("{}Gi", kib >> 20) } else if kib % 1024 == 0 { format!("{}Mi", kib >> 10) } else { format!("{kib}Ki") };
+        let pages =
+            fs::read_to_string(entry.path().join("nr_hugepages")).ok().and_then(|n| n.trim().parse::<u64>().ok());
+        let size = if kib % (1 << 20) == 0 {
+            format!("{}Gi", kib >> 20)
+        } else if kib % 1024 == 0 {
+            format!("{}Mi", kib >> 10)
+        } else {
+            format!("{kib}Ki")
+        };
         out.insert(format!("hugepages-{size}"), pages.unwrap_or(0) * kib * 1024);
     }
     out
 }
 
 fn os_image(text: &str) -> String {
-    let value = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(|v| v.trim_matches('"').to_owned());
+    let value = |name: &str| {
+        text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(|v| v.trim_matches('"').to_owned())
+    };
     value("PRETTY_NAME").or_else(|| value("NAME")).unwrap_or_else(|| "Linux".into())
 }
 
@@ -119,7 +133,10 @@ mod tests {
         assert_eq!(count_cpus("0"), Some(1));
         assert_eq!(count_cpus(""), None);
         assert_eq!(memory_total("MemTotal:        2048 kB\nMemFree: 1 kB"), 2 << 20);
-        assert_eq!(os_image("NAME=\"X\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"), "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(
+            os_image("NAME=\"X\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
     }
 
     #[test]

@@ -113,7 +113,13 @@ impl NodeSync {
     fn event(&self, reason: &str, message: impl Into<String>) {
         let name = self.shared.config.node_name.clone();
         // Events about nodes name the node as its uid; tools look them up so.
-        let about = ObjectReference { kind: "Node".into(), api_version: "v1".into(), uid: name.clone(), name, ..Default::default() };
+        let about = ObjectReference {
+            kind: "Node".into(),
+            api_version: "v1".into(),
+            uid: name.clone(),
+            name,
+            ..Default::default()
+        };
         self.shared.recorder.event(&about, EventKind::Normal, reason, message);
     }
 }

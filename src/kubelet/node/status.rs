@@ -58,8 +58,15 @@ pub(crate) fn new_node(config: &KubeletConfig, facts: &Facts) -> Value {
 }
 
 /// The status, with transition times kept where nothing changed.
-pub(crate) fn compute(config: &KubeletConfig, facts: &Facts, images: &[Arc<Image>], old: &NodeStatus, now: Timestamp) -> Value {
-    let mut addresses: Vec<Value> = config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
+pub(crate) fn compute(
+    config: &KubeletConfig,
+    facts: &Facts,
+    images: &[Arc<Image>],
+    old: &NodeStatus,
+    now: Timestamp,
+) -> Value {
+    let mut addresses: Vec<Value> =
+        config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
     addresses.push(json!({"type": "Hostname", "address": config.node_name}));
     let port = config.node_api.as_ref().and_then(|api| api.listener.local_addr().ok()).map_or(0, |a| a.port());
     json!({
@@ -102,7 +109,8 @@ fn conditions(old: &NodeStatus, now: Timestamp) -> Vec<Value> {
 fn list_images(images: &[Arc<Image>]) -> Vec<Value> {
     let mut sorted: Vec<&Arc<Image>> = images.iter().collect();
     sorted.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
-    let names = |image: &Image| -> Vec<String> { image.digests.iter().chain(&image.names).take(MAX_NAMES).cloned().collect() };
+    let names =
+        |image: &Image| -> Vec<String> { image.digests.iter().chain(&image.names).take(MAX_NAMES).cloned().collect() };
     sorted.iter().take(MAX_IMAGES).map(|image| json!({"names": names(image), "sizeBytes": image.size})).collect()
 }
 
@@ -114,7 +122,8 @@ mod tests {
     fn conditions_keep_their_transition_time() {
         let at = |secs| Timestamp::from_second(secs).unwrap_or_default();
         let first: NodeStatus =
-            serde_json::from_value(json!({"conditions": conditions(&NodeStatus::default(), at(100))})).unwrap_or_default();
+            serde_json::from_value(json!({"conditions": conditions(&NodeStatus::default(), at(100))}))
+                .unwrap_or_default();
         let second = conditions(&first, at(400));
         assert_eq!(second.len(), 4);
         assert_eq!(second[3]["reason"], "KubeletReady");

@@ -28,7 +28,8 @@ impl Resolv {
             match words.next() {
                 Some("nameserver") => out.nameservers.extend(words.next().map(Into::into)),
                 Some("search" | "domain") => {
-                    out.searches = words.map(|w| if w == "." { w.into() } else { w.trim_end_matches('.').into() }).collect();
+                    out.searches =
+                        words.map(|w| if w == "." { w.into() } else { w.trim_end_matches('.').into() }).collect();
                 }
                 Some("options") => out.options = words.map(Into::into).collect(),
                 _ => {}
@@ -130,7 +131,8 @@ pub fn hostname(pod: &Pod, cluster_domain: &str) -> (String, Option<String>) {
         }
     };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-    let domain = spec.subdomain.as_deref().filter(|s| !s.is_empty()).map(|s| format!("{s}.{namespace}.svc.{cluster_domain}"));
+    let domain =
+        spec.subdomain.as_deref().filter(|s| !s.is_empty()).map(|s| format!("{s}.{namespace}.svc.{cluster_domain}"));
     (name, domain)
 }
 
@@ -164,7 +166,8 @@ fn aliases(pod: &Pod) -> String {
     }
     let mut out = String::from("\n# Entries added by HostAliases.\n");
     for alias in aliases {
-        let _ = writeln!(out, "{}\t{}", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"));
+        let _ =
+            writeln!(out, "{}\t{}", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"));
     }
     out
 }

@@ -148,9 +148,12 @@ fn referenced(
         };
         let value = map.data.as_ref().and_then(|data| data.get(&selector.key)).cloned();
         return match value {
-            None if !optional => {
-                Err(EnvError::NoKey { key: selector.key.clone(), kind: "ConfigMap", namespace, name: selector.name.clone() })
-            }
+            None if !optional => Err(EnvError::NoKey {
+                key: selector.key.clone(),
+                kind: "ConfigMap",
+                namespace,
+                name: selector.name.clone(),
+            }),
             value => Ok(value),
         };
     }
@@ -161,9 +164,12 @@ fn referenced(
         };
         let value = secret.data.as_ref().and_then(|data| data.get(&selector.key));
         return match value {
-            None if !optional => {
-                Err(EnvError::NoKey { key: selector.key.clone(), kind: "Secret", namespace, name: selector.name.clone() })
-            }
+            None if !optional => Err(EnvError::NoKey {
+                key: selector.key.clone(),
+                kind: "Secret",
+                namespace,
+                name: selector.name.clone(),
+            }),
             value => Ok(value.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())),
         };
     }
@@ -203,7 +209,8 @@ mod tests {
     use serde_json::json;
 
     fn pod() -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"containers": []}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"containers": []}}))
+            .unwrap()
     }
 
     fn context() -> EnvContext {
@@ -212,7 +219,10 @@ mod tests {
                 ("cm".into(), serde_json::from_value(json!({"data": {"K": "v", "L": "w"}})).unwrap()),
                 ("gone".into(), None),
             ]),
-            secrets: HashMap::from([("s".into(), serde_json::from_value(json!({"data": {"PASS": "c2VjcmV0"}})).unwrap())]),
+            secrets: HashMap::from([(
+                "s".into(),
+                serde_json::from_value(json!({"data": {"PASS": "c2VjcmV0"}})).unwrap(),
+            )]),
             services: vec![ServiceLink {
                 name: "my-db".into(),
                 cluster_ip: "10.43.0.9".into(),
@@ -265,11 +275,15 @@ mod tests {
             "configmap \"gone\" not found"
         );
         assert_eq!(
-            fail(json!({"name": "c", "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]})),
+            fail(
+                json!({"name": "c", "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]})
+            ),
             "couldn't find key k in Secret ns/s"
         );
         assert_eq!(
-            fail(json!({"name": "c", "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]})),
+            fail(
+                json!({"name": "c", "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]})
+            ),
             "couldn't find key k in ConfigMap ns/cm"
         );
     }

@@ -16,12 +16,20 @@ const LOG_LINES: usize = 80;
 /// The message of a run that ended with `code`.
 pub(crate) fn read(run: &Run, container: &Container, code: i32) -> Option<String> {
     let written = run.message_file.as_deref().and_then(|path| tail(path, FILE_LIMIT)).filter(|text| !text.is_empty());
-    if written.is_some() || code == 0 || container.termination_message_policy.as_deref() != Some("FallbackToLogsOnError") {
+    if written.is_some()
+        || code == 0
+        || container.termination_message_policy.as_deref() != Some("FallbackToLogsOnError")
+    {
         return written;
     }
     let text = tail(run.log.as_deref()?, 64 * 1024)?;
-    let lines: Vec<&str> = text.lines().filter_map(|line| cri::parse(line.as_bytes()).map(|l| l.content)).filter_map(|c| std::str::from_utf8(c).ok()).collect();
-    let mut out: String = lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| format!("{line}\n")).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter_map(|line| cri::parse(line.as_bytes()).map(|l| l.content))
+        .filter_map(|c| std::str::from_utf8(c).ok())
+        .collect();
+    let mut out: String =
+        lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| format!("{line}\n")).collect();
     if out.len() > LOG_LIMIT {
         let cut = (out.len() - LOG_LIMIT..out.len()).find(|at| out.is_char_boundary(*at)).unwrap_or(out.len());
         out.drain(..cut);

@@ -12,6 +12,7 @@ mod message;
 mod mounts;
 pub mod plan;
 pub(crate) mod prepare;
+mod probing;
 pub mod resources;
 pub mod security;
 pub(crate) mod slot;

@@ -18,7 +18,11 @@ pub(crate) struct PodFiles {
 
 impl PodFiles {
     pub(crate) fn of(pod_dir: &Path) -> Self {
-        Self { hosts: pod_dir.join("etc-hosts"), resolv_conf: pod_dir.join("resolv.conf"), hostname: pod_dir.join("hostname") }
+        Self {
+            hosts: pod_dir.join("etc-hosts"),
+            resolv_conf: pod_dir.join("resolv.conf"),
+            hostname: pod_dir.join("hostname"),
+        }
     }
 }
 
@@ -54,7 +58,12 @@ pub(crate) fn mounts(
     Ok(out)
 }
 
-fn volume_mount(pod: &Pod, mount: &VolumeMount, pod_dir: &Path, env: &BTreeMap<String, String>) -> Result<Mount, String> {
+fn volume_mount(
+    pod: &Pod,
+    mount: &VolumeMount,
+    pod_dir: &Path,
+    env: &BTreeMap<String, String>,
+) -> Result<Mount, String> {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
     let volume = volumes
         .iter()
@@ -72,8 +81,9 @@ fn volume_mount(pod: &Pod, mount: &VolumeMount, pod_dir: &Path, env: &BTreeMap<S
         None => mount.sub_path.clone().filter(|s| !s.is_empty()),
     };
     if let Some(sub_path) = sub_path {
-        source = resolve_sub_path(&source, &sub_path)
-            .map_err(|error| format!("failed to prepare subPath for volumeMount {:?} of container: {error}", mount.name))?;
+        source = resolve_sub_path(&source, &sub_path).map_err(|error| {
+            format!("failed to prepare subPath for volumeMount {:?} of container: {error}", mount.name)
+        })?;
     }
     let readonly = mount.read_only == Some(true) || volumes::payload::is_payload(volume);
     let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));

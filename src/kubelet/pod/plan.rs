@@ -141,7 +141,8 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = (&Container, Kind)> {
 
 /// Whether a container that ended with `code` is started again.
 pub fn should_restart(pod: &Pod, container: &Container, code: i32) -> bool {
-    let pod_policy = Restart::parse(pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref())).unwrap_or(Restart::Always);
+    let pod_policy =
+        Restart::parse(pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref())).unwrap_or(Restart::Always);
     for rule in container.restart_policy_rules.iter().flatten() {
         let Some(exit_codes) = &rule.exit_codes else { continue };
         let listed = exit_codes.values.iter().flatten().any(|v| *v == code);

@@ -117,8 +117,7 @@ impl Worker {
         let dir = self.shared.config.pod_dir(&uid);
         std::fs::create_dir_all(&dir)?;
         let files = PodFiles::of(&dir);
-        let ips: Vec<String> =
-            self.sandbox.iter().flat_map(|s| &s.ips).map(ToString::to_string).collect();
+        let ips: Vec<String> = self.sandbox.iter().flat_map(|s| &s.ips).map(ToString::to_string).collect();
         let domain = &self.shared.config.cluster_domain;
         let hosts = if self.host_network() {
             dns::host_network_hosts(&self.pod, &std::fs::read_to_string("/etc/hosts").unwrap_or_default())

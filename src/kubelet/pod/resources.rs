@@ -119,8 +119,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(resources: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c", "resources": resources}]}}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c", "resources": resources}]}}),
+        )
+        .unwrap()
     }
 
     fn check(resources: serde_json::Value, class: Qos, parent: &str, expect: (u64, Option<i64>, Option<i64>, i32)) {
@@ -146,6 +148,11 @@ mod tests {
             "kubepods/podu",
             (512, Some(50_000), Some(64 << 20), -997),
         );
-        check(json!({"limits": {"memory": "64Mi"}}), Qos::Burstable, "kubepods/burstable/podu", (2, None, Some(64 << 20), 999));
+        check(
+            json!({"limits": {"memory": "64Mi"}}),
+            Qos::Burstable,
+            "kubepods/burstable/podu",
+            (2, None, Some(64 << 20), 999),
+        );
     }
 }

@@ -92,7 +92,10 @@ impl Start {
         self.event(false, events::CREATED, "Container created");
         match self.shared.config.runtime.start_container(&id).await {
             Ok(info) => {
-                let run = Run { started_at: info.started_at_ns.map(super::slot::timestamp).or(Some(jiff::Timestamp::now())), ..run };
+                let run = Run {
+                    started_at: info.started_at_ns.map(super::slot::timestamp).or(Some(jiff::Timestamp::now())),
+                    ..run
+                };
                 self.event(false, events::STARTED, "Container started");
                 Ok(self.after_start(run).await)
             }
@@ -170,7 +173,8 @@ impl Start {
         match (images::pull_policy(&self.container), present) {
             (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, None) => self.pull(&name).await,
             (_, Some(image)) => {
-                let text = format!("Container image {name:?} already present on machine and can be accessed by the pod");
+                let text =
+                    format!("Container image {name:?} already present on machine and can be accessed by the pod");
                 self.event(false, events::PULLED, text);
                 Ok(image)
             }
@@ -259,7 +263,8 @@ impl Start {
         super::logs::prune(&log_dir, self.restart_count);
 
         let mounts = mounts::mounts(&self.pod, container, &pod_dir, env, Some(&message_file)).map_err(config_error)?;
-        let rootfs = shared.config.images.prepare(&id, image).await.map_err(|error| blocked("CreateContainerError", error))?;
+        let rootfs =
+            shared.config.images.prepare(&id, image).await.map_err(|error| blocked("CreateContainerError", error))?;
         let user = match self.user(&settings, image, &rootfs) {
             Ok(user) => user,
             Err(error) => {
@@ -289,7 +294,11 @@ impl Start {
             rootfs,
             args: arguments(container, image, env),
             env: environment(env, image, &user, &super::dns::hostname(&self.pod, &shared.config.cluster_domain).0),
-            cwd: container.working_dir.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| image.config.working_dir.clone()),
+            cwd: container
+                .working_dir
+                .clone()
+                .filter(|d| !d.is_empty())
+                .unwrap_or_else(|| image.config.working_dir.clone()),
             uid: user.uid,
             gid: settings.run_as_group.map_or(user.gid, |gid| gid as u32),
             additional_gids: groups(&settings, &user),

@@ -3,8 +3,8 @@
 use super::plan::{Kind, containers, should_restart};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
-    PodCondition, PodIP, PodStatus, VolumeMountStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
@@ -109,7 +109,12 @@ fn list<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
     (!items.is_empty()).then_some(items)
 }
 
-fn container_status(container: &Container, kind: Kind, view: Option<&ContainerView>, has_init: bool) -> ContainerStatus {
+fn container_status(
+    container: &Container,
+    kind: Kind,
+    view: Option<&ContainerView>,
+    has_init: bool,
+) -> ContainerStatus {
     let fresh = ContainerView::default();
     let view = view.unwrap_or(&fresh);
     let running = matches!(view.state, State::Running(_));
@@ -152,7 +157,9 @@ fn container_state(state: &State, has_init: bool) -> ContainerState {
             running: Some(ContainerStateRunning { started_at: Some(Time(*since)) }),
             ..Default::default()
         },
-        State::Terminated(terminated) => ContainerState { terminated: Some((**terminated).clone()), ..Default::default() },
+        State::Terminated(terminated) => {
+            ContainerState { terminated: Some((**terminated).clone()), ..Default::default() }
+        }
     }
 }
 
@@ -279,9 +286,8 @@ fn initialized(phase: &str, pod: &Pod, init: &[ContainerStatus], main: &[Contain
     if phase == "Succeeded" {
         return (name, true, Some("PodCompleted"), None);
     }
-    let sidecar = |status: &ContainerStatus| {
-        containers(pod).any(|(c, kind)| c.name == status.name && kind == Kind::Sidecar)
-    };
+    let sidecar =
+        |status: &ContainerStatus| containers(pod).any(|(c, kind)| c.name == status.name && kind == Kind::Sidecar);
     let began = main.iter().any(|s| is_running(s) || terminated(s).is_some() || had_a_run(s));
     let open = |status: &&ContainerStatus| {
         if sidecar(status) { status.started != Some(true) && !began } else { !status.ready && !began }
@@ -323,7 +329,10 @@ fn ready(pod: &Pod, old: &PodStatus, containers: (bool, Option<&'static str>, Op
     let mut problems = Vec::new();
     for gate in pod.spec.iter().flat_map(|s| s.readiness_gates.iter().flatten()) {
         match old_conditions.iter().find(|c| c.type_ == gate.condition_type) {
-            None => problems.push(format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type)),
+            None => problems.push(format!(
+                "corresponding condition of pod readiness gate {:?} does not exist.",
+                gate.condition_type
+            )),
             Some(c) if c.status != "True" => problems.push(format!(
                 "the status of pod readiness gate {:?} is not \"True\", but {}",
                 gate.condition_type, c.status

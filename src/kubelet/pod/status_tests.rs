@@ -139,7 +139,11 @@ fn readiness_gates_hold_a_pod_back_and_foreign_conditions_stay() {
     check_condition(&status, "Ready", ("False", Some("ReadinessGatesNotReady"), absent));
     check_condition(&status, "ContainersReady", ("True", None, None));
     let old = PodStatus {
-        conditions: Some(vec![PodCondition { type_: "example.com/gate".into(), status: "True".into(), ..Default::default() }]),
+        conditions: Some(vec![PodCondition {
+            type_: "example.com/gate".into(),
+            status: "True".into(),
+            ..Default::default()
+        }]),
         ..Default::default()
     };
     let status = compute(&pod, &facts, &old, at(1));

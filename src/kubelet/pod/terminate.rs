@@ -42,7 +42,8 @@ impl Worker {
         if self.slots[index].busy.is_some() {
             return;
         }
-        let grace = grace.or(self.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds)).unwrap_or(DEFAULT_GRACE);
+        let grace =
+            grace.or(self.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds)).unwrap_or(DEFAULT_GRACE);
         let deadline = Instant::now() + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         self.kill_event(index, message);
         self.slots[index].busy = Some(Busy::Stopping);
@@ -55,7 +56,13 @@ impl Worker {
             let (_keep, deadline) = watch::channel(deadline);
             let stopped = stop::stop(Stop { target, signal, hook, deadline }).await;
             if let Some(error) = stopped.hook_error {
-                shared.pod_event(&pod, Some(&field), true, events::FAILED_PRE_STOP, format!("PreStopHook failed: {error}"));
+                shared.pod_event(
+                    &pod,
+                    Some(&field),
+                    true,
+                    events::FAILED_PRE_STOP,
+                    format!("PreStopHook failed: {error}"),
+                );
             }
             inbox.put(|news| news.stops.push(name));
         });
@@ -83,7 +90,8 @@ impl Worker {
             let job = (name, self.slots[index].field_path(), Stop { target, signal, hook, deadline: receiver.clone() });
             if self.slots[index].kind == Kind::Sidecar { sidecars.push(job) } else { main.push(job) }
         }
-        let ips = if self.host_network() { Vec::new() } else { self.sandbox.iter().flat_map(|s| s.ips.clone()).collect() };
+        let ips =
+            if self.host_network() { Vec::new() } else { self.sandbox.iter().flat_map(|s| s.ips.clone()).collect() };
         let (shared, pod, inbox) = (self.shared.clone(), self.pod.clone(), self.inbox.clone());
         spawn("stop pod", async move {
             let dropped = futures::future::join_all(ips.into_iter().map(|ip| shared.config.gate.dropped(ip)));

@@ -68,7 +68,12 @@ impl Tokens {
 
 async fn issue(shared: &Shared, pod: &Pod, request: &TokenRequest) -> Result<(String, Timestamp), String> {
     let (namespace, name, uid) = identity(pod);
-    let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).filter(|n| !n.is_empty()).unwrap_or("default");
+    let account = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.service_account_name.as_deref())
+        .filter(|n| !n.is_empty())
+        .unwrap_or("default");
     let audiences: Vec<&str> = if request.audience.is_empty() { Vec::new() } else { vec![&request.audience] };
     let body = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",

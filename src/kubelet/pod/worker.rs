@@ -1,15 +1,14 @@
 //! One pod's worker: takes in news, decides, acts, publishes. Everything that takes long runs beside it.
 
-use super::inbox::{Inbox, News, ProbeReport};
+use super::inbox::{Inbox, News};
 use super::plan::{self, Item, Kind, Outcome};
 use super::slot::{Busy, Run, Slot, StartResult, labels};
 use super::start::{self, Start, identity};
 use super::status::{self, PodFacts};
 use crate::probe::state::ProbeKind;
-use crate::probe::{self, Report, run::Target};
 use crate::shared::{Shared, events};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus, Probe};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use naru_base::{Shutdown, spawn};
 use naru_runtime::{ContainerState, SandboxInfo};
 use std::collections::BTreeMap;
@@ -72,7 +71,7 @@ pub(crate) struct Worker {
     pub(super) start_time: Timestamp,
     pub(super) sandbox: Option<Sandbox>,
     pub(super) slots: Vec<Slot>,
-    probes: BTreeMap<(String, ProbeKind), Shutdown>,
+    pub(super) probes: BTreeMap<(String, ProbeKind), Shutdown>,
     /// The last status that was set.
     pub(super) status: PodStatus,
     /// When something that failed is tried again.
@@ -87,7 +86,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, pod: Arc<Pod>, inbox: Arc<Inbox>, visible: Arc<Mutex<Visible>>, cancel: Shutdown) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        pod: Arc<Pod>,
+        inbox: Arc<Inbox>,
+        visible: Arc<Mutex<Visible>>,
+        cancel: Shutdown,
+    ) -> Self {
         let published = pod.status.clone().unwrap_or_default();
         let start_time = published.start_time.as_ref().map_or_else(Timestamp::now, |t| t.0);
         let slots = plan::containers(&pod).map(|(c, kind)| Slot::new(Arc::new(c.clone()), kind)).collect();
@@ -167,7 +172,7 @@ impl Worker {
             .collect();
         for slot in &mut self.slots {
             let name = &slot.container.name;
-            let mut info = newest.as_ref().and_then(|s| s.containers.iter().filter(|c| c.name == *name).next_back());
+            let mut info = newest.as_ref().and_then(|s| s.containers.iter().rfind(|c| c.name == *name));
             if let Some(stillborn) = info.filter(|c| c.state == ContainerState::Created) {
                 // The agent died between creation and start.
                 if let Err(error) = self.shared.config.runtime.remove_container(&stillborn.id).await {
@@ -265,7 +270,8 @@ impl Worker {
     }
 
     fn take_in_exit(&mut self, id: &str, exit: &naru_runtime::ExitStatus) {
-        let Some(slot) = self.slots.iter_mut().find(|s| s.run.as_ref().is_some_and(|r| r.id == id && r.exit.is_none())) else {
+        let Some(slot) = self.slots.iter_mut().find(|s| s.run.as_ref().is_some_and(|r| r.id == id && r.exit.is_none()))
+        else {
             return;
         };
         let Some(run) = slot.run.as_mut() else { return };
@@ -320,81 +326,6 @@ impl Worker {
                 });
             }
         }
-    }
-
-    fn take_in_probe(&mut self, news: ProbeReport) {
-        let Some(index) = self.slots.iter().position(|s| s.container.name == news.container) else { return };
-        let slot = &mut self.slots[index];
-        let Some(run) = slot.run.as_mut().filter(|r| r.id == news.container_id && r.is_running()) else { return };
-        match (news.kind, news.report) {
-            (_, Report::Unhealthy(text)) => {
-                let field = slot.field_path();
-                self.shared.pod_event(&self.pod, Some(&field), true, events::UNHEALTHY, text);
-            }
-            (ProbeKind::Startup, Report::Verdict(true)) => {
-                run.started = true;
-                run.ready = slot.container.readiness_probe.is_none();
-                self.start_probes(index);
-            }
-            (ProbeKind::Readiness, Report::Verdict(good)) => run.ready = good,
-            (ProbeKind::Liveness, Report::Verdict(true)) => {}
-            (kind @ (ProbeKind::Startup | ProbeKind::Liveness), Report::Verdict(false)) => {
-                let what = if kind == ProbeKind::Startup { "startup" } else { "liveness" };
-                let text = format!("Container {} failed {what} probe, will be restarted", slot.container.name);
-                let probe = if kind == ProbeKind::Startup { &slot.container.startup_probe } else { &slot.container.liveness_probe };
-                let grace = probe.as_ref().and_then(|p| p.termination_grace_period_seconds);
-                self.stop_container(index, &text, grace);
-            }
-        }
-    }
-
-    /// Starts the probes that a running container is due.
-    fn start_probes(&mut self, index: usize) {
-        let slot = &self.slots[index];
-        let container = slot.container.clone();
-        let Some(run) = slot.run.as_ref().filter(|r| r.is_running()) else { return };
-        if slot.kind == Kind::Init {
-            return;
-        }
-        let age = run.started_at.map_or(Duration::ZERO, |at| Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default());
-        let due: Vec<(ProbeKind, Probe, Option<bool>)> = if run.started {
-            let readiness = container.readiness_probe.clone().map(|p| (ProbeKind::Readiness, p, Some(run.ready)));
-            let liveness = container.liveness_probe.clone().map(|p| (ProbeKind::Liveness, p, Some(true)));
-            readiness.into_iter().chain(liveness).collect()
-        } else {
-            container.startup_probe.clone().map(|p| (ProbeKind::Startup, p, None)).into_iter().collect()
-        };
-        let target = Target {
-            runtime: self.shared.config.runtime.clone(),
-            container_id: run.id.clone(),
-            container: container.clone(),
-            pod_ip: self.sandbox.as_ref().and_then(|s| s.ips.first().copied()),
-        };
-        for (kind, probe, initial) in due {
-            let key = (container.name.clone(), kind);
-            if self.probes.contains_key(&key) {
-                continue;
-            }
-            let stop = self.cancel.child();
-            let (inbox, name, id) = (self.inbox.clone(), container.name.clone(), target.container_id.clone());
-            let report = move |report: Report| {
-                inbox.put(|news| {
-                    news.probes.push(ProbeReport { container: name.clone(), container_id: id.clone(), kind, report });
-                });
-            };
-            probe::start(kind, probe, target.clone(), initial, age, &stop, report);
-            self.probes.insert(key, stop);
-        }
-    }
-
-    pub(super) fn stop_probes(&mut self, container: &str) {
-        self.probes.retain(|(name, _), stop| {
-            let keep = name != container;
-            if !keep {
-                stop.trigger();
-            }
-            keep
-        });
     }
 
     /// One round of an active pod.
@@ -475,7 +406,8 @@ impl Worker {
         let (namespace, pod, uid) = identity(&self.pod);
         let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == name) else { return };
         let whom = format!("{pod}_{namespace}({uid})");
-        let text = format!("back-off {} restarting failed container={name} pod={whom}", super::backoff::go_seconds(delay));
+        let text =
+            format!("back-off {} restarting failed container={name} pod={whom}", super::backoff::go_seconds(delay));
         let waiting = Some(("CrashLoopBackOff".to_owned(), text));
         if slot.waiting != waiting {
             slot.waiting = waiting;
@@ -581,7 +513,9 @@ impl Worker {
                 .slots
                 .iter()
                 .filter_map(|s| Some((s.container.name.clone(), s.run.as_ref()?)))
-                .map(|(name, r)| (name, VisibleRun { id: r.id.clone(), restart_count: r.restart_count, running: r.is_running() }))
+                .map(|(name, r)| {
+                    (name, VisibleRun { id: r.id.clone(), restart_count: r.restart_count, running: r.is_running() })
+                })
                 .collect(),
             waiting: self
                 .slots
@@ -611,7 +545,8 @@ impl Worker {
         let plan = self.plan(now);
         let waits_for_plan = self.retry_at.is_none();
         let planned = plan.wake.into_iter().chain((!plan.start.is_empty() && waits_for_plan).then_some(now));
-        let at = flips.chain(planned).chain(self.retry_at).chain(self.tokens.renew_at()).chain(self.deadline_at()).min()?;
+        let at =
+            flips.chain(planned).chain(self.retry_at).chain(self.tokens.renew_at()).chain(self.deadline_at()).min()?;
         Some(Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(1))
     }
 

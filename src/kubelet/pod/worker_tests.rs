@@ -6,7 +6,10 @@ use crate::fake::World;
 use serde_json::{Value, json};
 
 fn pod(spec: Value) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u1", "generation": 1}, "spec": spec})).unwrap()
+    serde_json::from_value(
+        json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u1", "generation": 1}, "spec": spec}),
+    )
+    .unwrap()
 }
 
 struct Running {
@@ -16,7 +19,8 @@ struct Running {
 
 fn start(world: &World, pod: &Pod) -> Running {
     let inbox = Arc::new(Inbox::default());
-    let worker = Worker::new(world.shared.clone(), Arc::new(pod.clone()), inbox.clone(), Arc::default(), world.shutdown.child());
+    let worker =
+        Worker::new(world.shared.clone(), Arc::new(pod.clone()), inbox.clone(), Arc::default(), world.shutdown.child());
     let task = spawn("pod", worker.run(world.shutdown.clone()));
     // What the dispatcher does: bring every event to the pod.
     let (mut events, to) = (world.shared.config.runtime.events(), inbox.clone());
@@ -44,7 +48,8 @@ fn delete(running: &Running, mut pod: Pod) {
 #[tokio::test]
 async fn from_creation_to_deletion() {
     let world = World::new();
-    let pod = pod(json!({"initContainers": [{"name": "i", "image": "a:1"}], "containers": [{"name": "m", "image": "a:1"}]}));
+    let pod =
+        pod(json!({"initContainers": [{"name": "i", "image": "a:1"}], "containers": [{"name": "m", "image": "a:1"}]}));
     let running = start(&world, &pod);
     calls(&world, &["create sandbox", "create i", "start i"]).await;
     world.runtime.exit(&world.runtime.newest("i").unwrap(), 0);
@@ -94,7 +99,8 @@ async fn the_first_restart_is_immediate_and_the_second_waits() {
     };
     let exit = naru_runtime::Exit { sandbox: String::new(), container: second.clone(), status: status(&second) };
     running.inbox.put(|news| news.exits.push(exit));
-    let waiting = |w: &World| w.status()["containerStatuses"][0]["state"]["waiting"]["message"].as_str().map(str::to_owned);
+    let waiting =
+        |w: &World| w.status()["containerStatuses"][0]["state"]["waiting"]["message"].as_str().map(str::to_owned);
     let message = world.until("crash loop", waiting).await;
     assert_eq!(message, "back-off 10s restarting failed container=m pod=p_ns(u1)");
     assert_eq!(world.status()["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 1);

@@ -49,7 +49,10 @@ pub fn start(
             match &outcome {
                 Outcome::Success => {}
                 Outcome::Failure(text) => report(Report::Unhealthy(format!("{} probe failed: {text}", kind.title()))),
-                Outcome::Unknown(text) => report(Report::Unhealthy(format!("{} probe errored and resulted in unknown state: {text}", kind.title()))),
+                Outcome::Unknown(text) => report(Report::Unhealthy(format!(
+                    "{} probe errored and resulted in unknown state: {text}",
+                    kind.title()
+                ))),
             }
             if let Some(verdict) = thresholds.observe(&outcome) {
                 report(Report::Verdict(verdict));

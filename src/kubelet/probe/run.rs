@@ -153,7 +153,12 @@ pub async fn http_get(target: &Target, action: &HTTPGetAction, timeout: Duration
     }
 }
 
-fn request(action: &HTTPGetAction, place: &str, path: &str, agent: &str) -> Result<http::Request<Empty<Bytes>>, String> {
+fn request(
+    action: &HTTPGetAction,
+    place: &str,
+    path: &str,
+    agent: &str,
+) -> Result<http::Request<Empty<Bytes>>, String> {
     let mut builder = http::Request::get(path);
     let headers = action.http_headers.as_deref().unwrap_or_default();
     let given = |name: &str| headers.iter().any(|h| h.name.eq_ignore_ascii_case(name));
@@ -178,7 +183,8 @@ where
         let answer = sender.send_request(request).await.map_err(|error| describe(&error))?;
         let status = answer.status().as_u16();
         // The body says nothing about health; read a little so that the peer is not cut off.
-        let body = Limited::new(answer.into_body(), BODY_LIMIT).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+        let body =
+            Limited::new(answer.into_body(), BODY_LIMIT).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
         Ok((status, body))
     };
     tokio::pin!(exchange);
@@ -191,7 +197,11 @@ where
 }
 
 fn describe(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() { "EOF".into() } else { error.to_string() }
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        "EOF".into()
+    } else {
+        error.to_string()
+    }
 }
 
 async fn insecure_tls(stream: TcpStream, host: &str) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {

@@ -70,7 +70,10 @@ const DEFAULT_MODE: i32 = 0o644;
 
 /// Whether `volume` is filled from a payload.
 pub fn is_payload(volume: &Volume) -> bool {
-    volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.projected.is_some()
+        || volume.downward_api.is_some()
 }
 
 /// Names of ConfigMaps and Secrets that `volume` is made of.
@@ -235,17 +238,32 @@ mod tests {
     use serde_json::json;
 
     fn pod() -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "labels": {"a": "1"}}, "spec": {"containers": []}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "p", "namespace": "ns", "labels": {"a": "1"}}, "spec": {"containers": []}}),
+        )
+        .unwrap()
     }
 
     fn sources() -> Sources {
         Sources {
             config_maps: HashMap::from([
-                ("cm".into(), Some(serde_json::from_value(json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "AAE="}})).unwrap())),
+                (
+                    "cm".into(),
+                    Some(
+                        serde_json::from_value(json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "AAE="}}))
+                            .unwrap(),
+                    ),
+                ),
                 ("gone".into(), None),
             ]),
-            secrets: HashMap::from([("s".into(), Some(serde_json::from_value(json!({"data": {"k": "dg=="}})).unwrap()))]),
-            tokens: HashMap::from([(TokenRequest { audience: String::new(), expiration_seconds: 3607 }, "TOKEN".into())]),
+            secrets: HashMap::from([(
+                "s".into(),
+                Some(serde_json::from_value(json!({"data": {"k": "dg=="}})).unwrap()),
+            )]),
+            tokens: HashMap::from([(
+                TokenRequest { audience: String::new(), expiration_seconds: 3607 },
+                "TOKEN".into(),
+            )]),
             facts: NodeFacts::default(),
         }
     }
@@ -295,7 +313,12 @@ mod tests {
             {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}});
         assert_eq!(
             of(volume.clone()).unwrap(),
-            [file("ca.crt", "1", 0o644), file("k", "v", 0o644), file("namespace", "ns", 0o644), file("token", "TOKEN", 0o644)]
+            [
+                file("ca.crt", "1", 0o644),
+                file("k", "v", 0o644),
+                file("namespace", "ns", 0o644),
+                file("token", "TOKEN", 0o644)
+            ]
         );
         let volume: Volume = serde_json::from_value(volume).unwrap();
         assert_eq!(references(&volume), (vec!["cm".into()], vec!["s".into()]));

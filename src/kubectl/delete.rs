@@ -8,7 +8,7 @@ use anyhow::bail;
 use bytes::Bytes;
 use naru_base::Backoff;
 use naru_client::is_not_found;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::Write;
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ async fn wait_until_gone(session: &Session, path: &str, uid: Option<&str>) -> an
             Err(error) if is_not_found(&error) => return Ok(()),
             Err(error) => return Err(error.into()),
             // Another object of the same name.
-            Ok(object) if uid.is_some_and(|uid| object["metadata"]["uid"] != Value::from(uid)) => return Ok(()),
+            Ok(object) if uid.is_some_and(|uid| object["metadata"]["uid"] != *uid) => return Ok(()),
             Ok(_) => tokio::time::sleep(backoff.next_delay()).await,
         }
     }
@@ -132,6 +132,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser;
+    use serde_json::Value;
 
     fn check(flags: &[&str], expect: Option<Value>) {
         let cli = Cli::parse_from(["kubectl", "delete", "pod", "a"].iter().chain(flags));

@@ -121,9 +121,9 @@ fn is_plain(string: &str) -> bool {
     if WORDS.contains(&string.to_ascii_lowercase().as_str()) || string.starts_with("---") || string.starts_with("...") {
         return false;
     }
-    if "-?:,[]{}#&*!|>'\"%@`~=<".contains(first)
-        && !(first == '-' && string.len() > 1 && !string[1..].starts_with(' ') && !looks_numeric(string))
-    {
+    // A dash is an indicator only before a space.
+    let dash = first == '-' && string.len() > 1 && !string.starts_with("- ");
+    if !dash && "-?:,[]{}#&*!|>'\"%@`~=<".contains(first) {
         return false;
     }
     if looks_numeric(string) || string.starts_with(' ') || string.ends_with([' ', ':']) {

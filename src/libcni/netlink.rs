@@ -180,7 +180,7 @@ impl Netlink {
     pub(crate) async fn routed_addresses(&self, index: u32) -> Result<Vec<IpAddr>, CniError> {
         let mut found = Vec::new();
         for message in self.routes().await? {
-            let to_link = message.attributes.iter().any(|attribute| *attribute == RouteAttribute::Oif(index));
+            let to_link = message.attributes.contains(&RouteAttribute::Oif(index));
             let address = message.attributes.iter().find_map(|attribute| match attribute {
                 RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
                 RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),

@@ -17,13 +17,11 @@ struct Namespace {
 
 impl Namespace {
     fn new() -> Self {
-        let (sender, receiver) = std::sync::mpsc::channel();
         let make = move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            sender.send(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
         };
-        std::thread::spawn(make).join().unwrap();
-        let file = receiver.recv().unwrap();
+        let file = std::thread::spawn(make).join().unwrap();
         let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
         Self { file, path }
     }

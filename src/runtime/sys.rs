@@ -119,6 +119,21 @@ pub(crate) fn set_terminal_size(fd: RawFd, columns: u16, rows: u16) {
     unsafe { libc::ioctl(fd, libc::TIOCSWINSZ as _, &raw const size) };
 }
 
+/// Has every descriptor but the standard ones closed when a program is executed.
+pub(crate) fn close_on_exec_beyond_stdio() {
+    /// More than a shim ever has open.
+    const MANY: RawFd = 4096;
+    // SAFETY: changes flags of descriptors only.
+    unsafe {
+        // The flag is younger than the call: kernel 5.11.
+        if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
+            for fd in 3..MANY {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+}
+
 /// What the system says about an errno, in lower case as Go programs print it.
 pub(crate) fn errno_text(errno: i32) -> String {
     nix::errno::Errno::from_raw(errno).desc().to_ascii_lowercase()

@@ -98,3 +98,31 @@ pub(super) fn remove(directory: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_another_boot_or_with_a_used_number_is_no_shim() {
+        let pid = std::process::id();
+        let start_time = proc::start_time(pid).unwrap();
+        let state = StateFile { pid, start_time, boot_id: proc::boot_id(), ..StateFile::default() };
+        assert!(is_alive(&state));
+        assert!(!is_alive(&StateFile { boot_id: "another".into(), ..state.clone() }));
+        assert!(!is_alive(&StateFile { start_time: start_time + 1, ..state }));
+    }
+
+    #[test]
+    fn what_is_on_disk_without_a_process_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let sandbox = directory.path().join("a");
+        fs::create_dir_all(sandbox.join("containers/c")).unwrap();
+        fs::write(sandbox.join(SANDBOX_FILE), "not JSON").unwrap();
+        assert_eq!(await_state(&sandbox), None);
+        remove(&sandbox).unwrap();
+        remove(&sandbox).unwrap();
+        assert!(!sandbox.exists());
+    }
+}

@@ -179,8 +179,9 @@ fn become_command(plan: &Plan) -> String {
                 let errno = error.raw_os_error().unwrap_or_default();
                 format!("chdir to cwd ({:?}) failed: {}", plan.cwd, sys::errno_text(errno))
             })?;
-            step("close_range", libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC))
         }
+        sys::close_on_exec_beyond_stdio();
+        Ok(())
     };
     if let Err(text) = prepare() {
         return text;

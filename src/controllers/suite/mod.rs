@@ -6,17 +6,19 @@ mod deployments;
 mod services;
 
 use crate::Config;
+use bytes::Bytes;
 use naru_api::registry::{self, Resource};
 use naru_apiserver::ApiServer;
 use naru_base::{Shutdown, spawn};
 use naru_client::projections::PodView;
 use naru_client::{Client, DeleteOptions, Informer, Informers, ListParams, ObjectKey, PatchKind, WorkQueue};
+use naru_client::{Error, Request, Transport, WatchStream};
 use naru_store::{Options, Store};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -27,8 +29,35 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A control plane over a store that goes with it.
 struct Cluster {
     _dir: TempDir,
+    api: ApiServer,
     client: Client,
+    controllers: Shutdown,
     shutdown: Shutdown,
+    writes: Writes,
+}
+
+/// What the controllers have written since they were started.
+type Writes = Arc<Mutex<Vec<String>>>;
+
+/// Notes each write.
+struct Recording {
+    inner: Arc<dyn Transport>,
+    writes: Writes,
+}
+
+#[async_trait::async_trait]
+impl Transport for Recording {
+    async fn send(&self, request: Request) -> Result<Bytes, Error> {
+        if request.method != http::Method::GET {
+            let body = String::from_utf8_lossy(&request.body);
+            self.writes.lock().unwrap().push(format!("{} {} {body}", request.method, request.uri));
+        }
+        self.inner.send(request).await
+    }
+
+    async fn watch(&self, request: Request) -> Result<WatchStream, Error> {
+        self.inner.watch(request).await
+    }
 }
 
 impl Drop for Cluster {
@@ -54,27 +83,36 @@ impl Cluster {
         let api = ApiServer::new(config, shutdown.clone()).await.unwrap();
         let client = Client::new(api.in_process("admin", &["system:masters"]));
         let informers = Informers::new(client.clone(), &shutdown);
-        let of_controllers = api.clone();
-        let client_for = move |name: &str| {
-            let user = format!("system:serviceaccount:kube-system:{name}");
-            let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
-            Client::new(of_controllers.in_process(&user, &groups))
-        };
-        let config = Config {
-            client_for: Arc::new(client_for),
-            informers: informers.clone(),
-            ca_pem: "CA".to_owned(),
-            cluster_cidr: "10.42.0.0/16".to_owned(),
-            node_cidr_mask: 24,
-        };
-        crate::start_all(config, &shutdown);
-        let scheduler = Client::new(api.in_process("system:kube-scheduler", &[]));
-        naru_scheduler::start(scheduler, &informers, &shutdown);
-        let cluster = Self { _dir: dir, client, shutdown };
+        let mut cluster =
+            Self { _dir: dir, api, client, controllers: Shutdown::new(), shutdown, writes: Arc::default() };
+        cluster.start_controllers();
+        let scheduler = Client::new(cluster.api.in_process("system:kube-scheduler", &[]));
+        naru_scheduler::start(scheduler, &informers, &cluster.shutdown);
         cluster.add_node("n1").await;
         cluster.run_pods(&informers);
         cluster.until(&registry::SERVICE_ACCOUNTS, "default account", |all| find(all, "default").is_some()).await;
         cluster
+    }
+
+    /// Starts the controllers, or starts them anew with empty caches.
+    fn start_controllers(&mut self) {
+        self.controllers.trigger();
+        self.controllers = self.shutdown.child();
+        self.writes = Arc::default();
+        let (api, writes) = (self.api.clone(), self.writes.clone());
+        let client_for = move |name: &str| {
+            let user = format!("system:serviceaccount:kube-system:{name}");
+            let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+            Client::new(Arc::new(Recording { inner: api.in_process(&user, &groups), writes: writes.clone() }))
+        };
+        let config = Config {
+            client_for: Arc::new(client_for),
+            informers: Informers::new(self.client.clone(), &self.controllers),
+            ca_pem: "CA".to_owned(),
+            cluster_cidr: "10.42.0.0/16".to_owned(),
+            node_cidr_mask: 24,
+        };
+        crate::start_all(config, &self.controllers);
     }
 
     async fn add_node(&self, name: &str) {

@@ -52,3 +52,38 @@ async fn a_namespace_gets_its_account_and_certificates() {
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn controllers_that_start_over_find_nothing_to_write() {
+    let mut cluster = Cluster::start().await;
+    let service = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"selector": {"app": name}, "ports": [{"port": 80}]}})
+    };
+    cluster.create(&SERVICES, service("web")).await;
+    cluster.create(&DEPLOYMENTS, deployment("web", 3, "web:1")).await;
+    cluster.until(&DEPLOYMENTS, "the rollout", |all| is_settled(all, "web")).await;
+    cluster.until(&ENDPOINT_SLICES, "three endpoints", |all| ready(all, "web") == 3).await;
+    cluster.until(&ENDPOINTS, "Endpoints", |all| find(all, "web").is_some_and(|web| has_addresses(web, 3))).await;
+
+    cluster.start_controllers();
+    // Keys are worked off in order, so that the canary's end comes after all that was there before.
+    cluster.create(&SERVICES, service("canary")).await;
+    cluster.create(&DEPLOYMENTS, deployment("canary", 1, "web:1")).await;
+    cluster.until(&DEPLOYMENTS, "the canary", |all| is_settled(all, "canary")).await;
+    cluster.until(&ENDPOINT_SLICES, "its endpoint", |all| ready(all, "canary") == 1).await;
+    let writes = cluster.writes.lock().unwrap();
+    let needless: Vec<_> = writes.iter().filter(|write| !write.contains("canary")).collect();
+    assert!(needless.is_empty(), "{needless:#?}");
+}
+
+fn has_addresses(endpoints: &Value, count: usize) -> bool {
+    endpoints["subsets"][0]["addresses"].as_array().is_some_and(|addresses| addresses.len() == count)
+}
+
+/// Whether the Deployment has told the end of its rollout.
+fn is_settled(all: &[Arc<Value>], name: &str) -> bool {
+    let conditions = find(all, name).map(|object| &object["status"]["conditions"]);
+    let mut conditions = conditions.and_then(Value::as_array).into_iter().flatten();
+    conditions.any(|condition| condition["reason"] == "NewReplicaSetAvailable")
+}

@@ -18,7 +18,7 @@ pub(super) struct Ingest {
 }
 
 impl Ingest {
-    /// Makes one in the store at `store`. Must not be called with the store's lock held.
+    /// Makes one in the store at `store`. Must not be called with the store's exclusive lock held.
     pub(super) fn create(store: &Path) -> Result<Self, ImageError> {
         // Shared, so that no other process cleans up between the directory and its lock.
         let _guard = super::store::lock(store, false)?;

@@ -5,12 +5,14 @@ use super::error::ImageError;
 use super::ingest::Ingest;
 use super::layer::sha256;
 use super::store::Image;
-use rustix::fs::{AtFlags, CWD, Mode, linkat};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, flock, linkat};
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Makes the image's one layer below `store` unless it is there.
-pub(super) fn prepare(store: &Path, exe: &Path) -> Result<Image, ImageError> {
+/// Makes the image's one layer below `store` unless it is there. The file is the claim on it: another process
+/// with another binary (an import beside an older server) must not take it for garbage.
+pub(super) fn prepare(store: &Path, exe: &Path) -> Result<(Image, File), ImageError> {
     let meta = exe.metadata().map_err(ImageError::io("read", exe))?;
     // A binary that was replaced is another file, and containers of the old one go on using it.
     let identity = format!("{} {} {} {} {}", meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
@@ -27,6 +29,10 @@ pub(super) fn prepare(store: &Path, exe: &Path) -> Result<Image, ImageError> {
             return Err(ImageError::io("create", dir)(error));
         }
     }
+    let claim_path = dir.join("claim");
+    let claim = File::options().create(true).truncate(false).write(true).open(&claim_path);
+    let claim = claim.map_err(ImageError::io("create", &claim_path))?;
+    flock(&claim, FlockOperation::LockShared).map_err(|errno| ImageError::io("lock", &claim_path)(errno.into()))?;
     let config = ImageConfig {
         entrypoint: vec!["/naru".to_owned()],
         env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/".to_owned()],
@@ -34,7 +40,13 @@ pub(super) fn prepare(store: &Path, exe: &Path) -> Result<Image, ImageError> {
         ..ImageConfig::default()
     };
     let names = vec![format!("{}:latest", super::SELF_IMAGE)];
-    Ok(Image { id, names, digests: Vec::new(), config, size: meta.size(), layers: vec![fs] })
+    let image = Image { id, names, digests: Vec::new(), config, size: meta.size(), layers: vec![fs] };
+    Ok((image, claim))
+}
+
+/// Whether a process that lives uses the layer in `dir`.
+pub(super) fn is_claimed(dir: &Path) -> bool {
+    File::open(dir.join("claim")).is_ok_and(|claim| flock(&claim, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 
 fn build(fs: &Path, exe: &Path, mode: u32) -> Result<(), ImageError> {

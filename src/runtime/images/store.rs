@@ -116,6 +116,8 @@ pub struct ImageStore {
 pub(super) struct Inner {
     pub(super) dir: PathBuf,
     pub(super) self_image: Arc<Image>,
+    /// Locked for as long as the self image may be used.
+    _self_claim: File,
     /// Layers being downloaded at once, over all pulls.
     pub(super) downloads: tokio::sync::Semaphore,
     pub(super) pulls: super::pull::Pulls,
@@ -163,14 +165,18 @@ impl ImageStore {
         }
         // Lower directories keep their owners and modes; nobody else may reach set-id files in them.
         rustix::fs::chmod(dir, rustix::fs::Mode::RWXU).map_err(|errno| ImageError::io("protect", dir)(errno.into()))?;
-        let lock = lock(dir, true)?;
+        let lock_guard = lock(dir, true)?;
         Ingest::clean(dir)?;
-        drop(lock);
-        let self_image = Arc::new(selfimage::prepare(dir, self_exe)?);
+        drop(lock_guard);
+        // Until it is claimed, the self image could be taken for garbage.
+        let lock_guard = lock(dir, false)?;
+        let (self_image, self_claim) = selfimage::prepare(dir, self_exe)?;
+        drop(lock_guard);
         let store = Self {
             inner: Arc::new(Inner {
                 dir: dir.to_owned(),
-                self_image,
+                self_image: Arc::new(self_image),
+                _self_claim: self_claim,
                 downloads: tokio::sync::Semaphore::new(MAX_DOWNLOADS),
                 pulls: super::pull::Pulls::default(),
             }),
@@ -330,7 +336,7 @@ impl ImageStore {
         needed.extend(crate::snapshots::layers_in_use(dir)?);
         for kind in ["layers", "self"] {
             for path in read_dir(&dir.join(kind))? {
-                if !needed.contains(&path.join("fs")) {
+                if !needed.contains(&path.join("fs")) && !(kind == "self" && selfimage::is_claimed(&path)) {
                     let place = trash.path().join(path.file_name().unwrap_or_default());
                     std::fs::rename(&path, &place).map_err(ImageError::io("remove", &path))?;
                 }

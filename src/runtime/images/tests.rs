@@ -219,14 +219,18 @@ async fn the_self_image_is_always_there() {
     }
     assert!(bench.store.resolve("naru.local/selfish").is_none());
     let old = bench.store.resolve(SELF_IMAGE).unwrap();
-    // An upgrade: another file under the same name.
+    // An upgrade: another file under the same name. An import by the new binary leaves the old server its image.
     let exe = bench.dir.path().join("exe");
     std::fs::write(exe.with_extension("new"), "#!newer naru").unwrap();
     std::fs::rename(exe.with_extension("new"), &exe).unwrap();
-    bench.reopen();
-    let new = bench.store.resolve(SELF_IMAGE).unwrap();
+    let beside = ImageStore::open(&bench.dir.path().join("store"), &exe).unwrap();
+    let new = beside.resolve(SELF_IMAGE).unwrap();
     assert_ne!(new.id, old.id);
     assert_eq!(std::fs::read_to_string(new.layers[0].join("naru")).unwrap(), "#!newer naru");
+    assert!(old.layers[0].exists());
+    // The old server ends.
+    bench.store = beside;
+    bench.reopen();
     assert!(!old.layers[0].exists());
     assert_eq!(bench.store.list().unwrap().len(), 1);
 }

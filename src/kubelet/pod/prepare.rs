@@ -134,7 +134,7 @@ impl Worker {
         self.pod.spec.as_ref().and_then(|s| s.volumes.clone()).unwrap_or_default()
     }
 
-    async fn set_up_volumes(&mut self) -> bool {
+    pub(super) async fn set_up_volumes(&mut self) -> bool {
         let (_, _, uid) = identity(&self.pod);
         let dir = self.shared.config.pod_dir(&uid);
         for volume in self.volumes() {

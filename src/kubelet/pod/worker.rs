@@ -344,13 +344,17 @@ impl Worker {
         for (name, delay) in &plan.backing_off {
             self.note_crash_loop(name, *delay);
         }
+        let waits = self.retry_at.is_some_and(|at| at > now);
         if plan.start.is_empty() {
             if self.volumes_ready {
                 self.refresh_volumes().await;
+            } else if self.sandbox.is_some() && !waits {
+                // An adopted pod: its volumes are there, and have to be kept up to date again.
+                self.retry_at = (!self.set_up_volumes().await).then(|| Timestamp::now() + RETRY);
             }
             return;
         }
-        if self.retry_at.is_some_and(|at| at > now) {
+        if waits {
             return;
         }
         self.retry_at = None;

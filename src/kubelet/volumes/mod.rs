@@ -74,14 +74,17 @@ pub fn set_up(pod: &Pod, pod_dir: &Path, volume: &Volume) -> Result<(), VolumeEr
     }
     let (_, memory) = plugin(volume).ok_or(VolumeError::Unsupported)?;
     let dir = path(pod_dir, volume).ok_or(VolumeError::Unsupported)?;
+    let mut fresh = !dir.exists();
     fs::create_dir_all(&dir).map_err(io_error(&dir))?;
     if memory && !is_mount_point(&dir) {
+        fresh = true;
         let size = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()).map(crate::pod::resources::units);
         let data = size.filter(|s| *s > 0).map(|s| format!("size={s}"));
         let data = data.and_then(|d| std::ffi::CString::new(d).ok());
         mount("tmpfs", &dir, "tmpfs", MountFlags::empty(), data.as_deref()).map_err(|e| io_error(&dir)(e.into()))?;
     }
-    if volume.empty_dir.is_some() {
+    // Once made, its permissions are the pod's own business.
+    if fresh && volume.empty_dir.is_some() {
         let group = fs_group(pod);
         if let Some(group) = group {
             std::os::unix::fs::lchown(&dir, None, Some(group)).map_err(io_error(&dir))?;
@@ -172,6 +175,9 @@ mod tests {
         set_up(&Pod::default(), dir.path(), &volume).unwrap();
         let made = path(dir.path(), &volume).unwrap();
         assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o7777, 0o777);
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o700)).unwrap();
+        set_up(&Pod::default(), dir.path(), &volume).unwrap();
+        assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o7777, 0o700);
         tear_down(dir.path()).unwrap();
         assert!(!made.exists());
     }

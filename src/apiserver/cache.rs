@@ -114,6 +114,7 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// Everything, or everything in a namespace.
+    #[cfg(test)]
     pub(crate) fn of(namespace: Option<&str>) -> Self {
         Self::new(namespace, LabelSelector::everything(), FieldSelector::everything())
     }
@@ -157,9 +158,8 @@ impl Cache {
     /// Reads everything from the store and follows it until the shutdown.
     pub(crate) async fn start(store: Store, shutdown: &Shutdown) -> Result<Self, CacheError> {
         let stored = registry::RESOURCES.iter().filter(|resource| resource.is_stored());
-        let resources: HashMap<_, _> = stored
-            .map(|resource| ((resource.group, resource.plural), ResourceCache::new(resource)))
-            .collect();
+        let resources: HashMap<_, _> =
+            stored.map(|resource| ((resource.group, resource.plural), ResourceCache::new(resource))).collect();
         let resources = Arc::new(resources);
         let (sender, progress) = progress::channel(0);
         let follower = follow::Follower::load(store.clone(), Arc::clone(&resources), sender).await?;

@@ -94,7 +94,7 @@ impl Documents {
 }
 
 fn openapi((group, version): (&str, &str)) -> Option<Value> {
-    served(RESOURCES).iter().any(|gv| *gv == (group, version)).then_some(())?;
+    served(RESOURCES).contains(&(group, version)).then_some(())?;
     openapi::v3(RESOURCES, group, version, GIT_VERSION)
 }
 

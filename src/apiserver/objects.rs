@@ -63,10 +63,10 @@ pub(crate) fn carry_over(object: &mut Value, old: &Value) {
             }
         }
     }
-    if !metadata.contains_key("generateName") {
-        if let Some(value) = old_metadata.get("generateName") {
-            metadata.insert("generateName".to_owned(), value.clone());
-        }
+    if !metadata.contains_key("generateName")
+        && let Some(value) = old_metadata.get("generateName")
+    {
+        metadata.insert("generateName".to_owned(), value.clone());
     }
 }
 

@@ -154,11 +154,12 @@ fn bytes_response(reply: Complete, presentation: Presentation) -> Response<Body>
             response = response.header(WARNING, value);
         }
     }
-    if presentation.gzip && body.len() >= GZIP_FROM {
-        if let Ok(compressed) = gzip(&body) {
-            body = compressed;
-            response = response.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
-        }
+    if presentation.gzip
+        && body.len() >= GZIP_FROM
+        && let Ok(compressed) = gzip(&body)
+    {
+        body = compressed;
+        response = response.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
     }
     response.body(full(body)).unwrap_or_else(|_| Response::new(full("")))
 }

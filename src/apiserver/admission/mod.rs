@@ -35,15 +35,20 @@ pub(crate) struct Attributes<'a> {
     pub(crate) old: Option<&'a Value>,
 }
 
+/// Changes the object, or refuses it.
+type Admit = fn(&State, &Attributes<'_>, &mut Value) -> Result<(), Failure>;
+/// Looks at the object, and may refuse it.
+type Validate = fn(&State, &Attributes<'_>, &Value) -> Result<(), Failure>;
+
 /// One plugin. `admit` may change the object, `validate` looks at what all of them made of it.
 #[derive(Debug)]
 pub(crate) struct Plugin {
     /// Upstream's name.
     pub(crate) name: &'static str,
     /// Changes.
-    pub(crate) admit: Option<fn(&State, &Attributes<'_>, &mut Value) -> Result<(), Failure>>,
+    pub(crate) admit: Option<Admit>,
     /// Decides.
-    pub(crate) validate: Option<fn(&State, &Attributes<'_>, &Value) -> Result<(), Failure>>,
+    pub(crate) validate: Option<Validate>,
 }
 
 /// All plugins, in upstream's order.

@@ -24,13 +24,13 @@ fn admit(state: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<
         let found = crate::objects::tree(&found)?;
         (class, found["value"].as_i64().unwrap_or(0), policy_of(&found))
     };
-    if let Some(given) = pod["spec"]["priority"].as_i64() {
-        if given != priority {
-            let why = format!(
-                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name"
-            );
-            return Err(Box::new(Status::forbidden("", "pods", attributes.name, &why)));
-        }
+    if let Some(given) = pod["spec"]["priority"].as_i64()
+        && given != priority
+    {
+        let why = format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name"
+        );
+        return Err(Box::new(Status::forbidden("", "pods", attributes.name, &why)));
     }
     let spec = &mut pod["spec"];
     if !class.is_empty() {

@@ -85,10 +85,10 @@ fn mount_token(pod: &mut Value) {
     }
     // An empty list is no list.
     for list in ["initContainers", "containers"] {
-        if pod["spec"][list].is_null() {
-            if let Some(spec) = pod["spec"].as_object_mut() {
-                spec.remove(list);
-            }
+        if pod["spec"][list].is_null()
+            && let Some(spec) = pod["spec"].as_object_mut()
+        {
+            spec.remove(list);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Call;
 use super::body::{self, Expected};
 use super::patch::{Patch, patch_failure};
-use super::update::{Change, Part, modify};
+use super::update::{Change, Make, Part, modify};
 use crate::objects;
 use crate::response::{Failure, Outcome, Reply};
 use naru_api::facts;
@@ -25,7 +25,7 @@ pub(super) async fn handle(call: &Call, resource: &'static Resource) -> Outcome 
         return answer(&scale_of(&objects::tree(&current)?));
     }
     let ty = facts::type_by_name(SCALE_TYPE).ok_or_else(|| Box::new(Status::internal("no type Scale")))?;
-    let make: Box<dyn Fn(&Value) -> Result<Value, Failure> + Send + Sync> = if call.info.verb == "update" {
+    let make: Box<Make<'_>> = if call.info.verb == "update" {
         let expected = Expected { group: "autoscaling", version: "v1", kind: "Scale", ty };
         let wanted = body::decode(call, expected)?.value;
         if meta::name(&wanted) != name {

@@ -31,6 +31,9 @@ pub(crate) enum Part {
     Whole,
 }
 
+/// Makes the new object from the present one.
+pub(crate) type Make<'a> = dyn Fn(&Value) -> Result<Value, Failure> + Send + Sync + 'a;
+
 /// A change to an object.
 pub(crate) struct Change<'a> {
     pub(crate) resource: &'static Resource,
@@ -41,7 +44,7 @@ pub(crate) struct Change<'a> {
     pub(crate) dry_run: bool,
     /// Makes the new object from the present one (which has its resourceVersion). Called again when
     /// somebody else wrote in between.
-    pub(crate) make: &'a (dyn Fn(&Value) -> Result<Value, Failure> + Send + Sync),
+    pub(crate) make: &'a Make<'a>,
 }
 
 /// What came out of a change.

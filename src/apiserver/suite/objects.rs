@@ -259,3 +259,44 @@ async fn pages_are_of_one_revision() {
     let both = server.get(&format!("{CONFIG_MAPS}?resourceVersionMatch=Exact")).await;
     assert_eq!(both.code, 422);
 }
+
+/// A length-delimited protobuf field.
+fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[tag << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+}
+
+fn envelope(kind: &str, message: &[u8]) -> Vec<u8> {
+    let meta = [field(1, b"v1"), field(2, kind.as_bytes())].concat();
+    [b"k8s\0".to_vec(), field(1, &meta), field(2, message)].concat()
+}
+
+#[tokio::test]
+async fn protobuf_bodies_are_read() {
+    let server = Server::start().await;
+    let entry = [field(1, b"k"), field(2, b"v")].concat();
+    let message = [field(1, &field(1, b"from-protobuf")), field(2, &entry)].concat();
+    let media = "application/vnd.kubernetes.protobuf";
+    let created = server.call(Method::POST, CONFIG_MAPS, media, &envelope("ConfigMap", &message)).await.ok();
+    assert_eq!(
+        (created["metadata"]["name"].as_str(), created["data"]["k"].as_str()),
+        (Some("from-protobuf"), Some("v"))
+    );
+    let path = format!("{CONFIG_MAPS}/from-protobuf");
+    let background = envelope("DeleteOptions", &field(4, b"Background"));
+    server.call(Method::DELETE, &path, media, &background).await.ok();
+    assert_eq!(server.get(&path).await.code, 404);
+    let broken = server.call(Method::POST, CONFIG_MAPS, media, b"k8s\0\xff\xff").await;
+    assert_eq!(broken.code, 400);
+}
+
+#[tokio::test]
+async fn conditional_documents_and_unknown_methods() {
+    let server = Server::start().await;
+    assert_eq!(server.call(Method::POST, "/version", "", b"").await.code, 405);
+    assert_eq!(server.call(Method::PUT, CONFIG_MAPS, "application/json", b"{}").await.code, 405);
+    assert_eq!(server.post("/api/v1/configmaps", config_map("a")).await.code, 405);
+    assert_eq!(server.get("/api/v1/namespaces/default/nodes").await.code, 404);
+    assert_eq!(server.get("/api/v1/whatever").await.code, 404);
+    let deep = format!("{{\"metadata\":{}1{}}}", "[".repeat(20_000), "]".repeat(20_000));
+    assert_eq!(server.call(Method::POST, CONFIG_MAPS, "application/json", deep.as_bytes()).await.code, 400);
+}

@@ -79,6 +79,7 @@ fn stale_ones_are_removed_and_others_kept() {
         }
         assert!(overlay::is_mounted(&snapshots.rootfs("kept")).unwrap());
         assert!(!snapshots.rootfs("stale").exists());
+        snapshots.remove_now("kept").unwrap();
     });
 }
 

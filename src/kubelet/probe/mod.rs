@@ -1,5 +1,6 @@
 //! Probes: thresholds, and the tasks that ask.
 
+mod grpc;
 pub mod run;
 pub mod state;
 mod tls;

@@ -1,4 +1,4 @@
-//! Asks a container: by HTTP, TCP or a command. Also used for lifecycle hooks.
+//! Asks a container: by HTTP, TCP, gRPC or a command. Also used for lifecycle hooks.
 
 use super::state::Outcome;
 use crate::engine::ContainerRuntime;
@@ -39,8 +39,16 @@ pub async fn probe(target: &Target, probe: &Probe, timeout: Duration) -> Outcome
         http_get(target, action, timeout, "kube-probe/1.36").await
     } else if let Some(action) = &probe.tcp_socket {
         tcp(target, action, timeout).await
-    } else if probe.grpc.is_some() {
-        Outcome::Unknown("gRPC probes are not supported yet".into())
+    } else if let Some(action) = &probe.grpc {
+        let port = IntOrString::Int(action.port);
+        match (host(target, None), self::port(&target.container, &port)) {
+            (Ok(host), Ok(port)) => {
+                let place = format!("{}:{port}", bracketed(&host));
+                let service = action.service.as_deref().unwrap_or_default();
+                super::grpc::check(dial(&host, port), &place, service, timeout).await
+            }
+            (Err(error), _) | (_, Err(error)) => Outcome::Unknown(error),
+        }
     } else {
         Outcome::Unknown(format!("missing probe handler for {}", target.container.name))
     }

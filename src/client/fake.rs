@@ -10,18 +10,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, mpsc};
 
-const RULES: Rules = Rules {
-    default: |_| {},
-    prepare_create: |_| {},
-    prepare_update: |_, _| {},
-    validate: |_, _| {},
-    validate_update: |_, _, _| {},
-    validate_status: |_, _, _| {},
-    warnings: |_| Vec::new(),
-    fields: |_| Vec::new(),
-    row: |_, _| Vec::new(),
-};
-
 const fn resource(group: &'static str, kind: &'static str, plural: &'static str, scope: Scope) -> Resource {
     Resource {
         group,
@@ -37,7 +25,7 @@ const fn resource(group: &'static str, kind: &'static str, plural: &'static str,
         churn: Churn::Durable,
         subresources: &[],
         columns: &[],
-        rules: RULES,
+        rules: Rules::NONE,
     }
 }
 

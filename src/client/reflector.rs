@@ -257,6 +257,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn watches_that_end_at_once_are_not_asked_for_without_a_pause() {
+        let mut bench = bench();
+        let begun = Instant::now();
+        bench.fake.answer(Ok(pod_list(7, &[])));
+        for version in 8..12 {
+            let feed = bench.fake.feed();
+            feed.send(event(EventType::Bookmark, &pod("", version, ""))).await.unwrap();
+        }
+        let feed = bench.fake.feed();
+        feed.send(event(EventType::Added, &pod("a", 21, "n1"))).await.unwrap();
+        assert_eq!(bench.changes.recv().await.unwrap(), "default/a n1");
+        assert!(begun.elapsed() >= Duration::from_millis(200 + 400 + 800 + 1600));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_error_event_of_410_lists_again() {
         let mut bench = bench();
         bench.fake.answer(Ok(pod_list(7, &[])));

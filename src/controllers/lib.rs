@@ -15,6 +15,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod objects;
 mod ownership;
+mod pod_gc;
 mod replicaset;
 mod root_ca;
 mod service_account;
@@ -44,6 +45,7 @@ pub static ALL: &[Controller] = &[
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_ipam::start },
     Controller { name: "node-controller", start: node_lifecycle::start },
+    Controller { name: "pod-garbage-collector", start: pod_gc::start },
     Controller { name: "replicaset-controller", start: replicaset::start },
     Controller { name: "root-ca-cert-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },

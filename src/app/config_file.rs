@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Returns `argv` with the flags of its `--config` file inserted before its own, so that the command
 /// line wins. A key may be absent from the command line and a list; then each entry becomes one flag.
-pub fn expand(argv: Vec<OsString>) -> Result<Vec<OsString>> {
+pub(crate) fn expand(argv: Vec<OsString>) -> Result<Vec<OsString>> {
     let Some(path) = config_path(&argv) else {
         return Ok(argv);
     };

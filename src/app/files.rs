@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Creates a directory and its parents, private to root.
-pub fn private_dir(path: &Path) -> Result<()> {
+pub(crate) fn private_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -16,7 +16,7 @@ pub fn private_dir(path: &Path) -> Result<()> {
 }
 
 /// Replaces `path` by `content` with the given mode: written beside, flushed to disk, renamed over.
-pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let parent = path.parent().context("a file path has a parent")?;
     let mut name = path.file_name().context("a file path has a name")?.to_os_string();
     name.push(".new");
@@ -36,7 +36,7 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 }
 
 /// The file's content, or `None` when it does not exist.
-pub fn read_optional(path: &Path) -> Result<Option<String>> {
+pub(crate) fn read_optional(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

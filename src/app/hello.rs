@@ -25,7 +25,7 @@ pub struct HelloArgs {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub async fn run(args: HelloArgs) -> Result<()> {
+pub(crate) async fn run(args: HelloArgs) -> Result<()> {
     let address = SocketAddr::from(([0, 0, 0, 0], args.port));
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string();

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 /// The host name in the form a node's name must have (RFC 1123 subdomain).
-pub fn node_name() -> Result<String> {
+pub(crate) fn node_name() -> Result<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host name")?;
     let name = name.trim().to_ascii_lowercase();
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
@@ -15,7 +15,7 @@ pub fn node_name() -> Result<String> {
 }
 
 /// The address that this machine uses towards its default route.
-pub fn node_ip() -> Result<IpAddr> {
+pub(crate) fn node_ip() -> Result<IpAddr> {
     // Connecting a UDP socket sends nothing; it makes the kernel choose route and source address.
     let towards = SocketAddr::from((Ipv4Addr::new(203, 0, 113, 1), 9));
     let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
@@ -32,7 +32,7 @@ pub fn node_ip() -> Result<IpAddr> {
 }
 
 /// The `index`-th address of a range such as `10.43.0.0/16`.
-pub fn nth_address(cidr: &str, index: u32) -> Result<IpAddr> {
+pub(crate) fn nth_address(cidr: &str, index: u32) -> Result<IpAddr> {
     let (base, bits) = cidr.split_once('/').with_context(|| format!("{cidr:?} is not of the form ADDRESS/BITS"))?;
     let base: Ipv4Addr = base.parse().with_context(|| format!("{base:?} is not an IPv4 address"))?;
     let bits: u32 =
@@ -43,7 +43,7 @@ pub fn nth_address(cidr: &str, index: u32) -> Result<IpAddr> {
 
 /// Connections, watches and pods all need descriptors; the soft limit of 1,024 is for programs
 /// that use select().
-pub fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard

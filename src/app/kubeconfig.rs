@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::path::Path;
 
 /// Writes a kubeconfig with one cluster, one user and one context, all called `default`.
-pub fn write(path: &Path, mode: u32, server: &str, ca_pem: &str, user: &Identity) -> Result<()> {
+pub(crate) fn write(path: &Path, mode: u32, server: &str, ca_pem: &str, user: &Identity) -> Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("cannot create the directory {}", parent.display()))?;
     }

@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 
 /// The directories and files of one server or agent.
 #[derive(Debug, Clone)]
-pub struct Layout {
+pub(crate) struct Layout {
     root: PathBuf,
 }
 
 impl Layout {
     /// The layout below `root`; nothing is made yet.
-    pub fn new(root: &Path) -> Result<Self> {
+    pub(crate) fn new(root: &Path) -> Result<Self> {
         let root = std::path::absolute(root).with_context(|| format!("--data-dir {}", root.display()))?;
         Ok(Self { root })
     }
 
     /// Makes the server's directories.
-    pub fn create(&self) -> Result<()> {
+    pub(crate) fn create(&self) -> Result<()> {
         for dir in [self.tls(), self.database_dir(), self.agent(), self.run()] {
             private_dir(&dir)?;
         }
@@ -28,12 +28,12 @@ impl Layout {
     }
 
     /// The data directory itself.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Certificates and keys.
-    pub fn tls(&self) -> PathBuf {
+    pub(crate) fn tls(&self) -> PathBuf {
         self.root.join("server/tls")
     }
 
@@ -42,32 +42,32 @@ impl Layout {
     }
 
     /// The SQLite database.
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.database_dir().join("state.db")
     }
 
     /// The join token.
-    pub fn token(&self) -> PathBuf {
+    pub(crate) fn token(&self) -> PathBuf {
         self.root.join("server/token")
     }
 
     /// What the node agent keeps.
-    pub fn agent(&self) -> PathBuf {
+    pub(crate) fn agent(&self) -> PathBuf {
         self.root.join("agent")
     }
 
     /// Images and snapshots.
-    pub fn images(&self) -> PathBuf {
+    pub(crate) fn images(&self) -> PathBuf {
         self.agent().join("images.d")
     }
 
     /// Sockets, process ids and mounts: worth nothing after a reboot.
-    pub fn run(&self) -> PathBuf {
+    pub(crate) fn run(&self) -> PathBuf {
         self.root.join("run")
     }
 
     /// Takes the data directory for this process; held until the file is dropped, also by `kill -9`.
-    pub fn lock(&self) -> Result<File> {
+    pub(crate) fn lock(&self) -> Result<File> {
         let path = self.run().join("lock");
         let file = File::options()
             .create(true)

@@ -5,7 +5,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::FormatTime;
 
 /// Installs the subscriber. `RUST_LOG` overrides the level; `debug` raises our own parts' level.
-pub fn init(debug: bool) {
+pub(crate) fn init(debug: bool) {
     let default = if debug {
         "warn,naru=debug,naru_app=debug,naru_apiserver=debug,naru_client=debug,naru_controllers=debug,naru_kubelet=debug,naru_libcni=debug,naru_network=debug,naru_runtime=debug,naru_scheduler=debug,naru_store=debug"
     } else {

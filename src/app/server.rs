@@ -26,7 +26,7 @@ const API_SERVER_NAME: &str = "kube-apiserver-kubelet-client";
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(args: ServerArgs) -> Result<()> {
+pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     let started = Instant::now();
     let layout = Layout::new(&args.data.data_dir)?;
     layout.create()?;

@@ -9,13 +9,13 @@ use std::path::Path;
 
 /// The full token for an authority and a password. The hash lets a joining node check the server
 /// before it trusts it with the password.
-pub fn full(ca_pem: &str, password: &str) -> Result<String> {
+pub(crate) fn full(ca_pem: &str, password: &str) -> Result<String> {
     let der = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|error| anyhow::anyhow!("{error}"))?;
     Ok(format!("K10{}::server:{password}", hex(&Sha256::digest(&der))))
 }
 
 /// The token of this server: given by flag, kept from the last start, or new. Kept in `path`.
-pub fn load_or_create(path: &Path, given: Option<&str>, ca_pem: &str) -> Result<String> {
+pub(crate) fn load_or_create(path: &Path, given: Option<&str>, ca_pem: &str) -> Result<String> {
     let stored = read_optional(path)?.map(|text| text.trim().to_string()).filter(|text| !text.is_empty());
     let password = match (given, &stored) {
         (Some(given), _) => password_of(given)?.to_string(),

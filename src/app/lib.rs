@@ -26,8 +26,10 @@ pub const VERSION: &str = "v1.36.0+naru1";
 /// Runs what the program's name (`argv[0]`) or its first argument asks for.
 pub fn main(argv: Vec<OsString>) -> ExitCode {
     let name = argv.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default().to_os_string();
-    if name == "kubectl" {
-        return naru_kubectl::main(argv.into_iter().skip(1).collect());
+    match name.to_str() {
+        Some("kubectl") => return naru_kubectl::main(argv.into_iter().skip(1).collect()),
+        Some(plugin @ ("ptp" | "host-local" | "loopback")) => return naru_libcni::plugin_main(plugin),
+        _ => {}
     }
     if argv.get(1).is_some_and(|word| word == "shim") {
         // Not a command for people: one thread, no runtime, nothing read from the environment.

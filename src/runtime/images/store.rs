@@ -336,7 +336,8 @@ impl ImageStore {
         needed.extend(crate::snapshots::layers_in_use(dir)?);
         for kind in ["layers", "self"] {
             for path in read_dir(&dir.join(kind))? {
-                if !needed.contains(&path.join("fs")) && !(kind == "self" && selfimage::is_claimed(&path)) {
+                let claimed = kind == "self" && selfimage::is_claimed(&path);
+                if !claimed && !needed.contains(&path.join("fs")) {
                     let place = trash.path().join(path.file_name().unwrap_or_default());
                     std::fs::rename(&path, &place).map_err(ImageError::io("remove", &path))?;
                 }

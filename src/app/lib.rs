@@ -28,7 +28,10 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
     let name = argv.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default().to_os_string();
     match name.to_str() {
         Some("kubectl") => return naru_kubectl::main(argv.into_iter().skip(1).collect()),
-        Some(plugin @ ("ptp" | "host-local" | "loopback")) => return naru_libcni::plugin_main(plugin),
+        Some(plugin @ ("ptp" | "host-local" | "loopback")) => {
+            let variable = |name: &str| std::env::var(name).ok();
+            return naru_libcni::plugin_main(plugin, variable, std::io::stdin(), std::io::stdout());
+        }
         _ => {}
     }
     if argv.get(1).is_some_and(|word| word == "shim") {

@@ -68,10 +68,7 @@ fn an_image_from_a_registry_answers_through_its_service() {
             == 1
             && c.get("pods -l app=web", "{.items[*].metadata.name}").split_whitespace().count() == 1
     });
-    assert_eq!(
-        c.kubectl(&["exec", "deployment/web", "--", "wget", "-qO-", &format!("http://{ip}/")]),
-        HELLO
-    );
+    assert_eq!(c.kubectl(&["exec", "deployment/web", "--", "wget", "-qO-", &format!("http://{ip}/")]), HELLO);
 
     // Logs, exec, and what people look at.
     let logs = c.kubectl(&["logs", "deployment/web", "--tail=200"]);

@@ -107,12 +107,7 @@ fn set(connection: &Connection, name: &str, number: i64) -> rusqlite::Result<()>
 }
 
 /// Deletes what rows after `from` up to `to` superseded, and deletions among them. Returns the keys deleted.
-pub(crate) fn compact(
-    connection: &mut Connection,
-    from: i64,
-    to: i64,
-    newest: i64,
-) -> rusqlite::Result<Vec<Arc<str>>> {
+pub(crate) fn compact(connection: &mut Connection, from: i64, to: i64, newest: i64) -> rusqlite::Result<Vec<Arc<str>>> {
     let transaction = connection.transaction()?;
     transaction
         .prepare_cached(

@@ -78,7 +78,11 @@ fn list_at(
         // A bounded part of the index at a time, so that the writer never waits long for the lock.
         let candidates: Vec<(Arc<str>, i64)> = {
             let index = read(index);
-            index.range(prefix, cursor.as_deref()).take(512).map(|(key, slot)| (Arc::clone(key), slot.modified)).collect()
+            index
+                .range(prefix, cursor.as_deref())
+                .take(512)
+                .map(|(key, slot)| (Arc::clone(key), slot.modified))
+                .collect()
         };
         let Some((last, _)) = candidates.last() else { return Ok(page) };
         cursor = Some(Arc::clone(last));

@@ -4,10 +4,10 @@ mod disk;
 mod error;
 mod history;
 mod index;
-mod open;
-mod store;
 #[cfg(test)]
 mod model;
+mod open;
+mod store;
 #[cfg(test)]
 mod tests;
 mod watch;

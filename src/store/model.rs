@@ -10,11 +10,20 @@ use std::time::Duration;
 /// What may happen. Keys are small numbers, so that they meet often.
 #[derive(Debug, Clone)]
 enum Step {
-    Put { key: u8, lazy: bool },
-    Delete { key: u8 },
+    Put {
+        key: u8,
+        lazy: bool,
+    },
+    Delete {
+        key: u8,
+    },
     /// A write with a wrong expectation.
-    Stale { key: u8 },
-    Compact { back: i64 },
+    Stale {
+        key: u8,
+    },
+    Compact {
+        back: i64,
+    },
     Close,
     Crash,
 }
@@ -107,7 +116,8 @@ async fn run(steps: Vec<Step>) {
                 let key = key(k);
                 let present = model.now.get(&key).map(|(revision, _)| *revision);
                 let expect = present.map_or(Expect::Revision(model.revision + 1), |_| Expect::Absent);
-                let write = Write { key: key.as_str().into(), expect, value: Some(Bytes::new()), durability: Durability::Sync };
+                let write =
+                    Write { key: key.as_str().into(), expect, value: Some(Bytes::new()), durability: Durability::Sync };
                 let Err(WriteError::Conflict { current }) = store.write(write).await else { panic!("not a conflict") };
                 assert_eq!(current.map(|record| record.mod_revision), present);
             }

@@ -45,7 +45,8 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
     let lock = lock(path)?;
     check_header(path)?;
     let connection = connect(path)?;
-    let result = prepare(&connection, path, options).and_then(|()| disk::load(&connection).map_err(|e| classify(path, &e)));
+    let result =
+        prepare(&connection, path, options).and_then(|()| disk::load(&connection).map_err(|e| classify(path, &e)));
     let (index, reserved) = result?;
     Ok(Opened { connection, index, reserved, lock })
 }
@@ -79,7 +80,10 @@ fn check_header(path: &Path) -> Result<(), OpenError> {
         Err(source) => return Err(OpenError::Unwritable { path: path.to_owned(), source }),
     };
     let mut head = Vec::with_capacity(100);
-    file.by_ref().take(100).read_to_end(&mut head).map_err(|source| OpenError::Unwritable { path: path.to_owned(), source })?;
+    file.by_ref()
+        .take(100)
+        .read_to_end(&mut head)
+        .map_err(|source| OpenError::Unwritable { path: path.to_owned(), source })?;
     let not_ours = |detail: &str| Err(OpenError::NotADatabase { path: path.to_owned(), detail: detail.to_owned() });
     match head.len() {
         0 => Ok(()),
@@ -94,7 +98,9 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| classify(path, &e))?;
     connection
-        .execute_batch("PRAGMA cache_size=-1024; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA synchronous=FULL;")
+        .execute_batch(
+            "PRAGMA cache_size=-1024; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA synchronous=FULL;",
+        )
         .and_then(|()| connection.busy_timeout(Duration::from_secs(10)))
         .map_err(|e| classify(path, &e))?;
     Ok(connection)
@@ -103,8 +109,7 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, OpenError> {
 fn prepare(connection: &Connection, path: &Path, options: &Options) -> Result<(), OpenError> {
     let fail = |e: rusqlite::Error| classify(path, &e);
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(fail);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
     let (application, format) = (number("application_id")?, number("user_version")?);
     if tables == 0 && application == 0 {
         create(connection).map_err(fail)?;
@@ -114,8 +119,7 @@ fn prepare(connection: &Connection, path: &Path, options: &Options) -> Result<()
     } else if format > FORMAT {
         return Err(OpenError::NewerFormat { path: path.to_owned(), found: format, supported: FORMAT });
     } else {
-        let verdict: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
+        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
         if verdict != "ok" {
             return Err(OpenError::Corrupt { path: path.to_owned(), detail: verdict });
         }

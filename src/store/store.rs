@@ -55,9 +55,7 @@ impl Shared {
     }
 
     pub(crate) async fn changes(self: &Arc<Self>, after: i64, through: i64) -> Result<(Vec<Event>, i64), WatchError> {
-        let result = self.read(move |shared, connection| {
-            history::changes(&shared.index, connection, after, through)
-        });
+        let result = self.read(move |shared, connection| history::changes(&shared.index, connection, after, through));
         let changes = result.await.map_err(|e| WatchError::Io(e.to_string()))?;
         // Checked after reading: what was compacted before or meanwhile may be missing from it.
         let oldest = self.index().compacted;
@@ -119,7 +117,12 @@ impl Store {
         let queue = Arc::new(Queue::new());
         let checkpoints = open::connect(&path)?;
         let writer = Writer::new(
-            Arc::clone(&shared), Arc::clone(&queue), opened.connection, opened.reserved, opened.lock, options,
+            Arc::clone(&shared),
+            Arc::clone(&queue),
+            opened.connection,
+            opened.reserved,
+            opened.lock,
+            options,
         );
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())

@@ -90,7 +90,9 @@ async fn compares_before_it_sets() {
     let second = update(&store, "/a", first, "2").await;
     assert!(second > first);
     let stale = store.write(write("/a", Expect::Revision(first), None, Durability::Sync)).await.unwrap_err();
-    assert!(matches!(stale, WriteError::Conflict { current: Some(r) } if r.mod_revision == second && r.create_revision == first));
+    assert!(
+        matches!(stale, WriteError::Conflict { current: Some(r) } if r.mod_revision == second && r.create_revision == first)
+    );
     delete(&store, "/a", second).await;
     let gone = store.write(write("/a", Expect::Revision(second), None, Durability::Sync)).await.unwrap_err();
     assert!(matches!(gone, WriteError::Conflict { current: None }));
@@ -182,7 +184,10 @@ async fn lists_pages_of_one_revision() {
     delete(&store, "/p/d", d.mod_revision).await;
     create(&store, "/p/e", "late").await;
     let rest = store.list("/p/", Some("/p/b"), 2, Some(page.revision)).await.unwrap();
-    assert_eq!(rest.records.iter().map(|r| (&*r.key, &r.value[..])).collect::<Vec<_>>(), [("/p/c", &b"/p/c"[..]), ("/p/d", b"/p/d")]);
+    assert_eq!(
+        rest.records.iter().map(|r| (&*r.key, &r.value[..])).collect::<Vec<_>>(),
+        [("/p/c", &b"/p/c"[..]), ("/p/d", b"/p/d")]
+    );
     assert!(!rest.more);
     assert_eq!(listed(&store, "/p/c", None).await, pairs(&[("/p/c", "changed")]));
     let future = store.list("/", None, 1, Some(store.revision() + 1)).await.unwrap_err();
@@ -257,7 +262,9 @@ async fn concurrent_writers_get_one_order_without_losses() {
                         let now = store.get("/counter").await.unwrap().unwrap();
                         let count: u32 = std::str::from_utf8(&now.value).unwrap().parse().unwrap();
                         let next = (count + 1).to_string();
-                        let result = store.write(write("/counter", Expect::Revision(now.mod_revision), Some(&next), Durability::Sync)).await;
+                        let result = store
+                            .write(write("/counter", Expect::Revision(now.mod_revision), Some(&next), Durability::Sync))
+                            .await;
                         if result.is_ok() {
                             break;
                         }

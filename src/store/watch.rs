@@ -33,9 +33,13 @@ impl Hub {
     pub(crate) fn publish(&mut self, events: &[Event]) {
         self.watchers.retain(|watcher| {
             events.iter().filter(|event| event.key.starts_with(&*watcher.prefix)).all(|event| {
-                watcher.events.try_send(event.clone()).map_err(|error| {
-                    watcher.lagged.store(matches!(error, mpsc::error::TrySendError::Full(_)), Ordering::Release);
-                }).is_ok()
+                watcher
+                    .events
+                    .try_send(event.clone())
+                    .map_err(|error| {
+                        watcher.lagged.store(matches!(error, mpsc::error::TrySendError::Full(_)), Ordering::Release);
+                    })
+                    .is_ok()
             }) && !watcher.events.is_closed()
         });
         if let Some(last) = events.last() {

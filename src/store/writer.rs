@@ -177,24 +177,37 @@ struct Batch {
 
 impl Writer {
     pub(crate) fn new(
-        shared: Arc<Shared>, queue: Arc<Queue>, connection: Connection, reserved: i64, lock: File, options: Options,
+        shared: Arc<Shared>,
+        queue: Arc<Queue>,
+        connection: Connection,
+        reserved: i64,
+        lock: File,
+        options: Options,
     ) -> Self {
         let (revision, compacted) = {
             let index = shared.index();
             (index.revision, index.compacted)
         };
         Self {
-            shared, queue, connection, options, revision, reserved, compacted,
-            flush_at: None, compaction: None, checkpoints: Arc::default(), _lock: lock,
+            shared,
+            queue,
+            connection,
+            options,
+            revision,
+            reserved,
+            compacted,
+            flush_at: None,
+            compaction: None,
+            checkpoints: Arc::default(),
+            _lock: lock,
         }
     }
 
     /// Serves until closed or abandoned. `other` is the checkpointer's connection.
     pub(crate) fn run(mut self, other: Connection) {
         let checkpoints = Arc::clone(&self.checkpoints);
-        let checkpointer = std::thread::Builder::new()
-            .name("store-checkpoint".to_owned())
-            .spawn(move || checkpoints.run(&other));
+        let checkpointer =
+            std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || checkpoints.run(&other));
         if let Err(error) = &checkpointer {
             tracing::error!(%error, "no thread for checkpoints, the write-ahead log will grow");
         }
@@ -337,7 +350,8 @@ impl Writer {
         }
         let last_lazy = batch.rows.iter().rev().find(|(_, durability)| *durability == Durability::Lazy);
         let reserve = last_lazy.map(|(row, _)| row.revision + RESERVE).filter(|end| end - RESERVE > self.reserved);
-        let durable = || batch.rows.iter().filter(|(_, durability)| *durability == Durability::Sync).map(|(row, _)| row);
+        let durable =
+            || batch.rows.iter().filter(|(_, durability)| *durability == Durability::Sync).map(|(row, _)| row);
         let rows = batch.settle.iter().chain(durable()).count();
         if rows > 0 || reserve.is_some() {
             let pages = rows * 2 + batch.bytes / 4096 + 2;
@@ -376,7 +390,10 @@ impl Writer {
     }
 
     fn append<'a>(
-        &mut self, rows: impl Iterator<Item = &'a Row>, reserve: Option<i64>, pages: usize,
+        &mut self,
+        rows: impl Iterator<Item = &'a Row>,
+        reserve: Option<i64>,
+        pages: usize,
     ) -> Result<(), WriteError> {
         disk::append(&mut self.connection, rows, reserve).map_err(|e| {
             tracing::error!(error = %e, "a write to the database failed");

@@ -106,7 +106,9 @@ async fn fill(store: &Store, resources: &Resources) -> Result<i64, CacheError> {
         after = page.records.last().map(|record| Arc::clone(&record.key));
         for record in page.records {
             let Some(resource) = resource_of(resources, &record.key) else { continue };
-            let Some(object) = resource.index(Arc::clone(&record.key), &record.value, record.mod_revision) else { continue };
+            let Some(object) = resource.index(Arc::clone(&record.key), &record.value, record.mod_revision) else {
+                continue;
+            };
             filled.entry((resource.resource.group, resource.resource.plural)).or_default().insert(record.key, object);
         }
         if !page.more {

@@ -148,7 +148,9 @@ impl Query<'_> {
             .map(|object| (object.key(), object))
             .collect();
         let after = self.after.as_deref().unwrap_or_default();
-        objects.extend(undone.iter().filter(|(key, _)| &***key > after).filter_map(|(key, old)| Some((key, old.as_ref()?))));
+        objects.extend(
+            undone.iter().filter(|(key, _)| &***key > after).filter_map(|(key, old)| Some((key, old.as_ref()?))),
+        );
         Some(self.page(objects.into_values(), revision))
     }
 
@@ -159,9 +161,10 @@ impl Query<'_> {
         loop {
             let page = cache.store.list(&self.prefix, after.as_deref(), 500, Some(revision)).await?;
             after = page.records.last().map(|record| record.key.to_string());
-            let found = page.records.into_iter().filter_map(|record| {
-                self.cache.detached(record.key, &record.value, record.mod_revision)
-            });
+            let found = page
+                .records
+                .into_iter()
+                .filter_map(|record| self.cache.detached(record.key, &record.value, record.mod_revision));
             objects.extend(found.filter(|object| self.selection.matches(object)));
             if !page.more || objects.len() > self.limit {
                 break;

@@ -150,7 +150,14 @@ impl ResourceCache {
     pub(super) fn index(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<Arc<CachedObject>> {
         // Taken for the interner alone, and only by the one task that follows the store.
         let mut interner = std::mem::take(&mut self.write().interner);
-        let object = CachedObject::new(self.resource, !self.fields.is_empty(), Arc::clone(&key), stored, revision, &mut interner);
+        let object = CachedObject::new(
+            self.resource,
+            !self.fields.is_empty(),
+            Arc::clone(&key),
+            stored,
+            revision,
+            &mut interner,
+        );
         self.write().interner = interner;
         object
             .map_err(|error| tracing::error!(%key, %error, "a stored object cannot be read, and is not served"))
@@ -160,7 +167,9 @@ impl ResourceCache {
 
     /// An object of a past revision, outside the cache.
     pub(super) fn detached(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<Arc<CachedObject>> {
-        CachedObject::new(self.resource, !self.fields.is_empty(), key, stored, revision, &mut Interner::default()).ok().map(Arc::new)
+        CachedObject::new(self.resource, !self.fields.is_empty(), key, stored, revision, &mut Interner::default())
+            .ok()
+            .map(Arc::new)
     }
 
     /// Replaces everything, as of `revision`. Watchers must start over.

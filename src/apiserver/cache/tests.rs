@@ -87,11 +87,17 @@ fn event(kind: &str, name: &str, revision: i64) -> Option<(String, String, i64)>
 fn splices_the_revision_into_the_bytes() {
     let value = json!({"metadata": {"name": "a", "resourceVersion": "7", "labels": {"x": "\"metadata\":{"}}, "kind": "ConfigMap", "apiVersion": "v1"});
     let bytes = stored(value);
-    assert_eq!(&bytes[..], br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"labels":{"x":"\"metadata\":{"},"name":"a"}}"#);
+    assert_eq!(
+        &bytes[..],
+        br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"labels":{"x":"\"metadata\":{"},"name":"a"}}"#
+    );
     let spliced = splice(&bytes, 42);
     let expected = br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"42","labels":{"x":"\"metadata\":{"},"name":"a"}}"#;
     assert_eq!(&spliced[..], expected);
-    assert_eq!(&splice(br#"{"kind":"X","apiVersion":"v1","metadata":{}}"#, 1)[..], br#"{"kind":"X","apiVersion":"v1","metadata":{"resourceVersion":"1"}}"#);
+    assert_eq!(
+        &splice(br#"{"kind":"X","apiVersion":"v1","metadata":{}}"#, 1)[..],
+        br#"{"kind":"X","apiVersion":"v1","metadata":{"resourceVersion":"1"}}"#
+    );
 }
 
 #[tokio::test]
@@ -119,9 +125,7 @@ async fn encodes_lists_without_kinds_in_items() {
     let b = f.put("b", json!({})).await;
     let listing = f.list(Selection::of(Some("default")), 0, ListAt::Newest).await.unwrap();
     let value: Value = serde_json::from_slice(&listing.encode(&CONFIG_MAPS)).unwrap();
-    let item = |name: &str, revision: i64| {
-        json!({"metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "labels": {}, "resourceVersion": revision.to_string()}, "data": {"k": "v"}})
-    };
+    let item = |name: &str, revision: i64| json!({"metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "labels": {}, "resourceVersion": revision.to_string()}, "data": {"k": "v"}});
     let expected = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": b.to_string()}, "items": [item("a", a), item("b", b)]});
     assert_eq!(value, expected);
     let empty = f.cache.list(&PODS, &Selection::of(None), 0, ListAt::Newest).await.unwrap();
@@ -244,7 +248,10 @@ async fn bookmarks_come_where_asked_for() {
     let f = Fixture::new().await;
     f.put("a", json!({})).await;
     let request = WatchRequest {
-        selection: Selection::of(None), from: WatchFrom::Present(0), bookmarks: true, mark_initial_end: true,
+        selection: Selection::of(None),
+        from: WatchFrom::Present(0),
+        bookmarks: true,
+        mark_initial_end: true,
     };
     let mut watch = f.cache.watch(&CONFIG_MAPS, request).await.unwrap();
     let started = f.cache.revision();
@@ -260,9 +267,19 @@ async fn bookmarks_come_where_asked_for() {
     assert_eq!(item.kind, naru_client::transport::EventType::Bookmark);
     let bookmark: Value = serde_json::from_slice(&item.object).unwrap();
     assert_eq!(bookmark["metadata"]["resourceVersion"], moved.to_string());
-    let mut plain = f.cache.watch(&CONFIG_MAPS, WatchRequest {
-        selection: Selection::of(None), from: WatchFrom::After(moved), bookmarks: false, mark_initial_end: false,
-    }).await.unwrap();
+    let mut plain = f
+        .cache
+        .watch(
+            &CONFIG_MAPS,
+            WatchRequest {
+                selection: Selection::of(None),
+                from: WatchFrom::After(moved),
+                bookmarks: false,
+                mark_initial_end: false,
+            },
+        )
+        .await
+        .unwrap();
     assert!(plain.bookmark().is_none());
 }
 
@@ -279,7 +296,10 @@ async fn a_watcher_that_falls_behind_the_history_is_dropped_and_others_are_not()
     let quiet_one = f.put("q", json!({"app": "quiet"})).await;
     assert_eq!(seen(&mut quiet), event("Added", "q", quiet_one), "who has missed nothing stays");
     let request = WatchRequest {
-        selection: Selection::of(None), from: WatchFrom::After(a), bookmarks: false, mark_initial_end: false,
+        selection: Selection::of(None),
+        from: WatchFrom::After(a),
+        bookmarks: false,
+        mark_initial_end: false,
     };
     let error = f.cache.watch(&CONFIG_MAPS, request).await.unwrap_err();
     assert!(error.to_string().starts_with(&format!("too old resource version: {a} (")), "{error}");

@@ -28,7 +28,8 @@ pub(crate) struct InvalidContinue(&'static str);
 impl Continue {
     /// The parameter's text.
     pub(crate) fn encode(&self) -> String {
-        let token = Token { v: "meta.k8s.io/v1".to_owned(), rv: self.revision.unwrap_or(-1), start: self.after.clone() };
+        let token =
+            Token { v: "meta.k8s.io/v1".to_owned(), rv: self.revision.unwrap_or(-1), start: self.after.clone() };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 

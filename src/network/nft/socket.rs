@@ -20,13 +20,8 @@ pub enum Error {
 /// Sends a batch, or one message of another netlink family (`None` is the first, routing), and waits for the kernel's verdict on it.
 pub(crate) fn exchange(family: Option<Protocol>, batch: &[u8]) -> Result<(), Error> {
     let unavailable = |error: Errno| Error::Unavailable(error.into());
-    let socket = net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        family,
-    )
-    .map_err(unavailable)?;
+    let socket =
+        net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, family).map_err(unavailable)?;
     // A batch is one datagram. Forcing needs rights that a container may lack; small batches fit anyway.
     let size = batch.len() * 2 + 65_536;
     if sockopt::set_socket_send_buffer_size_force(&socket, size).is_err() {

@@ -25,10 +25,8 @@ impl FromStr for Ipv4Cidr {
     fn from_str(text: &str) -> Result<Self, InvalidCidr> {
         let invalid = || InvalidCidr(text.to_owned());
         let (address, prefix) = text.split_once('/').ok_or_else(invalid)?;
-        let cidr = Self {
-            address: address.parse().map_err(|_| invalid())?,
-            prefix: prefix.parse().map_err(|_| invalid())?,
-        };
+        let cidr =
+            Self { address: address.parse().map_err(|_| invalid())?, prefix: prefix.parse().map_err(|_| invalid())? };
         (cidr.prefix <= 32).then_some(cidr).ok_or_else(invalid)
     }
 }

@@ -135,16 +135,14 @@ impl Worker {
 
 /// Brings the kernel from `current` to `wanted`, by a full replacement if the small step fails: somebody
 /// else may have flushed the table.
-async fn apply(
-    base: Base,
-    current: Option<(Program, Ruleset)>,
-    wanted: Ruleset,
-) -> Result<(Program, Ruleset), Error> {
+async fn apply(base: Base, current: Option<(Program, Ruleset)>, wanted: Ruleset) -> Result<(Program, Ruleset), Error> {
     let task = tokio::task::spawn_blocking(move || {
         if let Some((mut program, _)) = current {
             match program.update(&wanted) {
                 Ok(()) => return Ok((program, wanted)),
-                Err(error) => tracing::warn!(%error, "the table of the service proxy is not as it was left; it is replaced"),
+                Err(error) => {
+                    tracing::warn!(%error, "the table of the service proxy is not as it was left; it is replaced")
+                }
             }
         }
         Program::replace(base, &wanted).map(|program| (program, wanted))

@@ -315,10 +315,7 @@ fn load_service() -> [Expr; 3] {
 /// Goes on for packets to the node itself, with protocol and port loaded.
 fn load_node_port(base: &Base) -> Vec<Expr> {
     const LOCAL: u32 = 2;
-    let mut rule = vec![
-        Expr::LoadDestinationType(R0),
-        Expr::Compare(R0, Compare::Equal, LOCAL.to_ne_bytes().to_vec()),
-    ];
+    let mut rule = vec![Expr::LoadDestinationType(R0), Expr::Compare(R0, Compare::Equal, LOCAL.to_ne_bytes().to_vec())];
     if !base.loopback {
         rule.push(Expr::LoadDestination(R0));
         rule.extend(LOOPBACK.check(R0, Compare::NotEqual));

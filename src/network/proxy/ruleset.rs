@@ -124,7 +124,8 @@ fn add_service(ruleset: &mut Ruleset, service: &ServiceView, slices: &[&Endpoint
         inside = addresses(std::slice::from_ref(&spec.cluster_ip));
     }
     let mut outside = addresses(&spec.external_ips);
-    outside.extend(service.status.load_balancer.ingress.iter().filter_map(|ingress| ingress.ip.parse::<Ipv4Addr>().ok()));
+    outside
+        .extend(service.status.load_balancer.ingress.iter().filter_map(|ingress| ingress.ip.parse::<Ipv4Addr>().ok()));
     let sticky = spec.session_affinity == "ClientIP";
     for port in &spec.ports {
         let Some(protocol) = Protocol::parse(&port.protocol) else { continue };
@@ -152,12 +153,15 @@ fn add_service(ruleset: &mut Ruleset, service: &ServiceView, slices: &[&Endpoint
 fn ready(slices: &[&EndpointSliceView], port: &ServicePort, protocol: Protocol, node_name: &str) -> Ready {
     let mut ready = Ready::default();
     for slice in slices {
-        let mut ports = slice.ports.iter().filter(|p| p.name == port.name && Protocol::parse(&p.protocol) == Some(protocol));
+        let mut ports =
+            slice.ports.iter().filter(|p| p.name == port.name && Protocol::parse(&p.protocol) == Some(protocol));
         let Some(number) = ports.find_map(|p| p.port) else { continue };
         for endpoint in &slice.endpoints {
             let conditions = &endpoint.conditions;
             let address = endpoint.addresses.first().and_then(|address| address.parse().ok());
-            let Some(address) = address.filter(|_| conditions.is_ready() && !conditions.is_terminating()) else { continue };
+            let Some(address) = address.filter(|_| conditions.is_ready() && !conditions.is_terminating()) else {
+                continue;
+            };
             let backend = Backend { address, port: number };
             ready.all.push(backend);
             if endpoint.node_name.as_deref() == Some(node_name) {
@@ -215,7 +219,8 @@ mod tests {
             .iter()
             .map(|(front, target)| {
                 let address = front.address.map_or("node".to_owned(), |address| address.to_string());
-                let backends: Vec<String> = target.backends.iter().map(|b| format!("{}:{}", b.address.octets()[3], b.port)).collect();
+                let backends: Vec<String> =
+                    target.backends.iter().map(|b| format!("{}:{}", b.address.octets()[3], b.port)).collect();
                 let sticky = if target.sticky { " sticky" } else { "" };
                 format!("{address}:{} {:?}{sticky} [{}]", front.port, target.masquerade, backends.join(" "))
             })
@@ -238,20 +243,29 @@ mod tests {
             {"addresses": ["10.42.0.4"], "conditions": {"ready": true, "terminating": true}},
             {"addresses": ["10.42.0.2"], "conditions": {"ready": true}},
         ]);
-        check(&[service(spec(json!({})))], &[slice(endpoints)], &["node:30080 Always [2:8080]", "10.43.0.9:80 Outside [2:8080]"]);
+        check(
+            &[service(spec(json!({})))],
+            &[slice(endpoints)],
+            &["node:30080 Always [2:8080]", "10.43.0.9:80 Outside [2:8080]"],
+        );
     }
 
     #[test]
     fn without_endpoints_a_frontend_stays_to_refuse() {
         check(&[service(spec(json!({})))], &[], &["node:30080 Always []", "10.43.0.9:80 Outside []"]);
         let other_port = json!({"ports": [{"name": "metrics", "port": 90}]});
-        check(&[service(spec(other_port))], &[slice(json!([endpoint("10.42.0.2", "here")]))], &["10.43.0.9:90 Outside []"]);
+        check(
+            &[service(spec(other_port))],
+            &[slice(json!([endpoint("10.42.0.2", "here")]))],
+            &["10.43.0.9:90 Outside []"],
+        );
     }
 
     #[test]
     fn local_policies_keep_to_this_node_and_show_the_client() {
         let slices = [slice(json!([endpoint("10.42.0.3", "there"), endpoint("10.42.0.2", "here")]))];
-        let policies = json!({"externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.7"], "sessionAffinity": "ClientIP"});
+        let policies =
+            json!({"externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.7"], "sessionAffinity": "ClientIP"});
         let expected = [
             "node:30080 Never sticky [2:8080]",
             "10.43.0.9:80 Outside sticky [2:8080 3:8080]",

@@ -91,7 +91,8 @@ struct Network {
 
 impl Network {
     fn new() -> Self {
-        let network = Self { node: Namespace::new(), a: Namespace::new(), b: Namespace::new(), outside: Namespace::new() };
+        let network =
+            Self { node: Namespace::new(), a: Namespace::new(), b: Namespace::new(), outside: Namespace::new() };
         let node = &network.node;
         for (name, pod, ip) in [("to-a", &network.a, "10.42.0.2"), ("to-b", &network.b, "10.42.0.3")] {
             node.ip(&format!("link add {name} type veth peer name eth0 netns {}", pod.thread_id));
@@ -233,7 +234,10 @@ fn thousands_of_services_fit_into_one_batch() {
     let mut ruleset = Ruleset::default();
     for i in 0..5_000_u16 {
         let [high, low] = i.to_be_bytes();
-        let backends = vec![Backend { address: Ipv4Addr::new(10, 42, high, low), port: 80 }, Backend { address: Ipv4Addr::new(10, 41, high, low), port: 80 }];
+        let backends = vec![
+            Backend { address: Ipv4Addr::new(10, 42, high, low), port: 80 },
+            Backend { address: Ipv4Addr::new(10, 41, high, low), port: 80 },
+        ];
         let address = Some(Ipv4Addr::new(10, 43, high, low));
         let target = Target { backends, sticky: false, masquerade: Masquerade::Outside };
         ruleset.frontends.insert(Frontend { address, protocol: Protocol::Udp, port: 53 }, target);
@@ -262,7 +266,8 @@ fn a_refused_batch_changes_nothing_and_cleaning_up_leaves_nothing() {
 }
 
 fn slice(pods: &[&str]) -> EndpointSliceView {
-    let endpoints: Vec<Value> = pods.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+    let endpoints: Vec<Value> =
+        pods.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
     serde_json::from_value(json!({
         "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints,
@@ -278,7 +283,9 @@ fn follows_the_informers_and_says_when_an_endpoint_is_out() {
     services.apply(ObjectKey::new("default", "web"), "1".to_owned(), Some(serde_json::from_value(service).unwrap()));
     let publish = {
         let slices = slices.clone();
-        move |version: &str, pods: &[&str]| slices.apply(ObjectKey::new("default", "web-1"), version.to_owned(), Some(slice(pods)))
+        move |version: &str, pods: &[&str]| {
+            slices.apply(ObjectKey::new("default", "web-1"), version.to_owned(), Some(slice(pods)))
+        }
     };
     publish("1", &["10.42.0.2", "10.42.0.3"]);
     network.node.run(move || {

@@ -77,6 +77,7 @@ fn small_runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn large_runtime() -> Result<tokio::runtime::Runtime> {
+    naru_runtime::allocator::bound_arenas();
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("naru").build()?)
 }
 

@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "namespaces, ptys and pidfds need the kernel directly")]
 
 mod agent;
+pub mod allocator;
 mod cgroup;
 mod error;
 pub mod images;

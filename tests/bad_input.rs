@@ -64,6 +64,12 @@ fn a_corrupt_database_is_found_named_and_kept() {
     let text = stderr(&output);
     assert!(text.contains(file.to_str().unwrap()) && text.contains("backup"), "{text}");
     assert_eq!(std::fs::read(&file).unwrap(), bytes, "a corrupt database is never touched");
+
+    // An empty one beside the rest of a used directory is no new cluster.
+    std::fs::write(&file, "").unwrap();
+    let output = c.server_command().output().unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("backup"), "{}", stderr(&output));
 }
 
 #[test]

@@ -74,6 +74,9 @@ fn an_image_from_a_registry_answers_through_its_service() {
     let logs = c.kubectl(&["logs", "deployment/web", "--tail=200"]);
     assert!(logs.contains("GET / HTTP/1.1"), "{logs}");
     assert_eq!(c.kubectl(&["exec", "client", "--", "sh", "-c", "echo $((6*7))"]), "42\n");
+    let bytes: String = (0..300_000).map(|number| format!("{number}\n")).collect();
+    let echoed = c.feed(&["exec", "-i", "client", "--", "cat"], &bytes);
+    assert!(echoed.stdout == bytes.as_bytes(), "{} of {} bytes came back", echoed.stdout.len(), bytes.len());
     let failed = c.try_kubectl(&["exec", "client", "--", "sh", "-c", "exit 3"]);
     assert_eq!(failed.status.code(), Some(3));
     let wide = c.kubectl(&["get", "pods", "-o", "wide"]);

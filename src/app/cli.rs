@@ -62,7 +62,7 @@ pub struct ServerArgs {
     pub bind_address: IpAddr,
 
     /// Port the API server listens on
-    #[arg(long, default_value_t = 6443)]
+    #[arg(long, default_value_t = 6443, value_parser = clap::value_parser!(u16).range(1..))]
     pub https_listen_port: u16,
 
     /// Address that others reach this server at [default: the node's address]

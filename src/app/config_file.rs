@@ -1,6 +1,7 @@
 //! `--config FILE`: YAML whose keys are the names of flags, put before the flags of the command line.
 
 use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::Path;
@@ -49,8 +50,14 @@ fn flags(text: &str) -> Result<Vec<(String, String)>> {
         Value::Object(map) => map,
         _ => bail!("it must be a mapping from names of flags to values"),
     };
+    let command = crate::cli::Cli::command();
+    let server = command.find_subcommand("server").context("there is a server command")?;
+    let known: Vec<&str> = server.get_arguments().filter_map(|argument| argument.get_long()).collect();
     let mut flags = Vec::new();
     for (key, value) in map {
+        if !known.contains(&key.as_str()) {
+            bail!("{key}: there is no flag of this name (naru server --help lists them)");
+        }
         let flag = format!("--{key}");
         let values = if let Value::Array(values) = value { values } else { vec![value] };
         for value in values {
@@ -88,5 +95,7 @@ mod tests {
     fn a_bad_value_names_its_key() {
         let error = flags("tls-san: {a: b}").expect_err("a mapping is no value");
         assert!(error.to_string().starts_with("tls-san:"), "{error}");
+        let error = flags("foo: bar").expect_err("no flag has this name");
+        assert!(error.to_string().starts_with("foo:"), "{error}");
     }
 }

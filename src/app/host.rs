@@ -41,6 +41,17 @@ pub(crate) fn nth_address(cidr: &str, index: u32) -> Result<IpAddr> {
     Ok(IpAddr::V4(Ipv4Addr::from((u32::from(base) & mask).wrapping_add(index))))
 }
 
+/// Whether two ranges share an address.
+pub(crate) fn overlap(a: &str, b: &str) -> Result<bool> {
+    let bits = |cidr: &str| cidr.split_once('/').and_then(|(_, bits)| bits.parse::<u32>().ok()).unwrap_or(32);
+    let shorter = bits(a).min(bits(b));
+    let base = |cidr: &str| -> Result<IpAddr> {
+        let address = cidr.split('/').next().unwrap_or_default();
+        nth_address(&format!("{address}/{shorter}"), 0)
+    };
+    Ok(base(a)? == base(b)?)
+}
+
 /// Connections, watches and pods all need descriptors; the soft limit of 1,024 is for programs
 /// that use select().
 pub(crate) fn raise_file_limit() {
@@ -61,6 +72,8 @@ mod tests {
     fn addresses_of_a_range_are_counted_from_its_base() -> Result<()> {
         assert_eq!(nth_address("10.43.0.0/16", 10)?, IpAddr::from([10, 43, 0, 10]));
         assert_eq!(nth_address("10.43.7.9/16", 1)?, IpAddr::from([10, 43, 0, 1]));
+        assert!(overlap("10.42.0.0/16", "10.42.7.0/24")?);
+        assert!(!overlap("10.42.0.0/16", "10.43.0.0/16")?);
         assert!(nth_address("10.43.0.0", 1).is_err());
         assert!(nth_address("10.43.0.0/99", 1).is_err());
         Ok(())

@@ -32,6 +32,11 @@ impl Layout {
         &self.root
     }
 
+    /// What the control plane keeps.
+    pub(crate) fn server(&self) -> PathBuf {
+        self.root.join("server")
+    }
+
     /// Certificates and keys.
     pub(crate) fn tls(&self) -> PathBuf {
         self.root.join("server/tls")

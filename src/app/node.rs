@@ -5,6 +5,7 @@ use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Taint;
+use naru_api::meta::names::{label_value, qualified_name};
 use naru_api::registry;
 use naru_base::Shutdown;
 use naru_client::projections::NodeView;
@@ -229,9 +230,19 @@ impl EndpointGate for ProxyGate {
     }
 }
 
+/// Whether the flags can be used, before anything is started.
+pub(crate) fn check(args: &NodeArgs) -> Result<()> {
+    pairs(&args.node_label)?;
+    args.node_taint.iter().try_for_each(|text| taint(text).map(drop))
+}
+
 fn pairs(labels: &[String]) -> Result<BTreeMap<String, String>> {
     let pair = |text: &String| {
         let (key, value) = text.split_once('=').with_context(|| format!("--node-label {text}: not KEY=VALUE"))?;
+        let wrong = qualified_name(key).into_iter().chain(label_value(value)).next();
+        if let Some(reason) = wrong {
+            bail!("--node-label {text}: {reason}");
+        }
         Ok((key.to_owned(), value.to_owned()))
     };
     labels.iter().map(pair).collect()
@@ -257,6 +268,7 @@ mod tests {
     fn labels_and_taints_are_parsed_or_named() -> Result<()> {
         assert_eq!(pairs(&["a=b".into()])?.get("a").map(String::as_str), Some("b"));
         assert!(pairs(&["a".into()]).is_err());
+        assert!(pairs(&["=b".into()]).is_err());
         let parsed = taint("k=v:NoSchedule")?;
         assert_eq!((parsed.key.as_str(), parsed.value.as_deref()), ("k", Some("v")));
         assert_eq!(taint("k:NoExecute")?.value, None);

@@ -3,7 +3,7 @@
 use crate::cli::{DataDir, ImageCommand, KillallArgs};
 use crate::layout::Layout;
 use crate::node;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use naru_kubelet::engine::Images;
 use std::collections::HashSet;
 use std::io::Write;
@@ -16,7 +16,8 @@ pub(crate) async fn image(command: ImageCommand) -> Result<()> {
         ImageCommand::Import { data, files } => {
             let store = open(&data)?;
             for file in files {
-                let names = store.import(&file).await.with_context(|| format!("cannot import {}", file.display()))?;
+                let names =
+                    store.import(&file).await.map_err(|error| anyhow!("cannot import {}: {error}", file.display()))?;
                 for name in names {
                     writeln!(out, "{name}")?;
                 }

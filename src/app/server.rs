@@ -159,7 +159,19 @@ impl Settings {
             .and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)))
             .filter(|(low, high)| 0 < *low && low <= high)
             .context("--service-node-port-range is of the form 30000-32767")?;
+        let wrong = naru_api::meta::names::dns_subdomain(&node_name);
+        if let Some(reason) = wrong.first() {
+            bail!("the node's name {node_name:?} cannot be used (give another with --node-name): {reason}");
+        }
+        node::check(&args.node)?;
         host::nth_address(&args.cluster_cidr, 0).context("--cluster-cidr")?;
+        if host::overlap(&args.cluster_cidr, &args.service_cidr)? {
+            bail!(
+                "--cluster-cidr {} and --service-cidr {} overlap: pods and services need addresses of their own",
+                args.cluster_cidr,
+                args.service_cidr
+            );
+        }
         let api_service = host::nth_address(&args.service_cidr, 1).context("--service-cidr")?;
         let tenth = host::nth_address(&args.service_cidr, 10).context("--service-cidr")?;
         let advertise = args.advertise_address.unwrap_or(node_ip);
@@ -284,6 +296,15 @@ fn reachable(bound: IpAddr) -> IpAddr {
 
 async fn open_store(layout: &Layout) -> Result<Store> {
     let path = layout.database();
+    let holds_something = std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+    if !holds_something && layout.token().exists() {
+        bail!(
+            "the database {} is missing or empty, but this data directory has been used before: restore it from a \
+             backup, or remove {} to start with an empty cluster",
+            path.display(),
+            layout.server().display()
+        );
+    }
     let opened = tokio::task::spawn_blocking(move || Store::open(path, naru_store::Options::default())).await?;
     Ok(opened?)
 }

@@ -11,10 +11,11 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use naru_base::spawn;
-use naru_runtime::{ExecOutput, ExecSession, ExecSpec};
+use naru_runtime::{ExecInput, ExecOutput, ExecSession, ExecSpec};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
@@ -32,6 +33,10 @@ const MESSAGE_LIMIT: usize = 1 << 20;
 const BUFFER: usize = 32 * 1024;
 /// How long output may still come after the command has ended: children in the background keep it open.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
+/// Pieces of input waiting for the command to read them; the client waits beyond.
+const INPUT_QUEUE: usize = 4;
+/// How long the peer may take to answer the end of the conversation.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Versions of the protocol, the better one first.
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -94,7 +99,7 @@ pub(super) async fn serve(
         if let Some(status) = status {
             let _ = socket.send(frame(ERROR, status.to_string().as_bytes())).await;
         }
-        let _ = socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await;
+        farewell(&mut socket).await;
     });
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -173,12 +178,57 @@ async fn read(stream: &mut Option<ExecOutput>, buffer: &mut [u8]) -> usize {
     }
 }
 
+/// Ends the conversation. Were the connection dropped with something unread in it, the peer would see
+/// it reset and might lose output that is still on its way: so the peer has the last word.
+async fn farewell<S>(socket: &mut WebSocketStream<S>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let goodbye = async {
+        if socket.close(Some(close)).await.is_ok() {
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+    };
+    // A peer that says nothing more has had its time.
+    let _ = tokio::time::timeout(FAREWELL, goodbye).await;
+}
+
+/// Writes what comes through the queue, from a task of its own: a command that reads slowly must not
+/// keep its output from being carried. The input ends with the queue's senders.
+fn feed(mut stdin: ExecInput) -> mpsc::Sender<Bytes> {
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(INPUT_QUEUE);
+    spawn("exec-input", async move {
+        while let Some(data) = receiver.recv().await {
+            if stdin.write_all(&data).await.is_err() {
+                // The command has closed its input.
+                break;
+            }
+        }
+    });
+    sender
+}
+
+/// Puts a piece of input into the queue once there is room; waits for ever if there is nothing to put.
+async fn put(stdin: &mut Option<mpsc::Sender<Bytes>>, waiting: &mut Option<Bytes>) {
+    let Some(data) = waiting.clone() else { return std::future::pending().await };
+    if let Some(open) = stdin
+        && open.send(data).await.is_err()
+    {
+        *stdin = None;
+    }
+    *waiting = None;
+}
+
 /// Carries bytes both ways until the command has ended; `None` if the client went away first.
 async fn converse<S>(socket: &mut WebSocketStream<S>, mut session: ExecSession) -> Option<Value>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let (mut stdin, mut stdout, mut stderr) = (session.stdin.take(), session.stdout.take(), session.stderr.take());
+    let mut stdin = session.stdin.take().map(feed);
+    let (mut stdout, mut stderr) = (session.stdout.take(), session.stderr.take());
+    // Nothing more is taken from the client while a piece waits for room.
+    let mut waiting = None;
     let (mut out_buffer, mut err_buffer) = (vec![0; BUFFER], vec![0; BUFFER]);
     let mut result = None;
     loop {
@@ -204,13 +254,10 @@ where
                 });
             }
             () = tokio::time::sleep(LAST_OUTPUT), if ended => break,
-            message = socket.next() => match message {
+            () = put(&mut stdin, &mut waiting) => {}
+            message = socket.next(), if waiting.is_none() => match message {
                 Some(Ok(Message::Binary(data))) => match understand(&data) {
-                    Input::Data(data) => {
-                        if let Some(open) = &mut stdin && open.write_all(&data).await.is_err() {
-                            stdin = None;
-                        }
-                    }
+                    Input::Data(data) => waiting = Some(data),
                     Input::Resize(width, height) => session.resize(width, height),
                     Input::Finished => stdin = None,
                     Input::Nothing => {}

@@ -564,6 +564,7 @@ impl Worker {
         let passed = self.deadline_at().is_some_and(|at| at <= Timestamp::now());
         if passed {
             let text = "Pod was active on the node longer than the specified deadline";
+            self.shared.pod_event(&self.pod, None, false, "DeadlineExceeded", text);
             self.verdict = Some(("DeadlineExceeded".into(), text.into()));
         }
         passed

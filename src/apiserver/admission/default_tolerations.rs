@@ -5,7 +5,7 @@ use crate::pipeline::State;
 use crate::response::Failure;
 use serde_json::{Value, json};
 
-pub(super) static PLUGIN: Plugin = Plugin { name: "DefaultTolerationSeconds", admit: Some(admit), validate: None };
+pub(super) static PLUGIN: Plugin = Plugin::new("DefaultTolerationSeconds").admit(admit);
 
 const SECONDS: i64 = 300;
 

@@ -9,7 +9,7 @@ use naru_api::registry;
 use naru_api::status::{Status, StatusCause, StatusDetails};
 use serde_json::Value;
 
-pub(super) static PLUGIN: Plugin = Plugin { name: "NamespaceLifecycle", admit: Some(admit), validate: None };
+pub(super) static PLUGIN: Plugin = Plugin::new("NamespaceLifecycle").admit(admit);
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 

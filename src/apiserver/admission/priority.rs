@@ -7,7 +7,7 @@ use naru_api::registry;
 use naru_api::status::Status;
 use serde_json::Value;
 
-pub(super) static PLUGIN: Plugin = Plugin { name: "Priority", admit: Some(admit), validate: None };
+pub(super) static PLUGIN: Plugin = Plugin::new("Priority").admit(admit);
 
 fn admit(state: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Failure> {
     if !is_pod_create(attributes) || !pod["spec"].is_object() {

@@ -8,7 +8,7 @@ use naru_api::registry;
 use naru_api::status::Status;
 use serde_json::{Value, json};
 
-pub(super) static PLUGIN: Plugin = Plugin { name: "ServiceAccount", admit: Some(admit), validate: None };
+pub(super) static PLUGIN: Plugin = Plugin::new("ServiceAccount").admit(admit);
 
 /// Where containers look for the token, the CA and the namespace.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -112,12 +112,13 @@ async fn insert_named(
         name: &name,
         user: &call.user,
         old: None,
+        dry_run,
     };
     let ty = super::type_of(resource)?;
     objects::stamp_new(&mut object);
     codec::apply_constant_defaults(&mut object, ty);
     (resource.rules.default)(&mut object);
-    admission::admit(state, &attributes, &mut object)?;
+    admission::admit(state, &attributes, &mut object).await?;
     // What admission added has defaults of its own.
     codec::apply_constant_defaults(&mut object, ty);
     (resource.rules.default)(&mut object);
@@ -128,7 +129,7 @@ async fn insert_named(
     if !errors.is_empty() {
         return Err(Box::new(Status::invalid(resource.group, resource.kind, &name, errors)));
     }
-    admission::validate(state, &attributes, &object)?;
+    admission::validate(state, &attributes, &object).await?;
     let exists = state.cache.get(resource, namespace, &name).is_some();
     if exists {
         return Ok(None);

@@ -198,7 +198,7 @@ async fn delete_one(
             .cache
             .get(resource, namespace, name)
             .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
-        let mut old = objects::tree(&current)?;
+        let old = objects::tree(&current)?;
         check_preconditions(resource, name, &old, options)?;
         let attributes = Attributes {
             operation: Operation::Delete,
@@ -207,9 +207,11 @@ async fn delete_one(
             namespace,
             name,
             user: &call.user,
-            old: None,
+            old: Some(&old),
+            dry_run: options.dry_run,
         };
-        admission::admit(state, &attributes, &mut old)?;
+        admission::admit(state, &attributes, &mut Value::Null).await?;
+        admission::validate(state, &attributes, &Value::Null).await?;
         if let Some(deleted) = attempt(state, resource, namespace, &current, old, options).await? {
             return Ok(deleted);
         }

@@ -143,7 +143,7 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
     let mut new = (change.make)(&old)?;
     check_preconditions(resource, name, &new, &old)?;
     let pinned = !meta::resource_version(&new).is_empty();
-    prepare(call, change, &mut new, &old)?;
+    prepare(call, change, &mut new, &old).await?;
     let reservation = match std::ptr::eq(resource, &registry::SERVICES) && change.part == Part::Main {
         true => Some(state.services.reserve(&mut new, Some(&old))?),
         false => None,
@@ -202,7 +202,7 @@ fn check_preconditions(resource: &Resource, name: &str, new: &Value, old: &Value
 
 /// Everything between the client's object and the bytes: what belongs to other parts is taken from
 /// the old object, then defaults, admission, the kind's rules.
-fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Result<(), Failure> {
+async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Result<(), Failure> {
     let Change { resource, namespace, name, .. } = *change;
     let rules = &resource.rules;
     let ty = type_of(resource)?;
@@ -231,8 +231,9 @@ fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Re
         name,
         user: &call.user,
         old: Some(old),
+        dry_run: change.dry_run,
     };
-    admission::admit(&call.state, &attributes, new)?;
+    admission::admit(&call.state, &attributes, new).await?;
     if change.part == Part::Main {
         // Defaults may have completed what the generation is told by.
         (rules.prepare_update)(new, old);
@@ -253,7 +254,7 @@ fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Re
     if !errors.is_empty() {
         return Err(Box::new(Status::invalid(resource.group, resource.kind, name, errors)));
     }
-    admission::validate(&call.state, &attributes, new)
+    admission::validate(&call.state, &attributes, new).await
 }
 
 /// The old object with the new status. Metadata that controllers annotate goes along.

@@ -1,5 +1,6 @@
 //! Checks that many kinds share: numbers, enumerations, addresses, ports.
 
+use crate::address;
 use crate::meta::names;
 use crate::status::{BadValue, FieldErrors, Path};
 use crate::tree::{int, list, text};
@@ -8,7 +9,6 @@ use std::net::IpAddr;
 
 /// The detail for numbers that may not be negative.
 pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
-const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const BAD_PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 
 /// The number under `field` may be absent, but not negative.
@@ -75,11 +75,7 @@ pub(crate) fn port(value: &Value, path: Path<'_>, errors: &mut FieldErrors) {
 
 /// An IP address.
 pub(crate) fn ip(value: &Value, path: Path<'_>, errors: &mut FieldErrors) -> Option<IpAddr> {
-    let parsed = text(value).parse().ok();
-    if parsed.is_none() {
-        errors.invalid(path, text(value), BAD_IP);
-    }
-    parsed
+    address::check(text(value), path, errors)
 }
 
 /// An address that endpoints may have: nothing local or special.
@@ -108,14 +104,7 @@ pub(crate) fn ordinary_ip(address: IpAddr, value: &Value, path: Path<'_>, errors
 
 /// A range of addresses in CIDR notation.
 pub(crate) fn cidr(value: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    let good = text(value).split_once('/').is_some_and(|(address, bits)| {
-        let Ok(address) = address.parse::<IpAddr>() else { return false };
-        let max = if address.is_ipv4() { 32 } else { 128 };
-        bits.parse::<u8>().is_ok_and(|b| b <= max)
-    });
-    if !good {
-        errors.invalid(path, text(value), "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-    }
+    address::check_cidr(text(value), path, errors);
 }
 
 /// A count or a percentage.

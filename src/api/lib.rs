@@ -2,6 +2,7 @@
 //!
 //! Objects are `serde_json::Value` trees for the length of one write; nothing here keeps them.
 
+mod address;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
@@ -13,6 +14,7 @@ pub mod discovery;
 pub mod documents;
 pub mod facts;
 pub mod meta;
+pub mod networking;
 pub mod patch;
 pub mod quantity;
 pub mod rbac;

@@ -18,6 +18,7 @@ pub use crate::core::{
     secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
 };
 pub use crate::discovery::endpoint_slice::ENDPOINT_SLICES;
+pub use crate::networking::{ip_address::IP_ADDRESSES, service_cidr::SERVICE_CIDRS};
 pub use crate::rbac::{
     cluster_role::CLUSTER_ROLES, cluster_role_binding::CLUSTER_ROLE_BINDINGS, role::ROLES, role_binding::ROLE_BINDINGS,
 };
@@ -261,6 +262,8 @@ pub static RESOURCES: &[&Resource] = &[
     &SELF_SUBJECT_ACCESS_REVIEWS,
     &SELF_SUBJECT_RULES_REVIEWS,
     &SUBJECT_ACCESS_REVIEWS,
+    &IP_ADDRESSES,
+    &SERVICE_CIDRS,
     &CLUSTER_ROLE_BINDINGS,
     &CLUSTER_ROLES,
     &ROLE_BINDINGS,

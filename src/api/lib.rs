@@ -13,6 +13,8 @@ pub mod core;
 pub mod discovery;
 pub mod documents;
 pub mod facts;
+#[cfg(test)]
+mod fuzz;
 pub mod meta;
 pub mod networking;
 pub mod patch;

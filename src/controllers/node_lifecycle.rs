@@ -36,14 +36,13 @@ struct Lifecycle {
 
 pub(crate) fn start(ctx: &Context) {
     let nodes = ctx.informers.nodes();
-    let pods = ctx.informers.pods();
+    let (pods, pods_by_node) = ctx.informers.pods_by_node();
     let leases: Informer<LeaseView> = ctx.informers.start(&registry::LEASES, ListParams::namespace("kube-node-lease"));
     let queue: WorkQueue<String> = WorkQueue::new();
     let wake = queue.clone();
     nodes.subscribe(move |change| wake.add(change.key.name.clone()));
     let wake = queue.clone();
     leases.subscribe(move |change| wake.add(change.key.name.clone()));
-    let pods_by_node = pods.index(|pod: &PodView| vec![pod.spec.node_name.clone()]);
     let lifecycle = Arc::new(Lifecycle {
         client: ctx.client.clone(),
         nodes: nodes.clone(),

@@ -19,8 +19,8 @@ struct Eviction {
 }
 
 pub(crate) fn start(ctx: &Context) {
-    let (nodes, pods) = (ctx.informers.nodes(), ctx.informers.pods());
-    let by_node = pods.index(|pod: &PodView| vec![pod.spec.node_name.clone()]);
+    let nodes = ctx.informers.nodes();
+    let (pods, by_node) = ctx.informers.pods_by_node();
     let queue: WorkQueue<ObjectKey> = WorkQueue::new();
     let (wake, of_node) = (queue.clone(), pods.clone());
     nodes.subscribe(move |change| {

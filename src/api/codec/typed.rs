@@ -145,10 +145,7 @@ impl Walk {
 
     fn mismatch(&mut self, found: &str, target: &str, path: &Path<'_>) {
         if self.error.is_none() {
-            self.error = Some(match path.go() {
-                Some(field) => format!("json: cannot unmarshal {found} into Go struct field {field} of type {target}"),
-                None => format!("json: cannot unmarshal {found} into Go value of type {target}"),
-            });
+            self.error = Some(mismatch(found, target, path));
         }
     }
 
@@ -337,7 +334,7 @@ impl Walk {
             (Shape::IntOrString, Next::String) => Ok(Value::String(reader.string()?.into_owned())),
             (Shape::IntOrString, Next::Number) => {
                 let text = reader.number()?;
-                text.parse::<i32>().map(Value::from).map_err(|_| go_value_error(&format!("number {text}"), "int32"))
+                text.parse::<i32>().map(Value::from).map_err(|_| mismatch(&format!("number {text}"), "int32", path))
             }
             (Shape::Time, Next::String) => scalars::time(&reader.string()?),
             (Shape::MicroTime, Next::String) => scalars::micro_time(&reader.string()?),
@@ -345,8 +342,8 @@ impl Walk {
                 reader.skip()?;
                 Err(match shape {
                     Shape::Quantity => scalars::QUANTITY_PATTERN.to_owned(),
-                    Shape::IntOrString => go_value_error(next.name(), "int32"),
-                    _ => go_value_error(next.name(), "string"),
+                    Shape::IntOrString => mismatch(next.name(), "int32", path),
+                    _ => mismatch(next.name(), "string", path),
                 })
             }
         };
@@ -360,8 +357,11 @@ impl Walk {
     }
 }
 
-fn go_value_error(found: &str, target: &str) -> String {
-    format!("json: cannot unmarshal {found} into Go value of type {target}")
+fn mismatch(found: &str, target: &str, path: &Path<'_>) -> String {
+    match path.go() {
+        Some(field) => format!("json: cannot unmarshal {found} into Go struct field {field} of type {target}"),
+        None => format!("json: cannot unmarshal {found} into Go value of type {target}"),
+    }
 }
 
 /// Whether the value is the zero that stands for absence.

@@ -28,7 +28,8 @@ pub fn yaml_to_json(body: &[u8]) -> Result<String, DecodeError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_reader_input_bytes: Some(MAX_BYTES),
-            max_depth: 200,
+            // Each level costs several frames of the parser: worker threads have 2 MiB of stack.
+            max_depth: 100,
             max_nodes: 1_000_000,
             max_events: 4_000_000,
         },

@@ -139,7 +139,7 @@ async fn objects(session: &Session, args: &GetArgs, queries: &[Query], output: O
     if output == Output::Json {
         print::json(&mut out, &value)?;
     } else {
-        write!(out, "{}", crate::yaml::to_yaml(&value))?;
+        write!(out, "{}", naru_api::codec::to_yaml(&value))?;
     }
     Ok(out.flush()?)
 }

@@ -10,7 +10,6 @@ mod print;
 mod resources;
 mod session;
 mod three_way;
-mod yaml;
 
 use clap::Parser;
 use std::ffi::OsString;

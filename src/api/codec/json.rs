@@ -322,6 +322,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Passes over a value and returns its text.
+    pub(super) fn raw(&mut self) -> Result<&'a str> {
+        self.blanks();
+        let start = self.at;
+        self.skip()?;
+        Ok(&self.text[start..self.at])
+    }
+
     /// Reads any value as it is.
     pub(super) fn any(&mut self) -> Result<Value> {
         Ok(match self.peek()? {

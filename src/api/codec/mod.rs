@@ -6,10 +6,13 @@ mod protobuf;
 mod scalars;
 mod typed;
 mod yaml;
+mod yaml_writer;
 
 pub use defaults::apply_constant_defaults;
+pub use protobuf::encode::{EncodeError, encode_protobuf, encode_watch_frame};
 pub use protobuf::{Envelope, decode_message, decode_protobuf, is_protobuf, open_envelope};
 pub use yaml::{decode_yaml, parse_yaml, yaml_to_json};
+pub use yaml_writer::to_yaml;
 
 use crate::facts::Type;
 use serde_json::{Map, Value};

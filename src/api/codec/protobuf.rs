@@ -1,4 +1,6 @@
-//! Protobuf request bodies: the `k8s` envelope, and messages transcoded into trees by the facts.
+//! Protobuf bodies: the `k8s` envelope, and messages transcoded into trees by the facts.
+
+pub(super) mod encode;
 
 use super::typed::absent;
 use super::{DecodeError, Decoded, json, scalars};
@@ -160,6 +162,14 @@ fn message(raw: &[u8], ty: &'static Type, map: &mut Map<String, Value>, depth: u
         }
         let Some(field) = ty.fields.iter().find(|f| f.tag == tag) else { continue };
         if field.disabled() {
+            continue;
+        }
+        if field.name == "verbs" && ty.short_name() == "APIResource" {
+            // The one list outside of maps that is a message of its own on the wire.
+            let mut verbs = Wire { bytes: bytes(item, field.name)? };
+            while let Some((_, item)) = verbs.next()? {
+                set(map, field, item, depth + 1)?;
+            }
             continue;
         }
         set(map, field, item, depth + 1)?;

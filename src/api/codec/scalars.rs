@@ -69,6 +69,11 @@ pub(super) fn base64_of(bytes: &[u8]) -> Value {
     Value::String(STANDARD.encode(bytes))
 }
 
+/// The bytes of base64 text.
+pub(super) fn bytes_of(text: &str) -> Result<Vec<u8>, String> {
+    STANDARD.decode(text).map_err(|error| error.to_string())
+}
+
 /// A float; whole ones are kept as integers, which is how they are written.
 pub(super) fn float(text: &str) -> Option<Value> {
     float_value(text.parse::<f64>().ok()?)

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::fmt::Write;
 
 /// A document with a final newline.
-pub(crate) fn to_yaml(value: &Value) -> String {
+pub fn to_yaml(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Object(map) if !map.is_empty() => write_map(&mut out, map, 0, false),
@@ -228,7 +228,7 @@ mod tests {
         for string in strings {
             for value in [json!({"k": string}), json!({"l": [string, {"k": string}]}), json!({string: 1})] {
                 let text = to_yaml(&value);
-                assert_eq!(naru_api::codec::parse_yaml(text.as_bytes()).unwrap(), value, "{string:?}: {text}");
+                assert_eq!(crate::codec::parse_yaml(text.as_bytes()).unwrap(), value, "{string:?}: {text}");
             }
         }
         for value in [
@@ -236,7 +236,7 @@ mod tests {
             json!({"a": [[1, 2], ["x", []]]}),
             json!([1, {"a": [{}]}]),
         ] {
-            assert_eq!(naru_api::codec::parse_yaml(to_yaml(&value).as_bytes()).unwrap(), value);
+            assert_eq!(crate::codec::parse_yaml(to_yaml(&value).as_bytes()).unwrap(), value);
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod coordination;
 pub mod core;
 pub mod discovery;
 pub mod documents;
+pub mod events;
 pub mod facts;
 #[cfg(test)]
 mod fuzz;

@@ -18,6 +18,7 @@ pub use crate::core::{
     secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
 };
 pub use crate::discovery::endpoint_slice::ENDPOINT_SLICES;
+pub use crate::events::event::EVENTS_V1;
 pub use crate::networking::{ip_address::IP_ADDRESSES, service_cidr::SERVICE_CIDRS};
 pub use crate::rbac::{
     cluster_role::CLUSTER_ROLES, cluster_role_binding::CLUSTER_ROLE_BINDINGS, role::ROLES, role_binding::ROLE_BINDINGS,
@@ -71,6 +72,26 @@ pub struct Subresource {
     pub action: Action,
 }
 
+impl Subresource {
+    /// The `status` part of an object of this group, version and kind.
+    pub const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
+        Subresource {
+            name: "status",
+            gvk: (group, version, kind),
+            verbs: verbs::GET_PATCH_UPDATE,
+            action: Action::Status,
+        }
+    }
+
+    /// autoscaling/v1 Scale over `spec.replicas`.
+    pub const SCALE: Subresource = Subresource {
+        name: "scale",
+        gvk: ("autoscaling", "v1", "Scale"),
+        verbs: verbs::GET_PATCH_UPDATE,
+        action: Action::Scale,
+    };
+}
+
 /// A printer column of `kubectl get`.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
@@ -115,6 +136,21 @@ pub enum Churn {
     LazyRenewals,
 }
 
+/// How a resource is another version of a stored one. There is one store, one cache and one set of rules,
+/// all over the stored version's trees; the version is what clients send and read.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// The resource that is stored.
+    pub of: &'static Resource,
+    /// Completes a decoded object by this version's defaults and makes the stored version of it.
+    pub to_stored: fn(&mut Value),
+    /// The way back. Whatever `to_stored` cannot say in the stored version, it keeps in annotations.
+    pub from_stored: fn(&mut Value),
+    /// The stored version's name of a selectable field; itself where there is no other, `None` where this
+    /// version does not select by it.
+    pub field: fn(&str) -> Option<&str>,
+}
+
 /// The rules of one kind, as plain functions over trees. Defaults change the tree, validation reads it.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
@@ -129,6 +165,8 @@ pub struct Rules {
     pub prepare_update: fn(&mut Value, &Value),
     /// Validates a new object (metadata is validated by the caller).
     pub validate: fn(&Value, &mut FieldErrors),
+    /// What only a new object has to satisfy, in addition to `validate`.
+    pub validate_create: fn(&Value, &mut FieldErrors),
     /// Validates an update: (new, old). Called in addition to `validate`.
     pub validate_update: fn(&Value, &Value, &mut FieldErrors),
     /// Validates an update through `/status`: (new, old).
@@ -140,6 +178,8 @@ pub struct Rules {
     /// The cells of the object's table row, in the columns' order.
     /// `now` is seconds since the epoch, for ages.
     pub row: fn(&Value, now: i64) -> Vec<Value>,
+    /// Set where the objects are stored in another version. All other rules are over stored trees.
+    pub view: Option<View>,
 }
 
 impl Rules {
@@ -150,11 +190,13 @@ impl Rules {
         prepare_create: |_| {},
         prepare_update: |_, _| {},
         validate: |_, _| {},
+        validate_create: |_, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},
         warnings: |_| Vec::new(),
         fields: |_| Vec::new(),
         row: |object, _| vec![object["metadata"]["name"].clone()],
+        view: None,
     };
 }
 
@@ -200,6 +242,43 @@ impl Resource {
     /// Whether its objects are kept: reviews are answered and forgotten.
     pub fn is_stored(&self) -> bool {
         self.verbs.contains(&Verb::Get)
+    }
+
+    /// Whether it is the version in which its objects are stored: what counts, follows or deletes all
+    /// objects goes by these alone.
+    pub fn is_storage(&self) -> bool {
+        self.is_stored() && self.rules.view.is_none()
+    }
+
+    /// The resource in whose version the objects are stored.
+    pub fn storage(&self) -> &Resource {
+        self.rules.view.map_or(self, |view| view.of)
+    }
+
+    /// The stored version's name of a field that this version may select by.
+    pub fn stored_field<'a>(&self, field: &'a str) -> Option<&'a str> {
+        match self.rules.view {
+            Some(view) if !field.starts_with("metadata.") => (view.field)(field),
+            _ => Some(field),
+        }
+    }
+
+    /// Makes the stored version of a decoded object.
+    pub fn to_stored(&self, object: &mut Value) {
+        if let Some(view) = self.rules.view {
+            (view.to_stored)(object);
+            object["kind"] = view.of.kind.into();
+            object["apiVersion"] = view.of.api_version().into();
+        }
+    }
+
+    /// Makes this version of a stored object.
+    pub fn from_stored(&self, object: &mut Value) {
+        if let Some(view) = self.rules.view {
+            (view.from_stored)(object);
+            object["kind"] = self.kind.into();
+            object["apiVersion"] = self.api_version().into();
+        }
     }
 
     /// `v1` or `apps/v1`.
@@ -256,6 +335,7 @@ pub static RESOURCES: &[&Resource] = &[
     &SERVICES,
     &DEPLOYMENTS,
     &REPLICA_SETS,
+    &EVENTS_V1,
     &SELF_SUBJECT_REVIEWS,
     &TOKEN_REVIEWS,
     &LOCAL_SUBJECT_ACCESS_REVIEWS,

@@ -45,7 +45,7 @@ pub fn columns(resource: &Resource) -> Value {
         .collect()
 }
 
-/// One row.
+/// One row of a stored object.
 pub fn row(resource: &Resource, object: &Value, include: IncludeObject, now: i64) -> Value {
     let cells = (resource.rules.row)(object, now);
     let object = match include {
@@ -55,9 +55,16 @@ pub fn row(resource: &Resource, object: &Value, include: IncludeObject, now: i64
             "apiVersion": "meta.k8s.io/v1",
             "metadata": object["metadata"],
         }),
-        IncludeObject::Object => object.clone(),
+        IncludeObject::Object => whole(resource, object),
     };
     json!({ "cells": cells, "object": object })
+}
+
+/// The object in the version that is asked for.
+fn whole(resource: &Resource, object: &Value) -> Value {
+    let mut object = object.clone();
+    resource.from_stored(&mut object);
+    object
 }
 
 /// A whole meta.k8s.io/v1 Table. `list_meta` is the list's metadata (resourceVersion, continue).

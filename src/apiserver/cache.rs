@@ -13,7 +13,7 @@ mod token;
 mod watch;
 
 pub(crate) use list::{ListAt, Listing};
-pub(crate) use object::{CachedObject, splice, stored};
+pub(crate) use object::{CachedObject, item_tail, splice, stored};
 pub(crate) use token::Continue;
 pub(crate) use watch::{Watch, WatchEnd, WatchFrom, WatchRequest};
 
@@ -41,6 +41,7 @@ pub(crate) fn storage_key(resource: &Resource, namespace: Option<&str>, name: &s
 
 /// What the keys of a resource, or of its objects in one namespace, start with.
 fn prefix(resource: &Resource, namespace: Option<&str>) -> String {
+    let resource = resource.storage();
     let group = if resource.group.is_empty() { "core" } else { resource.group };
     match namespace {
         Some(namespace) => format!("{ROOT}{group}/{}/{namespace}/", resource.plural),
@@ -157,7 +158,7 @@ pub(crate) struct Cache {
 impl Cache {
     /// Reads everything from the store and follows it until the shutdown.
     pub(crate) async fn start(store: Store, shutdown: &Shutdown) -> Result<Self, CacheError> {
-        let stored = registry::RESOURCES.iter().filter(|resource| resource.is_stored());
+        let stored = registry::RESOURCES.iter().filter(|resource| resource.is_storage());
         let resources: HashMap<_, _> =
             stored.map(|resource| ((resource.group, resource.plural), ResourceCache::new(resource))).collect();
         let resources = Arc::new(resources);
@@ -174,6 +175,7 @@ impl Cache {
 
     /// The resource's part. Every stored resource has one; versions of a resource share it.
     fn of(&self, resource: &Resource) -> &ResourceCache {
+        let resource = resource.storage();
         self.resources.get(&(resource.group, resource.plural)).expect("only stored resources are asked for")
     }
 

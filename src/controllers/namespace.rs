@@ -83,6 +83,7 @@ async fn reconcile(client: &Client, namespace: &Arc<NamespaceView>) -> Result<Ne
 /// Resources whose objects make up a namespace's content.
 fn is_content(resource: &Resource) -> bool {
     resource.scope == Scope::Namespaced
+        && resource.is_storage()
         && resource.verbs.contains(&Verb::DeleteCollection)
         && resource.plural != registry::PODS.plural
 }

@@ -15,7 +15,6 @@ pub(crate) struct Kind {
     pub(crate) kind: String,
     pub(crate) namespaced: bool,
     short_names: Vec<String>,
-    categories: Vec<String>,
 }
 
 impl From<&Resource> for Kind {
@@ -29,7 +28,6 @@ impl From<&Resource> for Kind {
             kind: resource.kind.to_owned(),
             namespaced: resource.is_namespaced(),
             short_names: owned(resource.short_names),
-            categories: owned(resource.categories),
         }
     }
 }
@@ -99,8 +97,12 @@ fn built_in() -> impl Iterator<Item = Kind> {
 
 /// The types that a word such as `po`, `deployments.apps` or `all` means.
 pub(crate) async fn by_word(session: &Session, word: &str) -> anyhow::Result<Vec<Kind>> {
-    let in_category: Vec<Kind> =
-        built_in().filter(|kind| kind.categories.iter().any(|category| category == word)).collect();
+    // Each object once, also where it is served in several versions.
+    let in_category: Vec<Kind> = RESOURCES
+        .iter()
+        .filter(|resource| resource.is_storage() && resource.categories.contains(&word))
+        .map(|resource| Kind::from(*resource))
+        .collect();
     if !in_category.is_empty() {
         return Ok(in_category);
     }
@@ -157,7 +159,6 @@ async fn discover_version(session: &Session, group: &str, version: &str) -> Resu
             kind: text(&resource["kind"]),
             namespaced: resource["namespaced"] == true,
             short_names: texts(&resource["shortNames"]),
-            categories: texts(&resource["categories"]),
         })
         .collect())
 }

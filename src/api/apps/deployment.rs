@@ -2,7 +2,7 @@
 
 use crate::checks;
 use crate::core::pod;
-use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
+use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, int};
@@ -21,20 +21,7 @@ pub static DEPLOYMENTS: Resource = Resource {
     categories: &["all"],
     type_name: "io.k8s.api.apps.v1.Deployment",
     churn: Churn::Durable,
-    subresources: &[
-        Subresource {
-            name: "scale",
-            gvk: ("autoscaling", "v1", "Scale"),
-            verbs: verbs::GET_PATCH_UPDATE,
-            action: Action::Scale,
-        },
-        Subresource {
-            name: "status",
-            gvk: ("apps", "v1", "Deployment"),
-            verbs: verbs::GET_PATCH_UPDATE,
-            action: Action::Status,
-        },
-    ],
+    subresources: &[Subresource::SCALE, Subresource::status("apps", "v1", "Deployment")],
     columns: &[
         Column::NAME,
         Column::new("Ready", "string"),

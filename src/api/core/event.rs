@@ -22,20 +22,26 @@ pub static EVENTS: Resource = Resource {
     type_name: "io.k8s.api.core.v1.Event",
     churn: Churn::Lazy,
     subresources: &[],
-    columns: &[
-        Column::new("Last Seen", "string"),
-        Column::new("Type", "string"),
-        Column::new("Reason", "string"),
-        Column::new("Object", "string"),
-        Column::wide("Subobject", "string"),
-        Column::wide("Source", "string"),
-        Column::new("Message", "string"),
-        Column::wide("First Seen", "string"),
-        Column::wide("Count", "string"),
-        Column::WIDE_NAME,
-    ],
-    rules: Rules { fields, row, validate, ..Rules::NONE },
+    columns: COLUMNS,
+    rules: RULES,
 };
+
+/// What is printed of an event, in all versions.
+pub(crate) const COLUMNS: &[Column] = &[
+    Column::new("Last Seen", "string"),
+    Column::new("Type", "string"),
+    Column::new("Reason", "string"),
+    Column::new("Object", "string"),
+    Column::wide("Subobject", "string"),
+    Column::wide("Source", "string"),
+    Column::new("Message", "string"),
+    Column::wide("First Seen", "string"),
+    Column::wide("Count", "string"),
+    Column::WIDE_NAME,
+];
+
+/// The rules that all versions share.
+pub(crate) const RULES: Rules = Rules { fields, row, validate, ..Rules::NONE };
 
 fn component(event: &Value) -> &str {
     some_text(&event["source"]["component"]).unwrap_or(text(&event["reportingComponent"]))
@@ -99,30 +105,44 @@ fn row(event: &Value, now: i64) -> Vec<Value> {
 }
 
 fn validate(event: &Value, errors: &mut FieldErrors) {
+    check(event, "reportingComponent", errors);
+}
+
+/// What every version checks; the reporting controller goes by a name of the version's.
+pub(crate) fn check(event: &Value, controller: &str, errors: &mut FieldErrors) {
     let namespace = text(&event["metadata"]["namespace"]);
     let involved = text(&event["involvedObject"]["namespace"]);
-    // Events about what has no namespace live in the default one.
-    let fits =
-        if involved.is_empty() { matches!(namespace, "" | "default" | "kube-system") } else { involved == namespace };
+    let old = event["eventTime"].is_null();
+    // Events about what has no namespace live in the default one; newer ones may live in kube-system.
+    let fits = match (involved, old) {
+        ("", true) => matches!(namespace, "" | "default"),
+        ("", false) => matches!(namespace, "default" | "kube-system"),
+        (_, true) => involved == namespace,
+        (_, false) => true,
+    };
     if !fits {
         errors.invalid("involvedObject.namespace", involved, "does not match event.namespace");
     }
-    if event["eventTime"].is_null() {
-        return;
-    }
-    for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
-        if text(&event[field]).is_empty() {
-            errors.required(field, "");
+    if !old {
+        let name = text(&event["reportingComponent"]);
+        required(name, controller, errors);
+        complain(names::qualified_name(name), name, Path::root(controller), errors);
+        for (field, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128), ("message", 1024)] {
+            let value = text(&event[field]);
+            if field != "message" {
+                required(value, field, errors);
+            }
+            if value.len() > max {
+                errors.invalid(field, "", &format!("can have at most {max} characters"));
+            }
         }
     }
-    if let Some(name) = some_text(&event["reportingComponent"]) {
-        complain(names::qualified_name(name), name, Path::root("reportingComponent"), errors);
-    }
-    for (field, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128), ("message", 1024)] {
-        if text(&event[field]).len() > max {
-            let why = format!("can have at most {max} characters");
-            errors.invalid(field, "", &why);
-        }
+    complain(names::dns_subdomain(namespace), namespace, Path::root("namespace"), errors);
+}
+
+fn required(value: &str, field: &str, errors: &mut FieldErrors) {
+    if value.is_empty() {
+        errors.required(field, "");
     }
 }
 

@@ -15,7 +15,12 @@ fn every_resource_has_its_type() {
             find(resource.group, resource.version, resource.plural).expect(resource.plural),
             *resource
         ));
-        assert!(RESOURCES[..i].iter().all(|r| (r.group, r.plural) != (resource.group, resource.plural)));
+        let same =
+            |r: &&&Resource| (r.group, r.version, r.plural) == (resource.group, resource.version, resource.plural);
+        assert!(!RESOURCES[..i].iter().any(|r| same(&r)));
+        let stored =
+            RESOURCES.iter().filter(|r| r.is_storage() && (r.group, r.plural) == (resource.group, resource.plural));
+        assert!(stored.count() <= 1, "{}", resource.plural);
         for subresource in resource.subresources {
             let (group, version, kind) = subresource.gvk;
             assert!(facts::type_by_gvk(group, version, kind).is_some() || kind.ends_with("Options"), "{kind}");
@@ -76,8 +81,10 @@ fn rules_survive_odd_trees_and_defaults_settle() {
     }
 }
 
-fn exercise(resource: &Resource, tree: Value) {
+fn exercise(resource: &Resource, mut tree: Value) {
     let rules = &resource.rules;
+    resource.to_stored(&mut tree);
+    resource.from_stored(&mut tree.clone());
     let mut object = tree.clone();
     (rules.default)(&mut object);
     let once = object.clone();
@@ -87,6 +94,7 @@ fn exercise(resource: &Resource, tree: Value) {
     let mut errors = FieldErrors::default();
     validate::metadata(resource, &object, &mut errors);
     (rules.validate)(&object, &mut errors);
+    (rules.validate_create)(&object, &mut errors);
     for (new, old) in [(&tree, &object), (&object, &tree)] {
         let mut new = new.clone();
         (rules.prepare_update)(&mut new, old);

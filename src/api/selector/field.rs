@@ -45,6 +45,14 @@ impl FieldSelector {
         &self.requirements
     }
 
+    /// The same requirements under other names, or the first error.
+    pub fn renamed<E>(mut self, name: impl Fn(&str) -> Result<String, E>) -> Result<Self, E> {
+        for requirement in &mut self.requirements {
+            requirement.field = name(&requirement.field)?;
+        }
+        Ok(self)
+    }
+
     /// Whether it matches every object.
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()

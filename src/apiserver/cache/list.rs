@@ -38,7 +38,12 @@ pub(crate) struct Listing {
 impl Listing {
     /// The list as JSON.
     pub(crate) fn encode(&self, resource: &Resource) -> Bytes {
-        let size: usize = self.objects.iter().map(|object| object.json().len() + 2).sum();
+        self.encode_items(resource, self.objects.iter().map(|object| object.item_tail()))
+    }
+
+    /// The list with items of another version: without `kind` and `apiVersion`, and without the opening brace.
+    pub(crate) fn encode_items<'a>(&self, resource: &Resource, items: impl Iterator<Item = &'a [u8]> + Clone) -> Bytes {
+        let size: usize = items.clone().map(|item| item.len() + 2).sum();
         let mut out = Vec::with_capacity(size + 256);
         let head = format!(
             r#"{{"kind":"{}List","apiVersion":"{}","metadata":{{"resourceVersion":"{}""#,
@@ -54,9 +59,9 @@ impl Listing {
             out.extend_from_slice(format!(r#","remainingItemCount":{remaining}"#).as_bytes());
         }
         out.extend_from_slice(br#"},"items":["#);
-        for (i, object) in self.objects.iter().enumerate() {
+        for (i, item) in items.enumerate() {
             out.extend_from_slice(if i == 0 { b"{" } else { b",{" });
-            out.extend_from_slice(object.item_tail());
+            out.extend_from_slice(item);
         }
         out.extend_from_slice(b"]}");
         out.into()

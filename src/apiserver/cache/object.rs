@@ -33,6 +33,11 @@ fn find_metadata(json: &[u8]) -> usize {
     json.windows(METADATA.len()).take(512).position(|window| window == METADATA).unwrap_or(0)
 }
 
+/// An object's bytes as an item of a list: without `kind` and `apiVersion`, and without the opening brace.
+pub(crate) fn item_tail(json: &[u8]) -> &[u8] {
+    &json[find_metadata(json)..]
+}
+
 fn splice_at(stored: &[u8], metadata: usize, revision: i64) -> Bytes {
     let at = (metadata + METADATA.len()).min(stored.len());
     let number = revision.to_string();

@@ -80,6 +80,22 @@ pub(crate) fn decode(call: &Call, expected: Expected) -> Result<Object, Failure>
     finish(call, decoded, expected)
 }
 
+/// Decodes the request's body as an object of this resource and makes the stored version of it.
+pub(crate) fn decode_stored(call: &Call, resource: &'static Resource) -> Result<Object, Failure> {
+    let mut object = decode(call, Expected::object(resource)?)?;
+    to_stored(resource, &mut object.value)?;
+    Ok(object)
+}
+
+/// Makes the stored version of a decoded object, complete with its own version's defaults.
+pub(crate) fn to_stored(resource: &Resource, object: &mut Value) -> Result<(), Failure> {
+    if resource.rules.view.is_some() {
+        codec::apply_constant_defaults(object, type_of(resource)?);
+        resource.to_stored(object);
+    }
+    Ok(())
+}
+
 /// Decodes bytes of any format.
 pub(super) fn decode_as(format: BodyFormat, body: &[u8], ty: &'static Type) -> Result<Decoded, DecodeError> {
     match format {

@@ -1,6 +1,6 @@
 //! Creates objects.
 
-use super::body::{self, Expected, FieldValidation};
+use super::body::{self, FieldValidation};
 use super::{Call, render};
 use crate::admission::{self, Attributes, Operation};
 use crate::objects::{self, Put};
@@ -19,7 +19,7 @@ const NAME_ATTEMPTS: usize = 8;
 
 /// POST to a collection.
 pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome {
-    let body::Object { value, warnings } = body::decode(call, Expected::object(resource)?)?;
+    let body::Object { value, warnings } = body::decode_stored(call, resource)?;
     let created = insert(call, resource, value, call.dry_run()?).await?;
     let warnings = answer_warnings(call, resource, &created.value, warnings)?;
     Ok(render::object(call, resource, 201, created.json)?.with_warnings(warnings))
@@ -114,7 +114,7 @@ async fn insert_named(
         old: None,
         dry_run,
     };
-    let ty = super::type_of(resource)?;
+    let ty = super::type_of(resource.storage())?;
     objects::stamp_new(&mut object);
     codec::apply_constant_defaults(&mut object, ty);
     (resource.rules.default)(&mut object);
@@ -126,8 +126,9 @@ async fn insert_named(
     let mut errors = FieldErrors::default();
     naru_api::meta::validate::metadata(resource, &object, &mut errors);
     (resource.rules.validate)(&object, &mut errors);
+    (resource.rules.validate_create)(&object, &mut errors);
     if !errors.is_empty() {
-        return Err(Box::new(Status::invalid(resource.group, resource.kind, &name, errors)));
+        return Err(Box::new(Status::invalid(resource.storage().group, resource.kind, &name, errors)));
     }
     admission::validate(state, &attributes, &object).await?;
     let exists = state.cache.get(resource, namespace, &name).is_some();

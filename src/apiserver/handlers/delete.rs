@@ -162,7 +162,7 @@ pub(super) async fn delete_collection(call: &Call, resource: &'static Resource) 
     }
     match failure {
         Some(status) => Err(status),
-        None => Ok(Reply::json(200, listing.encode(resource))),
+        None => Ok(Reply::json(200, render::encode(resource, &listing)?)),
     }
 }
 

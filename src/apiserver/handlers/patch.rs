@@ -1,6 +1,6 @@
 //! PATCH: merge, strategic merge and JSON patches, as a change that is tried again when the object moves.
 
-use super::body::FieldValidation;
+use super::body::{self, FieldValidation};
 use super::update::{Change, Part, modify};
 use super::{Call, create, render, type_of};
 use crate::negotiate;
@@ -79,13 +79,17 @@ async fn patch_part(call: &Call, resource: &'static Resource, part: Part) -> Out
     let ty = type_of(resource)?;
     let complaints = Mutex::new(Vec::new());
     let make = |old: &Value| {
-        let patched = patch.apply(old, ty).map_err(|error| patch_failure(&error))?;
+        // The client's patch is about the version that it reads.
+        let mut old = old.clone();
+        resource.from_stored(&mut old);
+        let patched = patch.apply(&old, ty).map_err(|error| patch_failure(&error))?;
         // A precondition counts only when the patch itself names a version.
         let mut patched = decode(resource, &patch, &patched, ty, validation, &complaints)?;
-        check_identity(resource, &patched, old)?;
-        if meta::resource_version(&patched) == meta::resource_version(old) {
+        check_identity(resource, &patched, &old)?;
+        if meta::resource_version(&patched) == meta::resource_version(&old) {
             meta::set(&mut patched, "resourceVersion", "");
         }
+        body::to_stored(resource, &mut patched)?;
         Ok(patched)
     };
     let change = Change {

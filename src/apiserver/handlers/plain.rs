@@ -146,7 +146,7 @@ fn metrics(call: &Call) -> Reply {
     let _ = writeln!(text, "apiserver_request_total {requests}");
     let _ = writeln!(text, "# HELP apiserver_storage_objects Stored objects by resource.");
     let _ = writeln!(text, "# TYPE apiserver_storage_objects gauge");
-    for resource in naru_api::registry::RESOURCES.iter().filter(|r| r.is_stored()) {
+    for resource in naru_api::registry::RESOURCES.iter().filter(|r| r.is_storage()) {
         let name = match resource.group {
             "" => resource.plural.to_owned(),
             group => format!("{}.{group}", resource.plural),

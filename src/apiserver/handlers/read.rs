@@ -33,7 +33,7 @@ pub(super) async fn list(call: &Call, resource: &'static Resource) -> Outcome {
         .await
         .map_err(|error| cache_failure(&error))?;
     if form == Form::Object {
-        return Ok(Reply::json(200, listing.encode(resource)));
+        return Ok(Reply::json(200, render::encode(resource, &listing)?));
     }
     let mut meta = json!({ "resourceVersion": listing.revision.to_string() });
     if let Some(next) = &listing.next {
@@ -127,20 +127,17 @@ pub(super) fn selection(call: &Call, resource: &'static Resource) -> Result<Sele
         false => fields.to_owned(),
     };
     let fields = FieldSelector::parse(&by_name).map_err(|error| Box::new(Status::bad_request(error.to_string())))?;
-    check_fields(call, resource, &fields)?;
+    let fields = stored_fields(call, resource, fields)?;
     Ok(Selection::new(call.namespace(resource), labels, fields))
 }
 
-/// Only fields that the kind indexes can be selected by.
-fn check_fields(call: &Call, resource: &Resource, fields: &FieldSelector) -> Result<(), Failure> {
-    for requirement in fields.requirements() {
-        let field = requirement.field.as_str();
-        if !call.state.cache.can_select_by(resource, field) {
-            let text = format!("field label not supported: {field}");
-            return Err(Box::new(Status::bad_request(text)));
-        }
-    }
-    Ok(())
+/// The selector by the stored version's fields. Only those that the kind indexes can be selected by.
+fn stored_fields(call: &Call, resource: &'static Resource, fields: FieldSelector) -> Result<FieldSelector, Failure> {
+    fields.renamed(|field| {
+        let stored = resource.stored_field(field).filter(|field| call.state.cache.can_select_by(resource, field));
+        let unknown = || Box::new(Status::bad_request(format!("field label not supported: {field}")));
+        stored.map(str::to_owned).ok_or_else(unknown)
+    })
 }
 
 /// A cache's refusal as a Status.

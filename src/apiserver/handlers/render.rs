@@ -1,10 +1,12 @@
 //! Objects in the form that the client asked for: whole, as a Table, or metadata alone.
 
 use super::Call;
+use crate::cache::{self, Listing};
 use crate::clock;
 use crate::negotiate::{self, Form};
 use crate::response::{Failure, Outcome, Reply};
 use bytes::Bytes;
+use naru_api::codec;
 use naru_api::registry::Resource;
 use naru_api::status::Status;
 use naru_api::table::{self, IncludeObject};
@@ -17,11 +19,33 @@ pub(crate) fn include_object(call: &Call) -> Result<IncludeObject, Failure> {
         .ok_or_else(|| Box::new(Status::bad_request(format!("unrecognized includeObject value: {parameter:?}"))))
 }
 
+/// The bytes of a stored object in the resource's version: themselves, unless it is stored in another.
+pub(crate) fn served(resource: &Resource, json: Bytes) -> Result<Bytes, Failure> {
+    if resource.rules.view.is_none() {
+        return Ok(json);
+    }
+    let mut value: Value = serde_json::from_slice(&json).map_err(|error| Box::new(Status::internal(error)))?;
+    resource.from_stored(&mut value);
+    Ok(codec::canonical(&value).into())
+}
+
+/// A list of objects in the resource's version.
+pub(crate) fn encode(resource: &Resource, listing: &Listing) -> Result<Bytes, Failure> {
+    if resource.rules.view.is_none() {
+        return Ok(listing.encode(resource));
+    }
+    let mut items = Vec::with_capacity(listing.objects.len());
+    for object in &listing.objects {
+        items.push(served(resource, object.json().clone())?);
+    }
+    Ok(listing.encode_items(resource, items.iter().map(|item| cache::item_tail(item))))
+}
+
 /// Answers with one object.
 pub(crate) fn object(call: &Call, resource: &Resource, code: u16, json: Bytes) -> Outcome {
     let form = negotiate::accepted(&call.headers)?.form;
     if form == Form::Object {
-        return Ok(Reply::json(code, json));
+        return Ok(Reply::json(code, served(resource, json)?));
     }
     let value: Value = serde_json::from_slice(&json).map_err(|error| Box::new(Status::internal(error)))?;
     let value = match form {

@@ -1,6 +1,6 @@
 //! Changes objects: the read-change-write loop that updates, patches and subresources share.
 
-use super::body::{self, Expected};
+use super::body;
 use super::{Call, create, render, type_of};
 use crate::admission::{self, Attributes, Operation};
 use crate::cache::CachedObject;
@@ -71,7 +71,7 @@ pub(super) async fn finalize(call: &Call, resource: &'static Resource) -> Outcom
 }
 
 async fn put_part(call: &Call, resource: &'static Resource, part: Part) -> Outcome {
-    let body::Object { mut value, warnings } = body::decode(call, Expected::object(resource)?)?;
+    let body::Object { mut value, warnings } = body::decode_stored(call, resource)?;
     let name = call.info.name.as_str();
     let given = meta::name(&value);
     if given.is_empty() {
@@ -112,7 +112,7 @@ async fn put_part(call: &Call, resource: &'static Resource, part: Part) -> Outco
 /// Kinds that a PUT creates when they are missing.
 fn may_create(resource: &Resource) -> bool {
     matches!(
-        (resource.group, resource.plural),
+        (resource.storage().group, resource.plural),
         ("", "endpoints" | "events" | "services")
             | ("coordination.k8s.io", "leases")
             | ("rbac.authorization.k8s.io", _)
@@ -185,7 +185,7 @@ fn check_preconditions(resource: &Resource, name: &str, new: &Value, old: &Value
         if resource.plural == "leases" {
             let mut errors = FieldErrors::default();
             errors.invalid("metadata.resourceVersion", 0, "must be specified for an update");
-            return Err(Box::new(Status::invalid(resource.group, resource.kind, name, errors)));
+            return Err(Box::new(Status::invalid(resource.storage().group, resource.kind, name, errors)));
         }
         return Ok(());
     }
@@ -195,7 +195,7 @@ fn check_preconditions(resource: &Resource, name: &str, new: &Value, old: &Value
     if given.parse::<u64>().is_err() {
         let mut errors = FieldErrors::default();
         errors.invalid("metadata.resourceVersion", given, "must be an unsigned integer");
-        return Err(Box::new(Status::invalid(resource.group, resource.kind, name, errors)));
+        return Err(Box::new(Status::invalid(resource.storage().group, resource.kind, name, errors)));
     }
     Err(Box::new(Status::modified(resource.group, resource.plural, name)))
 }
@@ -205,7 +205,7 @@ fn check_preconditions(resource: &Resource, name: &str, new: &Value, old: &Value
 async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Result<(), Failure> {
     let Change { resource, namespace, name, .. } = *change;
     let rules = &resource.rules;
-    let ty = type_of(resource)?;
+    let ty = type_of(resource.storage())?;
     match change.part {
         Part::Main | Part::Whole => objects::carry_over(new, old),
         Part::Status => *new = with_status_of(old, new),
@@ -252,7 +252,7 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
         Part::Finalizers => {}
     }
     if !errors.is_empty() {
-        return Err(Box::new(Status::invalid(resource.group, resource.kind, name, errors)));
+        return Err(Box::new(Status::invalid(resource.storage().group, resource.kind, name, errors)));
     }
     admission::validate(&call.state, &attributes, new).await
 }

@@ -140,7 +140,10 @@ struct Former {
 impl Former {
     fn form(&mut self, kind: EventType, object: Bytes) -> WatchEvent {
         if self.form == Form::Object {
-            return WatchEvent { kind, object };
+            return match render::served(self.resource, object) {
+                Ok(object) => WatchEvent { kind, object },
+                Err(status) => error_event(&status),
+            };
         }
         let Ok(value) = serde_json::from_slice::<Value>(&object) else {
             return WatchEvent { kind, object };

@@ -5,6 +5,7 @@
 mod access;
 mod deletion;
 mod objects;
+mod versions;
 mod watches;
 
 use crate::authn::User;

@@ -96,6 +96,29 @@ pub(crate) fn canonical(text: &str) -> Vec<String> {
     wrong
 }
 
+/// Advice about an address that is right, but not spelled in the canonical way.
+pub(crate) fn warning(text: &str, path: impl Display) -> Option<String> {
+    let address = parse(text)?;
+    let canonical = address.ip.to_string().show();
+    if address.leading_zeros || address.mapped {
+        let text = text.show();
+        return Some(format!(
+            "{path}: non-standard IP address {text} will be considered invalid in a future Kubernetes release: use {canonical}"
+        ));
+    }
+    (text.show() != canonical)
+        .then(|| format!("{path}: IPv6 address {} should be in RFC 5952 canonical format ({canonical})", text.show()))
+}
+
+/// Advice about a range that is right, but not spelled in the canonical way.
+pub(crate) fn cidr_warning(text: &str, path: impl Display) -> Option<String> {
+    let written = read_cidr(text)?;
+    let canonical = written.cidr.to_string().show();
+    (written.wrong.is_none() && text.show() != canonical).then(|| {
+        format!("{path}: IPv6 CIDR value {} should be in RFC 5952 canonical format ({canonical})", text.show())
+    })
+}
+
 /// A range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cidr {

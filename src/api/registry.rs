@@ -19,7 +19,10 @@ pub use crate::core::{
 };
 pub use crate::discovery::endpoint_slice::ENDPOINT_SLICES;
 pub use crate::events::event::EVENTS_V1;
-pub use crate::networking::{ip_address::IP_ADDRESSES, service_cidr::SERVICE_CIDRS};
+pub use crate::networking::{
+    ingress::INGRESSES, ingress_class::INGRESS_CLASSES, ip_address::IP_ADDRESSES, network_policy::NETWORK_POLICIES,
+    service_cidr::SERVICE_CIDRS,
+};
 pub use crate::rbac::{
     cluster_role::CLUSTER_ROLES, cluster_role_binding::CLUSTER_ROLE_BINDINGS, role::ROLES, role_binding::ROLE_BINDINGS,
 };
@@ -342,7 +345,10 @@ pub static RESOURCES: &[&Resource] = &[
     &SELF_SUBJECT_ACCESS_REVIEWS,
     &SELF_SUBJECT_RULES_REVIEWS,
     &SUBJECT_ACCESS_REVIEWS,
+    &INGRESS_CLASSES,
+    &INGRESSES,
     &IP_ADDRESSES,
+    &NETWORK_POLICIES,
     &SERVICE_CIDRS,
     &CLUSTER_ROLE_BINDINGS,
     &CLUSTER_ROLES,

@@ -112,3 +112,8 @@ pub(crate) fn bump_generation(
         metadata.insert("generation".to_owned(), generation.into());
     }
 }
+
+/// Whether the spec was changed.
+pub(crate) fn spec_differs(new: &Map<String, Value>, old: &Value) -> bool {
+    new.get("spec").unwrap_or(&Value::Null) != &old["spec"]
+}

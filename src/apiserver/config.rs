@@ -46,6 +46,10 @@ pub struct Config {
     pub kubelet_ca_pem: String,
     /// The server's own identity towards kubelets; without one, logs and exec answer 503.
     pub kubelet_client: Option<ClientIdentity>,
+    /// The authority that the API server's own certificate leads to, published to pods and joining nodes.
+    pub root_ca_pem: String,
+    /// Authorities whose client certificates identify users, published to extension servers.
+    pub client_ca_pem: String,
     /// ECDSA P-256 key (PKCS#8 PEM) that signs service account tokens.
     pub service_account_key_pem: String,
     /// `iss` of service account tokens, such as `https://kubernetes.default.svc.cluster.local`.
@@ -71,6 +75,8 @@ impl Config {
             store,
             kubelet_ca_pem: String::new(),
             kubelet_client: None,
+            root_ca_pem: String::new(),
+            client_ca_pem: String::new(),
             service_account_key_pem,
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             api_audiences: Vec::new(),

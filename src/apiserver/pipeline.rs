@@ -2,7 +2,7 @@
 //! admission, the kind's rules, the store), answer.
 
 use crate::authn::{Authn, Issuer, Peer, StaticTokens, User, impersonated, jwt::Signer};
-use crate::authz::{self, Attributes, Rbac};
+use crate::authz::{Attributes, Authz};
 use crate::cache::Cache;
 use crate::config::{Config, StartError};
 use crate::documents::Documents;
@@ -17,6 +17,7 @@ use futures::FutureExt;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use naru_api::selector::{FieldSelector, LabelSelector};
 use naru_api::status::Status;
 use naru_base::Shutdown;
 use naru_store::Store;
@@ -38,7 +39,7 @@ pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) cache: Cache,
     pub(crate) authn: Authn,
-    pub(crate) rbac: Rbac,
+    pub(crate) authz: Authz,
     pub(crate) services: ServiceAllocator,
     pub(crate) documents: Documents,
     pub(crate) kubelets: KubeletDialer,
@@ -68,7 +69,7 @@ impl State {
         let state = Self {
             store: config.store.clone(),
             authn: Authn { issuer, tokens },
-            rbac: Rbac::default(),
+            authz: Authz::new(),
             services: ServiceAllocator::new(&config, &cache)?,
             documents: Documents::new(
                 std::net::SocketAddr::new(config.advertise_address, config.advertise_port).to_string(),
@@ -169,14 +170,14 @@ async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
         // A WebSocket starts with a GET, but what it does is a create.
         info.verb = "create";
     }
-    let user = match impersonated(&state.rbac, &state.cache, &request.user, &request.headers)? {
+    let user = match impersonated(&state, &request.user, &request.headers).await? {
         Some(user) => {
             tracing::debug!(user = request.user.name, acting_as = user.name, "impersonation");
             Arc::new(user)
         }
         None => request.user,
     };
-    authorize(&state, &user, &info)?;
+    authorize(&state, &user, &info, &query).await?;
     let long_running = is_long_running(&info);
     let body = match request.body {
         Source::Bytes(bytes) => bytes,
@@ -219,18 +220,19 @@ fn is_long_running(info: &RequestInfo) -> bool {
     info.verb == "watch" || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
-fn authorize(state: &State, user: &User, info: &RequestInfo) -> Result<(), Box<Status>> {
-    let attributes = Attributes::of(info);
-    authz::authorize(&state.rbac, &state.cache, user, &attributes).map(drop).map_err(|errors| {
-        let mut why = attributes.denial(user);
-        if !errors.is_empty() {
-            why.push_str(": RBAC: ");
-            match errors.as_slice() {
-                [one] => why.push_str(one),
-                many => why.push_str(&format!("[{}]", many.join(", "))),
-            }
-        }
-        let resource = if info.is_resource { info.resource.as_str() } else { "" };
-        Box::new(Status::forbidden(&info.group, resource, &info.name, &why))
-    })
+async fn authorize(state: &State, user: &User, info: &RequestInfo, query: &Query) -> Result<(), Box<Status>> {
+    let selected = info.is_resource && matches!(info.verb, "list" | "watch" | "deletecollection");
+    // A selector that cannot be read limits nothing; the handler refuses it later.
+    let fields = query.get("fieldSelector").filter(|_| selected).and_then(|text| FieldSelector::parse(text).ok());
+    let labels = query.get("labelSelector").filter(|_| selected).and_then(|text| LabelSelector::parse(text).ok());
+    let attributes = Attributes { fields: fields.as_ref(), labels: labels.as_ref(), ..Attributes::of(info) };
+    let decision = state.authz.authorize(&state.cache, user, &attributes).await;
+    if decision.is_allowed() {
+        return Ok(());
+    }
+    if let Some(error) = decision.error() {
+        tracing::warn!(user = user.name, error, "a request could not be authorized");
+        return Err(Box::new(Status::internal(error)));
+    }
+    Err(attributes.forbidden(user, &decision))
 }

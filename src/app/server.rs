@@ -262,6 +262,8 @@ impl Secrets {
 fn api_config(args: &ServerArgs, settings: &Settings, secrets: &Secrets, store: Store) -> naru_apiserver::Config {
     let mut config = naru_apiserver::Config::new(store, secrets.service_account_key.clone(), settings.advertise);
     config.kubelet_ca_pem = secrets.server_ca.cert_pem.clone();
+    config.root_ca_pem = secrets.server_ca.cert_pem.clone();
+    config.client_ca_pem = secrets.client_ca.cert_pem.clone();
     config.kubelet_client = Some(ClientIdentity {
         cert_pem: secrets.kubelet_client.cert_pem.clone(),
         key_pem: secrets.kubelet_client.key_pem.clone(),

@@ -1,6 +1,7 @@
 //! Admission: an ordered chain of plugins between decoding and the kind's validation.
 
 mod default_tolerations;
+mod escalation;
 mod namespace_lifecycle;
 mod priority;
 mod service_account;
@@ -112,7 +113,7 @@ impl Plugin {
 
 /// All plugins, in upstream's order.
 pub(crate) static CHAIN: &[&Plugin] =
-    &[&namespace_lifecycle::PLUGIN, &service_account::PLUGIN, &priority::PLUGIN, &default_tolerations::PLUGIN];
+    &[&namespace_lifecycle::PLUGIN, &service_account::PLUGIN, &priority::PLUGIN, &default_tolerations::PLUGIN, &escalation::PLUGIN];
 
 /// First phase: every plugin's changes.
 pub(crate) async fn admit(state: &State, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {

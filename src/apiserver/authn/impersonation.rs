@@ -1,8 +1,8 @@
 //! Impersonation: a user who may, acts as another one.
 
 use super::{AUTHENTICATED, SERVICE_ACCOUNT_PREFIX, UNAUTHENTICATED, User};
-use crate::authz::{self, Attributes, Rbac};
-use crate::cache::Cache;
+use crate::authz::Attributes;
+use crate::pipeline::State;
 use crate::request_info::percent_decode;
 use http::HeaderMap;
 use naru_api::status::Status;
@@ -14,12 +14,7 @@ const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
 
 /// The user that the request's headers ask for; `None` when they ask for nobody.
-pub(crate) fn impersonated(
-    rbac: &Rbac,
-    cache: &Cache,
-    user: &User,
-    headers: &HeaderMap,
-) -> Result<Option<User>, Box<Status>> {
+pub(crate) async fn impersonated(state: &State, user: &User, headers: &HeaderMap) -> Result<Option<User>, Box<Status>> {
     let all = |name: &str| -> Vec<String> {
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
     };
@@ -37,31 +32,31 @@ pub(crate) fn impersonated(
         let text = "requested impersonation without impersonating a user";
         return Err(Box::new(Status::internal(text)));
     };
-    let check = Check { rbac, cache, user };
+    let check = Check { state, user };
     let account = name.strip_prefix(SERVICE_ACCOUNT_PREFIX).and_then(|rest| rest.split_once(':'));
     match account {
         Some((namespace, account)) => {
-            check.may("", "serviceaccounts", "", namespace, account)?;
+            check.may("", "serviceaccounts", "", namespace, account).await?;
             if groups.is_empty() {
                 groups.push("system:serviceaccounts".to_owned());
                 groups.push(format!("system:serviceaccounts:{namespace}"));
             }
         }
-        None => check.may("", "users", "", "", &name)?,
+        None => check.may("", "users", "", "", &name).await?,
     }
     for group in &groups {
         if account.is_none() || !group.starts_with("system:serviceaccounts") {
-            check.may("", "groups", "", "", group)?;
+            check.may("", "groups", "", "", group).await?;
         }
     }
     for (key, values) in &extra {
         for value in values {
-            check.may("authentication.k8s.io", "userextras", key, "", value)?;
+            check.may("authentication.k8s.io", "userextras", key, "", value).await?;
         }
     }
     let uid = uids.into_iter().next().unwrap_or_default();
     if !uid.is_empty() {
-        check.may("authentication.k8s.io", "uids", "", "", &uid)?;
+        check.may("authentication.k8s.io", "uids", "", "", &uid).await?;
     }
     let everybody = if name == "system:anonymous" { UNAUTHENTICATED } else { AUTHENTICATED };
     if !groups.iter().any(|group| group == everybody) {
@@ -71,13 +66,12 @@ pub(crate) fn impersonated(
 }
 
 struct Check<'a> {
-    rbac: &'a Rbac,
-    cache: &'a Cache,
+    state: &'a State,
     user: &'a User,
 }
 
 impl Check<'_> {
-    fn may(
+    async fn may(
         &self,
         group: &str,
         resource: &str,
@@ -93,10 +87,9 @@ impl Check<'_> {
             subresource,
             namespace,
             name,
-            path: "",
+            ..Attributes::default()
         };
-        authz::authorize(self.rbac, self.cache, self.user, &attributes)
-            .map(drop)
-            .map_err(|_| Box::new(Status::forbidden(group, resource, name, &attributes.denial(self.user))))
+        let decision = self.state.authz.authorize(&self.state.cache, self.user, &attributes).await;
+        if decision.is_allowed() { Ok(()) } else { Err(attributes.forbidden(self.user, &decision)) }
     }
 }

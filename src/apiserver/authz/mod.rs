@@ -1,17 +1,25 @@
-//! Who may do what: `system:masters` may do everything, RBAC decides the rest.
+//! Who may do what: `system:masters` may do everything; then the configured authorizers are asked in their order
+//! (Node and RBAC, unless told otherwise) until one of them has an opinion.
 
+mod escalation;
+mod node;
 mod rbac;
 mod rules;
 
+pub(crate) use escalation::{confirm_no_escalation, full_authority, missing_rules};
+#[allow(unused_imports, reason = "for NodeRestriction, which follows")]
+pub(crate) use node::node_name;
 pub(crate) use rbac::Rbac;
 pub(crate) use rules::PolicyRule;
 
 use crate::authn::{MASTERS, User};
 use crate::cache::Cache;
 use crate::request_info::RequestInfo;
+use naru_api::selector::{FieldSelector, LabelSelector};
+use naru_api::status::Status;
 
 /// What somebody wants to do, as authorizers look at it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Attributes<'a> {
     /// RBAC verb.
     pub(crate) verb: &'a str,
@@ -29,6 +37,10 @@ pub(crate) struct Attributes<'a> {
     pub(crate) name: &'a str,
     /// Plain path.
     pub(crate) path: &'a str,
+    /// What a list, watch or deletecollection is limited to by fields.
+    pub(crate) fields: Option<&'a FieldSelector>,
+    /// The same by labels.
+    pub(crate) labels: Option<&'a LabelSelector>,
 }
 
 impl<'a> Attributes<'a> {
@@ -43,7 +55,15 @@ impl<'a> Attributes<'a> {
             namespace: &info.namespace,
             name: &info.name,
             path: &info.path,
+            fields: None,
+            labels: None,
         }
+    }
+
+    /// Whether a field selector limits this to objects whose `field` is `value`.
+    pub(crate) fn selects(&self, field: &str, value: &str) -> bool {
+        let requirements = self.fields.map(FieldSelector::requirements).unwrap_or_default();
+        requirements.iter().any(|one| one.equal && one.field == field && one.value == value)
     }
 
     /// `pods` or `pods/exec`.
@@ -53,6 +73,17 @@ impl<'a> Attributes<'a> {
         } else {
             format!("{}/{}", self.resource, self.subresource)
         }
+    }
+
+    /// The 403 for a user who was not allowed this.
+    pub(crate) fn forbidden(&self, user: &User, decision: &Decision) -> Box<Status> {
+        let mut why = self.denial(user);
+        if !decision.reason.is_empty() {
+            why.push_str(": ");
+            why.push_str(&decision.reason);
+        }
+        let resource = if self.is_resource { self.resource } else { "" };
+        Box::new(Status::forbidden(self.group, resource, self.name, &why))
     }
 
     /// Why this user is refused, in upstream's words.
@@ -80,15 +111,123 @@ pub(crate) fn go_quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Decides: `Ok` with the reason when allowed, `Err` with the errors met (dangling references) when not.
-pub(crate) fn authorize(
-    rbac: &Rbac,
-    cache: &Cache,
-    user: &User,
-    attributes: &Attributes<'_>,
-) -> Result<String, Vec<String>> {
-    if user.in_group(MASTERS) {
-        return Ok(String::new());
+/// What an authorizer makes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Verdict {
+    /// It may be done; nobody else is asked.
+    Allow,
+    /// It may not be done; nobody else is asked.
+    Deny,
+    /// The next one is asked.
+    #[default]
+    NoOpinion,
+}
+
+/// A verdict and why.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) verdict: Verdict,
+    /// Why, for people; may be empty.
+    pub(crate) reason: String,
+    /// What kept authorizers from deciding; may be empty.
+    pub(crate) errors: Vec<String>,
+}
+
+impl Decision {
+    /// Allowed, because of this.
+    pub(crate) fn allow(reason: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Allow, reason: reason.into(), errors: Vec::new() }
     }
-    rbac.authorize(cache, user, attributes)
+
+    /// Somebody else may know.
+    pub(crate) fn no_opinion(reason: impl Into<String>) -> Self {
+        Self { verdict: Verdict::NoOpinion, reason: reason.into(), errors: Vec::new() }
+    }
+
+    /// Whether it may be done.
+    pub(crate) fn is_allowed(&self) -> bool {
+        self.verdict == Verdict::Allow
+    }
+
+    /// The errors in one text, as Go aggregates them.
+    pub(crate) fn error(&self) -> Option<String> {
+        aggregate(&self.errors)
+    }
+}
+
+/// One text for several errors.
+pub(crate) fn aggregate(errors: &[String]) -> Option<String> {
+    match errors {
+        [] => None,
+        [one] => Some(one.clone()),
+        many => Some(format!("[{}]", many.join(", "))),
+    }
+}
+
+/// One authorizer of the chain.
+#[derive(Debug)]
+pub(crate) enum Authorizer {
+    /// Kubelets, by what runs on their node.
+    Node,
+    /// Roles and bindings.
+    Rbac,
+}
+
+/// The chain of authorizers.
+#[derive(Debug)]
+pub(crate) struct Authz {
+    chain: Vec<Authorizer>,
+    pub(crate) rbac: Rbac,
+    node: node::NodeAuthorizer,
+}
+
+impl Authz {
+    /// Node and RBAC.
+    pub(crate) fn new() -> Self {
+        Self {
+            chain: vec![Authorizer::Node, Authorizer::Rbac],
+            rbac: Rbac::default(),
+            node: node::NodeAuthorizer::default(),
+        }
+    }
+
+    /// Whether a user may do something.
+    pub(crate) async fn authorize(&self, cache: &Cache, user: &User, attributes: &Attributes<'_>) -> Decision {
+        if user.in_group(MASTERS) {
+            return Decision::allow("");
+        }
+        let (mut reasons, mut errors) = (Vec::new(), Vec::new());
+        for authorizer in &self.chain {
+            let decision = match authorizer {
+                Authorizer::Node => self.node.authorize(cache, user, attributes),
+                Authorizer::Rbac => self.rbac.authorize(cache, user, attributes),
+            };
+            if decision.verdict != Verdict::NoOpinion {
+                return decision;
+            }
+            if !decision.reason.is_empty() {
+                reasons.push(decision.reason);
+            }
+            errors.extend(decision.errors);
+        }
+        Decision { verdict: Verdict::NoOpinion, reason: reasons.join("\n"), errors }
+    }
+
+    /// The same for callers that cannot wait: authorizers on the network are not asked.
+    pub(crate) fn authorize_at_once(&self, cache: &Cache, user: &User, attributes: &Attributes<'_>) -> Decision {
+        if user.in_group(MASTERS) {
+            return Decision::allow("");
+        }
+        let mut answer = Decision::default();
+        for authorizer in &self.chain {
+            answer = match authorizer {
+                Authorizer::Node => self.node.authorize(cache, user, attributes),
+                Authorizer::Rbac => self.rbac.authorize(cache, user, attributes),
+            };
+            if answer.verdict != Verdict::NoOpinion {
+                break;
+            }
+        }
+        answer
+    }
 }

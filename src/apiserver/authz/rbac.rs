@@ -3,7 +3,7 @@
 //! The projections follow the cache lazily: a decision first brings in what has changed since the
 //! last one, so a role that was just written counts for the very next request.
 
-use super::{Attributes, PolicyRule};
+use super::{Attributes, Decision, PolicyRule, aggregate};
 use crate::authn::{SERVICE_ACCOUNT_PREFIX, User};
 use crate::cache::{Cache, CachedObject};
 use naru_api::registry::{self, Resource};
@@ -90,12 +90,7 @@ impl Subject {
 
 impl Rbac {
     /// Looks for a rule that allows this; cluster-wide bindings first.
-    pub(crate) fn authorize(
-        &self,
-        cache: &Cache,
-        user: &User,
-        attributes: &Attributes<'_>,
-    ) -> Result<String, Vec<String>> {
+    pub(crate) fn authorize(&self, cache: &Cache, user: &User, attributes: &Attributes<'_>) -> Decision {
         let mut allowed = None;
         let errors = self.current(cache).visit(user, attributes.namespace, |rules, reason| {
             if rules.iter().any(|rule| rule.allows(attributes)) {
@@ -103,7 +98,24 @@ impl Rbac {
             }
             allowed.is_none()
         });
-        allowed.ok_or(errors)
+        match (allowed, aggregate(&errors)) {
+            (Some(reason), _) => Decision::allow(reason),
+            (None, Some(errors)) => Decision::no_opinion(format!("RBAC: {errors}")),
+            (None, None) => Decision::default(),
+        }
+    }
+
+    /// The rules of the role that a binding in `namespace` (empty: cluster-wide) refers to; `None` when there is
+    /// no such role.
+    pub(crate) fn rules_of_role(
+        &self,
+        cache: &Cache,
+        kind: &str,
+        name: &str,
+        namespace: &str,
+    ) -> Option<Vec<PolicyRule>> {
+        let reference = RoleRef { kind: kind.to_owned(), name: name.to_owned() };
+        self.current(cache).rules(&reference, namespace).map(<[PolicyRule]>::to_vec).ok()
     }
 
     /// All rules that apply to a user in a namespace.

@@ -74,7 +74,16 @@ mod tests {
     use super::*;
 
     fn resource<'a>(verb: &'a str, resource: &'a str, subresource: &'a str, name: &'a str) -> Attributes<'a> {
-        Attributes { verb, is_resource: true, group: "", resource, subresource, namespace: "ns", name, path: "" }
+        Attributes {
+            verb,
+            is_resource: true,
+            group: "",
+            resource,
+            subresource,
+            namespace: "ns",
+            name,
+            ..Attributes::default()
+        }
     }
 
     fn rule(verbs: &[&str], resources: &[&str], names: &[&str]) -> PolicyRule {

@@ -4,6 +4,10 @@
 //! Written in one pass at start, and only where it is missing, so that a start with a full store
 //! writes nothing.
 
+mod config_maps;
+mod rbac;
+
+use crate::authz::PolicyRule;
 use crate::config::StartError;
 use crate::objects;
 use crate::pipeline::State;
@@ -30,8 +34,9 @@ pub(crate) async fn write(state: &State) -> Result<(), StartError> {
     }
     for line in RBAC.lines().filter(|line| !line.is_empty()) {
         let (resource, object) = rbac_object(line)?;
-        writes.extend(missing(state, resource, object)?);
+        writes.extend(rbac::reconciled(state, resource, object)?);
     }
+    writes.extend(config_maps::wanted(state)?);
     for class in priority_classes() {
         writes.extend(missing(state, &registry::PRIORITY_CLASSES, class)?);
     }
@@ -46,6 +51,14 @@ pub(crate) async fn write(state: &State) -> Result<(), StartError> {
     }));
     let newest = results.await?.into_iter().max().unwrap_or(0);
     state.cache.wait_for(newest).await.map_err(|error| StartError::Store(error.to_string()))
+}
+
+/// The rules of the ClusterRole `system:node` as shipped: what the Node authorizer allows every node.
+pub(crate) fn node_rules() -> Vec<PolicyRule> {
+    let objects = RBAC.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut roles = objects.filter(|object| object["kind"] == "ClusterRole" && object["name"] == "system:node");
+    let rules = roles.next().map(|role| role["rules"].clone()).unwrap_or_default();
+    serde_json::from_value(rules).unwrap_or_default()
 }
 
 /// A create of this object, unless it is there.

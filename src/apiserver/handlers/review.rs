@@ -3,7 +3,7 @@
 use super::Call;
 use super::body::{self, Expected};
 use crate::authn::User;
-use crate::authz::{self, Attributes};
+use crate::authz::{Attributes, Verdict};
 use crate::response::{Outcome, Reply};
 use naru_api::codec;
 use naru_api::registry::Resource;
@@ -24,10 +24,10 @@ pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome 
     }
     let user = call.user.clone();
     match resource.kind {
-        "SelfSubjectAccessReview" => value["status"] = access(call, &value["spec"], &user),
+        "SelfSubjectAccessReview" => value["status"] = access(call, &value["spec"], &user).await,
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             let subject = subject(&value["spec"]);
-            value["status"] = access(call, &value["spec"], &subject);
+            value["status"] = access(call, &value["spec"], &subject).await;
         }
         "SelfSubjectRulesReview" => value["status"] = rules(call, &value["spec"], &user),
         "SelfSubjectReview" => value["status"] = json!({ "userInfo": user_info(&user) }),
@@ -56,7 +56,7 @@ fn subject(spec: &Value) -> User {
     User { name: name.to_owned(), uid, groups, extra }
 }
 
-fn access(call: &Call, spec: &Value, user: &User) -> Value {
+async fn access(call: &Call, spec: &Value, user: &User) -> Value {
     let text = |part: &str, field: &str| spec[part][field].as_str().unwrap_or_default().to_owned();
     let about_resource = spec["resourceAttributes"].is_object();
     let part = if about_resource { "resourceAttributes" } else { "nonResourceAttributes" };
@@ -72,24 +72,25 @@ fn access(call: &Call, spec: &Value, user: &User) -> Value {
         namespace: &namespace,
         name: &name,
         path: &path,
+        ..Attributes::default()
     };
-    let mut status = json!({ "allowed": false });
-    match authz::authorize(&call.state.rbac, &call.state.cache, user, &attributes) {
-        Ok(reason) => {
-            status["allowed"] = true.into();
-            if !reason.is_empty() {
-                status["reason"] = reason.into();
-            }
-        }
-        Err(errors) if !errors.is_empty() => status["evaluationError"] = errors.join(", ").into(),
-        Err(_) => {}
+    let decision = call.state.authz.authorize(&call.state.cache, user, &attributes).await;
+    let mut status = json!({ "allowed": decision.is_allowed() });
+    if decision.verdict == Verdict::Deny {
+        status["denied"] = true.into();
+    }
+    if !decision.reason.is_empty() {
+        status["reason"] = decision.reason.clone().into();
+    }
+    if let Some(error) = decision.error() {
+        status["evaluationError"] = error.into();
     }
     status
 }
 
 fn rules(call: &Call, spec: &Value, user: &User) -> Value {
     let namespace = spec["namespace"].as_str().unwrap_or_default();
-    let (rules, errors) = call.state.rbac.rules_for(&call.state.cache, user, namespace);
+    let (rules, errors) = call.state.authz.rbac.rules_for(&call.state.cache, user, namespace);
     let (mut plain, mut about_resources) = (Vec::new(), Vec::new());
     if user.in_group(crate::authn::MASTERS) {
         about_resources.push(json!({ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] }));

@@ -2,6 +2,7 @@
 
 pub(crate) mod defaults;
 mod print;
+pub mod references;
 pub(crate) mod validate;
 pub(crate) mod warnings;
 

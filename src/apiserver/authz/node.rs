@@ -1,0 +1,332 @@
+//! The Node authorizer: a kubelet reads and writes what its node's pods need, and nothing else.
+//!
+//! What a node may reach is worked out from the cached pods at each question: pods are found by the index on
+//! `spec.nodeName`, and only those whose bytes name the object in question are decoded.
+
+use super::{Attributes, Decision, PolicyRule};
+use crate::authn::User;
+use crate::cache::{Cache, CachedObject};
+use naru_api::meta;
+use naru_api::registry::{self, Resource};
+use serde_json::Value;
+use std::sync::{Arc, OnceLock};
+
+/// What kubelets' user names start with.
+const NODE_USER: &str = "system:node:";
+const NODES_GROUP: &str = "system:nodes";
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// The node that a user is the kubelet of: `Some("")` for a member of the group with another name.
+pub(crate) fn node_name(user: &User) -> Option<&str> {
+    // Upstream asks for the name's prefix first: whoever lacks it is no node.
+    let name = user.name.strip_prefix(NODE_USER)?;
+    user.in_group(NODES_GROUP).then_some(name)
+}
+
+/// What kind of object a node asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Secret,
+    ConfigMap,
+    Claim,
+    Volume,
+    ResourceClaim,
+    Attachment,
+    ServiceAccount,
+    Pod,
+    Slice,
+}
+
+/// Authorizes `system:node:NAME`.
+#[derive(Debug, Default)]
+pub(super) struct NodeAuthorizer {
+    /// The rules of the ClusterRole `system:node` as shipped.
+    rules: OnceLock<Vec<PolicyRule>>,
+}
+
+impl NodeAuthorizer {
+    /// What a node may do; no opinion on others.
+    pub(super) fn authorize(&self, cache: &Cache, user: &User, a: &Attributes<'_>) -> Decision {
+        let Some(node) = node_name(user) else { return Decision::default() };
+        if node.is_empty() {
+            return Decision::no_opinion(format!("unknown node for user {}", super::go_quote(&user.name)));
+        }
+        if a.is_resource {
+            match (a.group, a.resource) {
+                ("", "secrets") => return read(cache, node, Kind::Secret, a),
+                ("", "configmaps") => return read(cache, node, Kind::ConfigMap, a),
+                ("", "persistentvolumeclaims") if a.subresource == "status" => return claim_status(cache, node, a),
+                ("", "persistentvolumeclaims") => return get(cache, node, Kind::Claim, a),
+                ("", "persistentvolumes") => return get(cache, node, Kind::Volume, a),
+                ("resource.k8s.io", "resourceclaims") => return get(cache, node, Kind::ResourceClaim, a),
+                ("storage.k8s.io", "volumeattachments") => return get(cache, node, Kind::Attachment, a),
+                ("", "serviceaccounts") => return token(cache, node, a),
+                ("coordination.k8s.io", "leases") => return lease(node, a),
+                ("storage.k8s.io", "csinodes") => return csi_node(node, a),
+                ("resource.k8s.io", "resourceslices") => return slice(cache, node, a),
+                ("", "nodes") => return own_node(node, a),
+                ("", "pods") => return pod(cache, node, a),
+                _ => {}
+            }
+        }
+        let rules = self.rules.get_or_init(crate::bootstrap::node_rules);
+        if rules.iter().any(|rule| rule.allows(a)) { Decision::allow("") } else { Decision::default() }
+    }
+}
+
+fn no(reason: &str) -> Decision {
+    Decision::no_opinion(reason)
+}
+
+fn read(cache: &Cache, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
+    if !matches!(a.verb, "get" | "list" | "watch") {
+        return no("can only read resources of this type");
+    }
+    if !a.subresource.is_empty() {
+        return no("cannot read subresource");
+    }
+    if a.namespace.is_empty() {
+        return no("can only read namespaced object of this type");
+    }
+    related(cache, node, kind, a)
+}
+
+fn get(cache: &Cache, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
+    if a.verb != "get" {
+        return no("can only get individual resources of this type");
+    }
+    if !a.subresource.is_empty() {
+        return no("cannot get subresource");
+    }
+    related(cache, node, kind, a)
+}
+
+fn claim_status(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
+    if !matches!(a.verb, "update" | "patch") {
+        return no("can only get/update/patch this type");
+    }
+    related(cache, node, Kind::Claim, a)
+}
+
+fn token(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
+    if a.verb == "get" && a.subresource.is_empty() {
+        return related(cache, node, Kind::ServiceAccount, a);
+    }
+    if a.verb != "create" || a.name.is_empty() {
+        return no("can only create tokens for individual service accounts");
+    }
+    if a.subresource != "token" {
+        return no("can only create token subresource of serviceaccount");
+    }
+    related(cache, node, Kind::ServiceAccount, a)
+}
+
+fn lease(node: &str, a: &Attributes<'_>) -> Decision {
+    if !matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return no("can only get, create, update, patch, or delete a node lease");
+    }
+    if a.namespace != LEASE_NAMESPACE {
+        return no("can only access leases in the \"kube-node-lease\" system namespace");
+    }
+    // The name of a new one is not known here; NodeRestriction looks at it.
+    if a.verb != "create" && a.name != node {
+        return no("can only access node lease with the same name as the requesting node");
+    }
+    Decision::allow("")
+}
+
+fn csi_node(node: &str, a: &Attributes<'_>) -> Decision {
+    if !matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return no("can only get, create, update, patch, or delete a CSINode");
+    }
+    if !a.subresource.is_empty() {
+        return no("cannot authorize CSINode subresources");
+    }
+    if a.verb != "create" && a.name != node {
+        return no("can only access CSINode with the same name as the requesting node");
+    }
+    Decision::allow("")
+}
+
+fn slice(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
+    if !a.subresource.is_empty() {
+        return no("cannot authorize ResourceSlice subresources");
+    }
+    match a.verb {
+        "create" => Decision::allow(""),
+        "get" | "update" | "patch" | "delete" => related(cache, node, Kind::Slice, a),
+        "watch" | "list" | "deletecollection" if a.selects("spec.nodeName", node) || a.selects("nodeName", node) => {
+            Decision::allow("")
+        }
+        "watch" | "list" | "deletecollection" => {
+            no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+        }
+        _ => no(
+            "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+        ),
+    }
+}
+
+fn own_node(node: &str, a: &Attributes<'_>) -> Decision {
+    match (a.subresource, a.verb) {
+        // NodeRestriction sees to it that these are about the node itself.
+        ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Decision::allow(""),
+        ("", "get" | "list" | "watch") => match a.name {
+            name if name == node => Decision::allow(""),
+            "" => no(&format!("node '{node}' cannot read all nodes, only its own Node object")),
+            name => no(&format!("node '{node}' cannot read '{name}', only its own Node object")),
+        },
+        _ => Decision::default(),
+    }
+}
+
+fn pod(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
+    match (a.subresource, a.verb) {
+        ("", "get") => get(cache, node, Kind::Pod, a),
+        ("", "list" | "watch") if a.selects("spec.nodeName", node) => Decision::allow(""),
+        ("", "list" | "watch") if !a.name.is_empty() => related(cache, node, Kind::Pod, a),
+        ("", "list" | "watch") => no("can only list/watch pods with spec.nodeName field selector"),
+        // NodeRestriction sees to it that the pods are the node's own.
+        ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Decision::allow(""),
+        _ => Decision::default(),
+    }
+}
+
+fn related(cache: &Cache, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
+    if a.name.is_empty() {
+        return no("No Object name found");
+    }
+    let related = cache.get(&registry::NODES, None, node).is_some() && is_related(cache, node, kind, a);
+    if related {
+        return Decision::allow("");
+    }
+    no(&format!("no relationship found between node '{node}' and this object"))
+}
+
+fn is_related(cache: &Cache, node: &str, kind: Kind, a: &Attributes<'_>) -> bool {
+    let (namespace, name) = (a.namespace, a.name);
+    match kind {
+        Kind::Pod => {
+            let found = cache.get(&registry::PODS, Some(namespace), name);
+            found.is_some_and(|pod| pod.field("spec.nodeName") == Some(node))
+        }
+        Kind::ServiceAccount => {
+            some_pod(cache, node, namespace, name, |pod| pod["spec"]["serviceAccountName"] == *name)
+        }
+        Kind::ConfigMap => some_pod(cache, node, namespace, name, |pod| {
+            naru_api::core::pod::references::config_maps(pod).any(|one| one == name)
+        }),
+        Kind::Secret => {
+            some_pod(cache, node, namespace, name, |pod| {
+                naru_api::core::pod::references::secrets(pod).any(|one| one == name)
+            }) || secret_of_volume(cache, node, namespace, name)
+        }
+        Kind::Claim => claim_is_used(cache, node, namespace, name),
+        Kind::Volume => tree_of(cache, "", "persistentvolumes", None, name).is_some_and(|volume| {
+            let claim = &volume["spec"]["claimRef"];
+            let text = |field: &str| claim[field].as_str().unwrap_or_default();
+            !text("name").is_empty() && claim_is_used(cache, node, text("namespace"), text("name"))
+        }),
+        Kind::ResourceClaim => {
+            some_pod(cache, node, namespace, name, |pod| resource_claims(pod).any(|claim| claim == name))
+        }
+        Kind::Attachment => tree_of(cache, "storage.k8s.io", "volumeattachments", None, name)
+            .is_some_and(|attachment| attachment["spec"]["nodeName"] == *node),
+        Kind::Slice => tree_of(cache, "resource.k8s.io", "resourceslices", None, name)
+            .is_some_and(|slice| slice["spec"]["nodeName"] == *node),
+    }
+}
+
+/// Whether a pod of the node in the namespace does; mirror pods give no access.
+fn some_pod(cache: &Cache, node: &str, namespace: &str, name: &str, uses: impl Fn(&Value) -> bool) -> bool {
+    cache.objects(&registry::PODS).iter().any(|pod| {
+        pod.namespace() == Some(namespace)
+            && pod.field("spec.nodeName") == Some(node)
+            && mentions(pod, name)
+            && crate::objects::tree(pod)
+                .is_ok_and(|pod| meta::annotation(&pod, "kubernetes.io/config.mirror").is_none() && uses(&pod))
+    })
+}
+
+/// Whether the bytes have the text anywhere: a cheap look before decoding.
+fn mentions(object: &Arc<CachedObject>, text: &str) -> bool {
+    let (json, text) = (object.json(), text.as_bytes());
+    text.is_empty() || json.windows(text.len()).any(|window| window == text)
+}
+
+fn claim_is_used(cache: &Cache, node: &str, namespace: &str, claim: &str) -> bool {
+    // A claim made from an ephemeral volume is named after pod and volume, so the pod's bytes may lack its name.
+    cache.objects(&registry::PODS).iter().any(|pod| {
+        pod.namespace() == Some(namespace)
+            && pod.field("spec.nodeName") == Some(node)
+            && (mentions(pod, claim) || claim.starts_with(pod.name()))
+            && crate::objects::tree(pod).is_ok_and(|tree| {
+                meta::annotation(&tree, "kubernetes.io/config.mirror").is_none()
+                    && claims(&tree).any(|one| one == claim)
+            })
+    })
+}
+
+fn claims(pod: &Value) -> impl Iterator<Item = String> {
+    let name = meta::name(pod).to_owned();
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    volumes.filter_map(move |volume| {
+        if volume["ephemeral"].is_object() {
+            return Some(format!("{name}-{}", volume["name"].as_str()?));
+        }
+        volume["persistentVolumeClaim"]["claimName"].as_str().map(str::to_owned)
+    })
+}
+
+fn resource_claims(pod: &Value) -> impl Iterator<Item = &str> {
+    let by_spec = pod["spec"]["resourceClaims"].as_array().into_iter().flatten();
+    let by_status = pod["status"]["resourceClaimStatuses"].as_array().into_iter().flatten();
+    let extended = pod["status"]["extendedResourceClaimStatus"]["resourceClaimName"].as_str();
+    by_spec.chain(by_status).filter_map(|claim| claim["resourceClaimName"].as_str()).chain(extended)
+}
+
+/// The secrets that volumes need to be mounted or expanded, through the claims of the node's pods.
+fn secret_of_volume(cache: &Cache, node: &str, namespace: &str, secret: &str) -> bool {
+    let Some(volumes) = stored("", "persistentvolumes") else { return false };
+    cache.objects(volumes).iter().filter(|volume| mentions(volume, secret)).any(|volume| {
+        let Ok(volume) = crate::objects::tree(volume) else { return false };
+        let claim = &volume["spec"]["claimRef"];
+        let text = |field: &str| claim[field].as_str().unwrap_or_default();
+        if text("name").is_empty() || !volume_secrets(&volume["spec"], text("namespace")).contains(&(namespace, secret))
+        {
+            return false;
+        }
+        claim_is_used(cache, node, text("namespace"), text("name"))
+    })
+}
+
+/// Namespace and name of each secret in a volume's source.
+fn volume_secrets<'a>(spec: &'a Value, claim_namespace: &'a str) -> Vec<(&'a str, &'a str)> {
+    let mut found = Vec::new();
+    let mut add = |reference: &'a Value| {
+        if let Some(name) = reference["name"].as_str() {
+            found.push((reference["namespace"].as_str().filter(|ns| !ns.is_empty()).unwrap_or(claim_namespace), name));
+        }
+    };
+    for source in ["cephfs", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"] {
+        add(&spec[source]["secretRef"]);
+    }
+    let csi = &spec["csi"];
+    for field in ["controllerPublishSecretRef", "nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"] {
+        add(&csi[field]);
+    }
+    if let Some(name) = spec["azureFile"]["secretName"].as_str() {
+        found.push((spec["azureFile"]["secretNamespace"].as_str().unwrap_or(claim_namespace), name));
+    }
+    found
+}
+
+/// A stored resource, once it is served.
+fn stored(group: &str, plural: &str) -> Option<&'static Resource> {
+    registry::find(group, "v1", plural).filter(|resource| resource.is_stored())
+}
+
+fn tree_of(cache: &Cache, group: &str, plural: &str, namespace: Option<&str>, name: &str) -> Option<Value> {
+    let found = cache.get(stored(group, plural)?, namespace, name)?;
+    crate::objects::tree(&found).ok()
+}

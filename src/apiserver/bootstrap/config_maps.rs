@@ -1,0 +1,54 @@
+//! The ConfigMaps by which others learn whom to trust: extension servers and joining nodes.
+
+use super::current;
+use crate::config::StartError;
+use crate::pipeline::State;
+use naru_api::registry;
+use naru_store::Write;
+use serde_json::json;
+
+/// The writes that bring them up to date; none for what the configuration does not say.
+pub(super) fn wanted(state: &State) -> Result<Vec<Write>, StartError> {
+    let config = &state.config;
+    let mut writes = Vec::new();
+    if !config.client_ca_pem.is_empty() {
+        let trust = json!({
+            "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
+            "data": { "client-ca-file": config.client_ca_pem },
+        });
+        writes.extend(current(state, &registry::CONFIG_MAPS, trust, &["data"])?);
+    }
+    if !config.root_ca_pem.is_empty() {
+        let server = std::net::SocketAddr::new(config.advertise_address, config.advertise_port);
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "", "cluster": {
+                "certificate-authority-data": base64(&config.root_ca_pem),
+                "server": format!("https://{server}"),
+            } }],
+            "contexts": [],
+            "current-context": "",
+            "preferences": {},
+            "users": [],
+        });
+        // Signatures of it (`jws-kubeconfig-ID`) live beside the text, and go when it changes.
+        let known = state.cache.get(&registry::CONFIG_MAPS, Some("kube-public"), "cluster-info");
+        let same = known.is_some_and(|found| {
+            crate::objects::tree(&found).is_ok_and(|found| found["data"]["kubeconfig"] == kubeconfig.to_string())
+        });
+        if !same {
+            let info = json!({
+                "metadata": { "name": "cluster-info", "namespace": "kube-public" },
+                "data": { "kubeconfig": kubeconfig.to_string() },
+            });
+            writes.extend(current(state, &registry::CONFIG_MAPS, info, &["data"])?);
+        }
+    }
+    Ok(writes)
+}
+
+fn base64(text: &str) -> String {
+    use ::base64::Engine;
+    ::base64::engine::general_purpose::STANDARD.encode(text)
+}

@@ -10,11 +10,12 @@ use naru_api::meta;
 use naru_api::status::Status;
 use serde_json::Value;
 
-pub(super) static PLUGIN: Plugin = Plugin { name: "RBACEscalation", admit: Some(admit), validate: None };
+pub(super) static PLUGIN: Plugin =
+    Plugin::new("RBACEscalation").admit_async(|state, attributes, object| Box::pin(admit(state, attributes, object)));
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-fn admit(state: &State, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {
+async fn admit(state: &State, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {
     let about = attributes.resource.group == GROUP && attributes.subresource.is_empty();
     if !about || attributes.operation == Operation::Delete || attributes.user.in_group(MASTERS) {
         return Ok(());
@@ -23,8 +24,8 @@ fn admit(state: &State, attributes: &Attributes<'_>, object: &mut Value) -> Resu
         return Ok(());
     }
     match attributes.resource.plural {
-        "roles" | "clusterroles" => role(state, attributes, object),
-        _ => binding(state, attributes, object),
+        "roles" | "clusterroles" => role(state, attributes, object).await,
+        _ => binding(state, attributes, object).await,
     }
 }
 
@@ -41,7 +42,7 @@ fn same_but_for_gc(old: &Value, new: &Value) -> bool {
     strip(old) == strip(new)
 }
 
-fn may(state: &State, attributes: &Attributes<'_>, verb: &str, resource: &str, name: &str) -> bool {
+async fn may(state: &State, attributes: &Attributes<'_>, verb: &str, resource: &str, name: &str) -> bool {
     let asked = authz::Attributes {
         verb,
         is_resource: true,
@@ -51,14 +52,14 @@ fn may(state: &State, attributes: &Attributes<'_>, verb: &str, resource: &str, n
         name,
         ..authz::Attributes::default()
     };
-    state.authz.authorize_at_once(&state.cache, attributes.user, &asked).is_allowed()
+    state.authz.authorize(&state.cache, attributes.user, &asked).await.is_allowed()
 }
 
-fn role(state: &State, attributes: &Attributes<'_>, object: &Value) -> Result<(), Failure> {
+async fn role(state: &State, attributes: &Attributes<'_>, object: &Value) -> Result<(), Failure> {
     let plural = attributes.resource.plural;
     // As the request names it, and a create does not.
     let name = if attributes.operation == Operation::Create { "" } else { attributes.name };
-    if may(state, attributes, "escalate", plural, name) {
+    if may(state, attributes, "escalate", plural, name).await {
         return Ok(());
     }
     confirm(state, attributes, &rules(object))?;
@@ -73,7 +74,7 @@ fn role(state: &State, attributes: &Attributes<'_>, object: &Value) -> Result<()
     Ok(())
 }
 
-fn binding(state: &State, attributes: &Attributes<'_>, object: &Value) -> Result<(), Failure> {
+async fn binding(state: &State, attributes: &Attributes<'_>, object: &Value) -> Result<(), Failure> {
     let text = |field: &str| object["roleRef"][field].as_str().unwrap_or_default();
     let (kind, name) = (text("kind"), text("name"));
     let plural = match kind {
@@ -82,7 +83,7 @@ fn binding(state: &State, attributes: &Attributes<'_>, object: &Value) -> Result
         // Validation refuses it.
         _ => return Ok(()),
     };
-    if may(state, attributes, "bind", plural, name) {
+    if may(state, attributes, "bind", plural, name).await {
         return Ok(());
     }
     let namespace = attributes.namespace.unwrap_or_default();

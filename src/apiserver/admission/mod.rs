@@ -93,7 +93,6 @@ impl Plugin {
     }
 
     /// With changes in the first phase that are waited for.
-    #[expect(dead_code, reason = "webhooks come with the extensions")]
     const fn admit_async(self, admit: AdmitAsync) -> Self {
         Self { admit_async: Some(admit), ..self }
     }

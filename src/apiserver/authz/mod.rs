@@ -39,7 +39,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) path: &'a str,
     /// What a list, watch or deletecollection is limited to by fields.
     pub(crate) fields: Option<&'a FieldSelector>,
-    /// The same by labels.
+    /// The same by labels, for authorizers on the network.
+    #[allow(dead_code, reason = "read by the webhook authorizer, which follows")]
     pub(crate) labels: Option<&'a LabelSelector>,
 }
 
@@ -211,23 +212,5 @@ impl Authz {
             errors.extend(decision.errors);
         }
         Decision { verdict: Verdict::NoOpinion, reason: reasons.join("\n"), errors }
-    }
-
-    /// The same for callers that cannot wait: authorizers on the network are not asked.
-    pub(crate) fn authorize_at_once(&self, cache: &Cache, user: &User, attributes: &Attributes<'_>) -> Decision {
-        if user.in_group(MASTERS) {
-            return Decision::allow("");
-        }
-        let mut answer = Decision::default();
-        for authorizer in &self.chain {
-            answer = match authorizer {
-                Authorizer::Node => self.node.authorize(cache, user, attributes),
-                Authorizer::Rbac => self.rbac.authorize(cache, user, attributes),
-            };
-            if answer.verdict != Verdict::NoOpinion {
-                break;
-            }
-        }
-        answer
     }
 }

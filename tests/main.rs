@@ -6,5 +6,6 @@
 mod bad_input;
 mod clients;
 mod cluster;
+mod schemathesis;
 mod structure;
 mod walking;

@@ -6,6 +6,7 @@ mod address;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod certificates;
 mod checks;
 pub mod codec;
 pub mod coordination;
@@ -14,6 +15,7 @@ pub mod discovery;
 pub mod documents;
 pub mod events;
 pub mod facts;
+pub mod flowcontrol;
 #[cfg(test)]
 mod fuzz;
 pub mod meta;

@@ -108,6 +108,16 @@ impl Quantity {
         clamp(ceil_div(self.nano, NANO / 1000))
     }
 
+    /// How many times the other goes into this one; not exact, and infinite by zero.
+    pub fn ratio(&self, by: Quantity) -> f64 {
+        self.nano as f64 / by.nano as f64
+    }
+
+    /// The next whole number, if this is none.
+    pub fn rounded_up(self) -> Self {
+        Self { nano: ceil_div(self.nano, NANO).clamp(-MAX_NANO / NANO, MAX_NANO / NANO) * NANO, ..self }
+    }
+
     /// Whether it is zero.
     pub fn is_zero(&self) -> bool {
         self.nano == 0

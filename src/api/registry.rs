@@ -12,13 +12,15 @@ pub use crate::authorization::{
     local_subject_access_review::LOCAL_SUBJECT_ACCESS_REVIEWS, self_subject_access_review::SELF_SUBJECT_ACCESS_REVIEWS,
     self_subject_rules_review::SELF_SUBJECT_RULES_REVIEWS, subject_access_review::SUBJECT_ACCESS_REVIEWS,
 };
+pub use crate::certificates::request::CERTIFICATE_SIGNING_REQUESTS;
 pub use crate::coordination::lease::LEASES;
 pub use crate::core::{
-    config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, namespace::NAMESPACES, node::NODES, pod::PODS,
-    secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
+    config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, limit_range::LIMIT_RANGES, namespace::NAMESPACES,
+    node::NODES, pod::PODS, resource_quota::RESOURCE_QUOTAS, secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
 };
 pub use crate::discovery::endpoint_slice::ENDPOINT_SLICES;
 pub use crate::events::event::EVENTS_V1;
+pub use crate::flowcontrol::{flow_schema::FLOW_SCHEMAS, priority_level::PRIORITY_LEVEL_CONFIGURATIONS};
 pub use crate::networking::{
     ingress::INGRESSES, ingress_class::INGRESS_CLASSES, ip_address::IP_ADDRESSES, network_policy::NETWORK_POLICIES,
     service_cidr::SERVICE_CIDRS,
@@ -46,6 +48,8 @@ pub enum Action {
     Scale,
     /// Namespace finalizers.
     Finalize,
+    /// Reads and writes the conditions by which a certificate is approved or denied.
+    Approval,
     /// Binds a pod to a node.
     Binding,
     /// A container's log.
@@ -330,9 +334,11 @@ pub static RESOURCES: &[&Resource] = &[
     &CONFIG_MAPS,
     &ENDPOINTS,
     &EVENTS,
+    &LIMIT_RANGES,
     &NAMESPACES,
     &NODES,
     &PODS,
+    &RESOURCE_QUOTAS,
     &SECRETS,
     &SERVICE_ACCOUNTS,
     &SERVICES,
@@ -345,6 +351,7 @@ pub static RESOURCES: &[&Resource] = &[
     &SELF_SUBJECT_ACCESS_REVIEWS,
     &SELF_SUBJECT_RULES_REVIEWS,
     &SUBJECT_ACCESS_REVIEWS,
+    &CERTIFICATE_SIGNING_REQUESTS,
     &INGRESS_CLASSES,
     &INGRESSES,
     &IP_ADDRESSES,
@@ -357,6 +364,8 @@ pub static RESOURCES: &[&Resource] = &[
     &PRIORITY_CLASSES,
     &LEASES,
     &ENDPOINT_SLICES,
+    &FLOW_SCHEMAS,
+    &PRIORITY_LEVEL_CONFIGURATIONS,
 ];
 
 /// The resource of this group, version and plural name.

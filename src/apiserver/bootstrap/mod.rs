@@ -23,6 +23,9 @@ use serde_json::{Value, json};
 /// Roles and bindings, one JSON object a line; kind and name inside, metadata implied.
 const RBAC: &str = include_str!("rbac.jsonl");
 
+/// Priority levels and flow schemas, one JSON object a line; kind, name and spec inside.
+const FLOW_CONTROL: &str = include_str!("flowcontrol.jsonl");
+
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
 /// Writes what is missing and waits until the cache shows it.
@@ -39,6 +42,10 @@ pub(crate) async fn write(state: &State) -> Result<(), StartError> {
     writes.extend(config_maps::wanted(state)?);
     for class in priority_classes() {
         writes.extend(missing(state, &registry::PRIORITY_CLASSES, class)?);
+    }
+    for line in FLOW_CONTROL.lines().filter(|line| !line.is_empty()) {
+        let (resource, object) = flow_control_object(line)?;
+        writes.extend(missing(state, resource, object)?);
     }
     writes.extend(kubernetes_service(state)?);
     let results = try_join_all(writes.into_iter().map(|write| async {
@@ -104,6 +111,17 @@ fn rbac_object(line: &str) -> Result<(&'static Resource, Value), StartError> {
     }
     metadata["labels"]["kubernetes.io/bootstrapping"] = "rbac-defaults".into();
     object["metadata"] = metadata;
+    Ok((resource, object))
+}
+
+/// A line of the flow control table as an object.
+fn flow_control_object(line: &str) -> Result<(&'static Resource, Value), StartError> {
+    let wrong = |reason: String| StartError::Config { what: "bootstrap flow control", reason };
+    let mut object: Value = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+    let resource = registry::by_kind("flowcontrol.apiserver.k8s.io", "v1", meta::kind(&object))
+        .ok_or_else(|| wrong(format!("unknown kind {:?}", meta::kind(&object))))?;
+    let name = object.as_object_mut().and_then(|fields| fields.remove("name")).unwrap_or_default();
+    object["metadata"] = json!({ "name": name, "annotations": { "apf.kubernetes.io/autoupdate-spec": "true" } });
     Ok((resource, object))
 }
 

@@ -7,6 +7,7 @@ use crate::objects::{self, Put};
 use crate::pipeline::State;
 use crate::response::{Failure, Outcome};
 use bytes::Bytes;
+use naru_api::certificates::request::{self, Requestor};
 use naru_api::codec;
 use naru_api::meta;
 use naru_api::registry::Resource;
@@ -94,6 +95,15 @@ pub(super) fn place(call: &Call, resource: &Resource, object: &mut Value) -> Res
     Ok(())
 }
 
+/// A request for a certificate names the user who made it.
+fn set_requestor(call: &Call, resource: &Resource, object: &mut Value) {
+    if std::ptr::eq(resource, &naru_api::registry::CERTIFICATE_SIGNING_REQUESTS) {
+        let user = &call.user;
+        let requestor = Requestor { name: &user.name, uid: &user.uid, groups: &user.groups, extra: &user.extra };
+        request::set_requestor(object, requestor);
+    }
+}
+
 /// One attempt under one name; `None` when it is taken.
 async fn insert_named(
     call: &Call,
@@ -123,6 +133,7 @@ async fn insert_named(
     codec::apply_constant_defaults(&mut object, ty);
     (resource.rules.default)(&mut object);
     (resource.rules.prepare_create)(&mut object);
+    set_requestor(call, resource, &mut object);
     let mut errors = FieldErrors::default();
     naru_api::meta::validate::metadata(resource, &object, &mut errors);
     (resource.rules.validate)(&object, &mut errors);

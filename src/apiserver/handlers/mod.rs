@@ -141,6 +141,11 @@ async fn sub(call: Call, resource: &'static Resource, action: Action, verbs: &[V
             "update" => Box::pin(update::update_status(&call, resource)).await,
             _ => Box::pin(patch::patch_status(&call, resource)).await,
         },
+        Action::Approval => match call.info.verb {
+            "get" => read::get(&call, resource),
+            "update" => Box::pin(update::update_approval(&call, resource)).await,
+            _ => Box::pin(patch::patch_approval(&call, resource)).await,
+        },
         Action::Scale => Box::pin(scale::handle(&call, resource)).await,
         Action::Finalize => Box::pin(update::finalize(&call, resource)).await,
         Action::Binding => Box::pin(binding::bind(&call)).await,

@@ -73,6 +73,11 @@ pub(super) async fn patch_status(call: &Call, resource: &'static Resource) -> Ou
     patch_part(call, resource, Part::Status).await
 }
 
+/// PATCH of `/approval`.
+pub(super) async fn patch_approval(call: &Call, resource: &'static Resource) -> Outcome {
+    patch_part(call, resource, Part::Approval).await
+}
+
 async fn patch_part(call: &Call, resource: &'static Resource, part: Part) -> Outcome {
     let patch = Patch::of(call)?;
     let validation = FieldValidation::of(call)?;

@@ -4,10 +4,12 @@ use super::body;
 use super::{Call, create, render, type_of};
 use crate::admission::{self, Attributes, Operation};
 use crate::cache::CachedObject;
+use crate::clock;
 use crate::objects::{self, Put, Stored};
 use crate::pipeline::State;
 use crate::response::{Failure, Outcome};
 use bytes::Bytes;
+use naru_api::certificates::request;
 use naru_api::codec;
 use naru_api::meta;
 use naru_api::registry::{self, Resource};
@@ -25,6 +27,8 @@ pub(crate) enum Part {
     Main,
     /// The status.
     Status,
+    /// The conditions of a request for a certificate.
+    Approval,
     /// A namespace's `spec.finalizers`.
     Finalizers,
     /// Whatever the change makes of it: the server's own changes, such as a binding.
@@ -63,6 +67,11 @@ pub(super) async fn update(call: &Call, resource: &'static Resource) -> Outcome 
 /// PUT of `/status`.
 pub(super) async fn update_status(call: &Call, resource: &'static Resource) -> Outcome {
     put_part(call, resource, Part::Status).await
+}
+
+/// PUT of `/approval`.
+pub(super) async fn update_approval(call: &Call, resource: &'static Resource) -> Outcome {
+    put_part(call, resource, Part::Approval).await
 }
 
 /// PUT of a namespace's `/finalize`.
@@ -209,6 +218,7 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
     match change.part {
         Part::Main | Part::Whole => objects::carry_over(new, old),
         Part::Status => *new = with_status_of(old, new),
+        Part::Approval => *new = request::approved(old, new),
         Part::Finalizers => {
             let mut merged = old.clone();
             merged["spec"]["finalizers"] = new["spec"]["finalizers"].clone();
@@ -220,6 +230,9 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
     }
     if change.part == Part::Main {
         (rules.prepare_update)(new, old);
+    }
+    if std::ptr::eq(resource, &registry::CERTIFICATE_SIGNING_REQUESTS) && change.part != Part::Main {
+        request::stamp_conditions(new, old, &clock::now_rfc3339());
     }
     codec::apply_constant_defaults(new, ty);
     (rules.default)(new);
@@ -249,6 +262,7 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
             }
         }
         Part::Status => (rules.validate_status)(new, old, &mut errors),
+        Part::Approval => request::validate_approval(new, old, &mut errors),
         Part::Finalizers => {}
     }
     if !errors.is_empty() {

@@ -1,7 +1,7 @@
 //! Requests and limits.
 
-use crate::checks::{NEGATIVE, complain, required};
-use crate::meta::names;
+use crate::checks::{NEGATIVE, required};
+use crate::core::resource_names::{self, HUGE_PAGES, is_extended, may_overcommit};
 use crate::quantity::Quantity;
 use crate::status::{FieldErrors, Path};
 use crate::tree::{entries, list, some_text, text};
@@ -15,63 +15,7 @@ pub(super) enum Owner {
     Pod,
 }
 
-const HUGE_PAGES: &str = "hugepages-";
 const INTEGER: &str = "must be an integer";
-
-/// Names without a prefix that mean something somewhere.
-const STANDARD: &[&str] = &[
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "storage",
-    "pods",
-    "services",
-    "replicationcontrollers",
-    "resourcequotas",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "services.nodeports",
-    "services.loadbalancers",
-    "requests.cpu",
-    "requests.memory",
-    "requests.ephemeral-storage",
-    "requests.storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-];
-
-fn is_for_containers(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with(HUGE_PAGES)
-}
-
-fn is_native(name: &str) -> bool {
-    !name.contains('/') || name.contains("kubernetes.io/")
-}
-
-fn is_extended(name: &str) -> bool {
-    !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
-}
-
-/// Whether more of it may be promised than there is.
-fn may_overcommit(name: &str) -> bool {
-    is_native(name) && !name.starts_with(HUGE_PAGES)
-}
-
-fn resource_name(name: &str, path: Path<'_>, errors: &mut FieldErrors) {
-    complain(names::qualified_name(name), name, path, errors);
-    if !name.contains('/') {
-        if !STANDARD.contains(&name) && !name.starts_with(HUGE_PAGES) {
-            errors.invalid(path, name, "must be a standard resource type or fully qualified");
-        }
-        if !is_for_containers(name) {
-            errors.invalid(path, name, "must be a standard resource for containers");
-        }
-    } else if !is_native(name) && !is_extended(name) {
-        errors.invalid(path, name, "doesn't follow extended resource name standard");
-    }
-}
 
 fn amount(name: &str, value: &Value, path: Path<'_>, errors: &mut FieldErrors) -> Option<Quantity> {
     let quantity = Quantity::parse(text(value)).ok()?;
@@ -128,7 +72,7 @@ pub(super) fn requirements(
 }
 
 fn one_resource(name: &str, value: &Value, owner: Owner, path: Path<'_>, errors: &mut FieldErrors) -> Option<Quantity> {
-    resource_name(name, path, errors);
+    resource_names::container_resource(name, path, errors);
     if owner == Owner::Pod && !matches!(name, "cpu" | "memory") && !name.starts_with(HUGE_PAGES) {
         errors.not_supported(path, name, &["cpu", "hugepages-", "memory"]);
     }

@@ -1,0 +1,5 @@
+//! certificates.k8s.io/v1: requests for certificates.
+
+mod pem;
+pub mod request;
+mod signer;

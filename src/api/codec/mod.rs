@@ -121,6 +121,21 @@ pub fn parse_json_strict(body: &[u8]) -> Result<Decoded, DecodeError> {
     typed::decode_untyped(&text)
 }
 
+/// A quantity as the server writes it; `None` for what is none.
+pub(crate) fn canonical_quantity(value: &Value) -> Option<Value> {
+    match value {
+        Value::String(text) => scalars::quantity(text).ok(),
+        Value::Number(number) => scalars::quantity(&number.to_string()).ok(),
+        _ => None,
+    }
+}
+
+/// A time stamp, in seconds or in microseconds, as the server writes it; `None` for what is none.
+pub(crate) fn canonical_time(value: &Value, micros: bool) -> Option<Value> {
+    let text = value.as_str()?;
+    if micros { scalars::micro_time(text).ok() } else { scalars::time(text).ok() }
+}
+
 /// Compact JSON with `kind`, `apiVersion` and `metadata` first, in that order, and the rest sorted.
 pub fn canonical(value: &Value) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);

@@ -1,9 +1,11 @@
 //! Discovery and OpenAPI: rendered when first asked for, and kept as bytes with their hash.
 
+use crate::negotiate::Encoding;
 use crate::response::Reply;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{ETAG, VARY};
+use http::header::{CACHE_CONTROL, ETAG, VARY};
+use naru_api::codec;
 use naru_api::documents::{discovery, openapi, served};
 use naru_api::registry::RESOURCES;
 use serde_json::Value;
@@ -14,6 +16,9 @@ use std::sync::{Mutex, PoisonError};
 
 /// The version that clients compare with their own.
 pub(crate) const GIT_VERSION: &str = "v1.36.0+naru1";
+
+const AGGREGATED_PROTOBUF: &str =
+    "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// The rendered documents.
 #[derive(Debug)]
@@ -37,16 +42,30 @@ impl Documents {
         Self { server, rendered: Mutex::default() }
     }
 
-    /// The document at a path; `None` when there is none.
-    pub(crate) fn answer(&self, path: &str, aggregated: bool, known: Option<&str>) -> Option<Reply> {
+    /// The document at a path; `None` when there is none. `encoding` is that of an aggregated document:
+    /// the plain ones are objects, which go out as the client accepts them.
+    pub(crate) fn answer(
+        &self,
+        path: &str,
+        encoding: Encoding,
+        aggregated: bool,
+        known: Option<&str>,
+    ) -> Option<Reply> {
         let aggregated = aggregated && matches!(path, "/api" | "/apis");
         let document = self.document(path, aggregated)?;
         let etag = HeaderValue::from_str(&document.etag).ok()?;
-        let reply = match known.is_some_and(|known| known.contains(&document.etag)) {
-            true => Reply::typed(304, document.content_type, Bytes::new()),
-            false => Reply::typed(200, document.content_type, document.body),
+        let unchanged = known.is_some_and(|known| known.contains(&document.etag));
+        let reply = if unchanged {
+            Reply::typed(304, document.content_type, Bytes::new())
+        } else if aggregated && encoding == Encoding::Protobuf {
+            Reply::typed(200, AGGREGATED_PROTOBUF, codec::encode_protobuf(&document.body).ok()?)
+        } else if aggregated || path.starts_with("/openapi/") {
+            Reply::typed(200, document.content_type, document.body)
+        } else {
+            Reply::json(200, document.body)
         };
-        Some(reply.with_header(ETAG, etag).with_header(VARY, HeaderValue::from_static("Accept")))
+        let reply = reply.with_header(ETAG, etag).with_header(VARY, HeaderValue::from_static("Accept"));
+        Some(if aggregated { reply.with_header(CACHE_CONTROL, HeaderValue::from_static("public")) } else { reply })
     }
 
     fn document(&self, path: &str, aggregated: bool) -> Option<Document> {

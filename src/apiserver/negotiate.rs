@@ -1,12 +1,13 @@
 //! Content negotiation: what the client accepts, and what it sends.
 
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use naru_api::status::Status;
 
-/// Types that answers come in.
+/// Types that objects come in and go out as.
 const OFFERED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// Types that watches come in.
+const STREAMED: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,7 +17,13 @@ pub(crate) enum Encoding {
     Json,
     /// YAML.
     Yaml,
+    /// Protobuf in Kubernetes' envelope.
+    Protobuf,
 }
+
+/// In upstream's order of preference.
+const ENCODINGS: [(Encoding, &str); 3] =
+    [(Encoding::Json, "json"), (Encoding::Yaml, "yaml"), (Encoding::Protobuf, "vnd.kubernetes.protobuf")];
 
 /// Which form of the objects is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,43 +42,82 @@ pub(crate) enum Form {
 pub(crate) struct Accepted {
     /// Form of the objects.
     pub(crate) form: Form,
+    /// Whether the form named is that of a list (`PartialObjectMetadataList`).
+    pub(crate) list: bool,
+    /// Whether the form is wanted in its older version, `meta.k8s.io/v1beta1`.
+    pub(crate) beta: bool,
     /// Encoding of the answer.
     pub(crate) encoding: Encoding,
 }
 
+impl Accepted {
+    /// `apiVersion` of the form.
+    pub(crate) fn meta_version(&self) -> &'static str {
+        if self.beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
+    }
+}
+
+/// One alternative of an Accept header.
 struct Clause<'a> {
     media: &'a str,
+    subtype: &'a str,
     form: Option<&'a str>,
     group: &'a str,
     version: &'a str,
+    stream: Option<&'a str>,
+    quality: f32,
 }
+
+impl Clause<'_> {
+    fn matches(&self, subtype: &str) -> bool {
+        match (self.media, self.subtype) {
+            ("*", "*") | ("application", "*") => true,
+            ("application", own) => own == subtype,
+            _ => false,
+        }
+    }
+
+    /// The encoding that it asks for, if it is one of ours.
+    fn encoding(&self) -> Option<Encoding> {
+        ENCODINGS.iter().find(|(_, subtype)| self.matches(subtype)).map(|(encoding, _)| *encoding)
+    }
+
+    /// Whether it comes before another: by quality, and then the more specific one.
+    fn before(&self, other: &Clause<'_>) -> bool {
+        self.quality > other.quality
+            || (self.media != "*" && other.media == "*")
+            || (self.subtype != "*" && other.subtype == "*")
+    }
+}
+
+/// More alternatives than this are not looked at.
+const MAX_CLAUSES: usize = 64;
 
 /// The clauses of an Accept header, best first.
 fn clauses(header: &str) -> Vec<Clause<'_>> {
-    let mut found: Vec<(f32, Clause<'_>)> = Vec::new();
-    for clause in header.split(',') {
+    let mut found: Vec<Clause<'_>> = Vec::new();
+    for clause in header.split(',').take(MAX_CLAUSES) {
         let mut parts = clause.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default();
-        if media.is_empty() {
-            continue;
-        }
-        let mut quality = 1.0;
-        let mut one = Clause { media, form: None, group: "", version: "" };
+        let Some((media, subtype)) = parts.next().and_then(|range| range.split_once('/')) else { continue };
+        let (group, version) = ("", "");
+        let mut one = Clause { media, subtype, form: None, group, version, stream: None, quality: 1.0 };
         for parameter in parts {
-            match parameter.split_once('=') {
+            match parameter.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
                 Some(("as", value)) => one.form = Some(value),
                 Some(("g", value)) => one.group = value,
                 Some(("v", value)) => one.version = value,
-                Some(("q", value)) => quality = value.parse().unwrap_or(0.0),
+                Some(("stream", value)) => one.stream = Some(value),
+                Some(("q", value)) => one.quality = value.parse().unwrap_or(1.0),
                 _ => {}
             }
         }
-        if quality > 0.0 {
-            found.push((quality, one));
+        if one.quality > 0.0 {
+            // Equal ones stay in the order given.
+            let at = found.iter().rposition(|earlier| !one.before(earlier)).map_or(0, |at| at + 1);
+            found.insert(at, one);
         }
     }
-    found.sort_by(|a, b| b.0.total_cmp(&a.0));
-    found.into_iter().map(|(_, clause)| clause).collect()
+    found
 }
 
 fn header(headers: &HeaderMap, name: http::HeaderName) -> String {
@@ -85,47 +131,52 @@ pub(crate) fn accepted(headers: &HeaderMap) -> Result<Accepted, Box<Status>> {
     if accept.is_empty() {
         return Ok(Accepted::default());
     }
-    let clauses = clauses(&accept);
-    let mut protobuf = None;
-    for clause in &clauses {
-        let form = match (clause.form, clause.group, clause.version) {
-            (None, ..) => Form::Object,
-            (Some("Table"), "meta.k8s.io", "v1" | "v1beta1") => Form::Table,
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), "meta.k8s.io", "v1" | "v1beta1") => {
-                Form::Metadata
-            }
+    for clause in clauses(&accept) {
+        if clause.stream.is_some_and(|stream| stream != "watch") {
+            continue;
+        }
+        let (form, list) = match (clause.form, clause.group, clause.version) {
+            (None, ..) => (Form::Object, false),
+            (Some("Table"), "meta.k8s.io", "v1" | "v1beta1") => (Form::Table, false),
+            (Some("PartialObjectMetadata"), "meta.k8s.io", "v1" | "v1beta1") => (Form::Metadata, false),
+            (Some("PartialObjectMetadataList"), "meta.k8s.io", "v1" | "v1beta1") => (Form::Metadata, true),
             _ => continue,
         };
-        match clause.media {
-            "application/json" | "application/*" | "*/*" => {
-                return Ok(Accepted { form, encoding: Encoding::Json });
-            }
-            "application/yaml" | "application/x-yaml" => {
-                return Ok(Accepted { form, encoding: Encoding::Yaml });
-            }
-            "application/vnd.kubernetes.protobuf" => {
-                protobuf.get_or_insert(Accepted { form, encoding: Encoding::Json });
-            }
-            _ => {}
+        if let Some(encoding) = clause.encoding() {
+            let beta = form != Form::Object && clause.version == "v1beta1";
+            return Ok(Accepted { form, list, beta, encoding });
         }
     }
-    // Clients of protobuf read JSON too, by the answer's own type.
-    protobuf.ok_or_else(|| Box::new(Status::not_acceptable(&OFFERED)))
+    Err(Box::new(Status::not_acceptable(&OFFERED)))
 }
 
-/// Whether aggregated discovery is asked for before the legacy form.
-pub(crate) fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
-    let accept = header(headers, ACCEPT);
-    for clause in clauses(&accept) {
-        match (clause.form, clause.group, clause.version) {
-            (Some("APIGroupDiscoveryList"), "apidiscovery.k8s.io", "v2") if clause.media == "application/json" => {
-                return true;
-            }
-            (None, ..) if matches!(clause.media, "application/json" | "*/*" | "application/*") => return false,
-            _ => {}
-        }
+/// What to answer a watch with: YAML has no streams.
+pub(crate) fn accepted_stream(headers: &HeaderMap) -> Result<Accepted, Box<Status>> {
+    match accepted(headers) {
+        Ok(accepted) if accepted.encoding != Encoding::Yaml => Ok(accepted),
+        _ => Err(Box::new(Status::not_acceptable(&STREAMED))),
     }
-    false
+}
+
+/// The encoding of an answer that has one form alone, such as a Status: JSON where nothing fits.
+pub(crate) fn encoding(headers: &HeaderMap) -> Encoding {
+    clauses(&header(headers, ACCEPT)).iter().find_map(Clause::encoding).unwrap_or_default()
+}
+
+/// How discovery is asked for: the encoding, and whether aggregated.
+pub(crate) fn discovery(headers: &HeaderMap) -> Option<(Encoding, bool)> {
+    let accept = header(headers, ACCEPT);
+    if accept.is_empty() {
+        return Some((Encoding::Json, false));
+    }
+    clauses(&accept).iter().find_map(|clause| {
+        let aggregated = match (clause.form, clause.group, clause.version) {
+            (None, ..) => false,
+            (Some("APIGroupDiscoveryList"), "apidiscovery.k8s.io", "v2") => true,
+            _ => return None,
+        };
+        Some((clause.encoding()?, aggregated))
+    })
 }
 
 /// Whether gzip is accepted.
@@ -157,15 +208,10 @@ pub(crate) fn body_format(headers: &HeaderMap) -> Result<BodyFormat, Box<Status>
     match content_type(headers).as_str() {
         // curl's default for -d is a form; it is refused as upstream refuses it.
         "" | "application/json" => Ok(BodyFormat::Json),
-        "application/yaml" | "application/x-yaml" => Ok(BodyFormat::Yaml),
+        "application/yaml" => Ok(BodyFormat::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(BodyFormat::Protobuf),
         _ => Err(Box::new(Status::unsupported_media_type(&OFFERED))),
     }
-}
-
-/// YAML of a JSON document: JSON is YAML, so what cannot be converted is passed as it is.
-pub(crate) fn yaml(json: &Bytes) -> Option<Bytes> {
-    Some(json.clone())
 }
 
 #[cfg(test)]
@@ -183,30 +229,54 @@ mod tests {
     fn accept_headers_of_known_clients() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(negotiate(table), Some((Form::Table, Encoding::Json)));
-        assert_eq!(
-            negotiate("application/vnd.kubernetes.protobuf,application/json"),
-            Some((Form::Object, Encoding::Json))
-        );
-        assert_eq!(negotiate("application/vnd.kubernetes.protobuf"), Some((Form::Object, Encoding::Json)));
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        assert_eq!(negotiate(both), Some((Form::Object, Encoding::Protobuf)));
         assert_eq!(negotiate("*/*"), Some((Form::Object, Encoding::Json)));
+        assert_eq!(negotiate("application/*"), Some((Form::Object, Encoding::Json)));
         assert_eq!(negotiate("application/yaml"), Some((Form::Object, Encoding::Yaml)));
         assert_eq!(negotiate("application/json;q=0.1,application/yaml"), Some((Form::Object, Encoding::Yaml)));
+        assert_eq!(negotiate("*/*, application/yaml"), Some((Form::Object, Encoding::Yaml)));
+        assert_eq!(negotiate("text/html,application/xml;q=0.9,*/*;q=0.8"), Some((Form::Object, Encoding::Json)));
         let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
         assert_eq!(negotiate(metadata), Some((Form::Metadata, Encoding::Json)));
+        assert_eq!(negotiate("application/json;stream=watch"), Some((Form::Object, Encoding::Json)));
         assert_eq!(negotiate("text/html"), None);
+        assert_eq!(negotiate("application/x-yaml"), None);
         assert_eq!(negotiate("application/json;as=Unknown;g=x;v=v1"), None);
+    }
+
+    fn headers(accept: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn watches_are_not_written_in_yaml() {
+        let status = accepted_stream(&headers("application/yaml")).unwrap_err();
+        assert_eq!(
+            status.message,
+            "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+        );
+        let stream = accepted_stream(&headers("application/vnd.kubernetes.protobuf;stream=watch")).unwrap();
+        assert_eq!(stream.encoding, Encoding::Protobuf);
     }
 
     #[test]
     fn aggregated_discovery_is_by_preference() {
-        let wants = |accept: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, accept.parse().unwrap());
-            wants_aggregated_discovery(&headers)
-        };
-        assert!(wants(
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
-        ));
-        assert!(!wants("application/json"));
+        let asks = |accept: &str| discovery(&headers(accept));
+        assert_eq!(
+            asks(
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
+            ),
+            Some((Encoding::Json, true))
+        );
+        assert_eq!(
+            asks("application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"),
+            Some((Encoding::Json, false))
+        );
+        assert_eq!(asks("application/vnd.kubernetes.protobuf"), Some((Encoding::Protobuf, false)));
+        assert_eq!(asks("application/json"), Some((Encoding::Json, false)));
+        assert_eq!(asks("text/html"), None);
     }
 }

@@ -135,11 +135,11 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
 fn presentation(headers: &HeaderMap, query: &str) -> Presentation {
     let agent = headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let pretty = match Query::parse(query).get("pretty") {
-        Some(value) => !matches!(value, "0" | "false"),
+        Some(value) => matches!(value, "1" | "t" | "T" | "true" | "True" | "TRUE"),
         // People reading with a terminal or a browser get lines.
         None => agent.starts_with("curl") || agent.starts_with("Wget") || agent.starts_with("Mozilla/5.0"),
     };
-    let encoding = negotiate::accepted(headers).map(|accepted| accepted.encoding).unwrap_or_default();
+    let encoding = negotiate::accepted(headers).map_or_else(|_| negotiate::encoding(headers), |a| a.encoding);
     Presentation { gzip: negotiate::accepts_gzip(headers), pretty, encoding }
 }
 

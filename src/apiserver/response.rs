@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
+use naru_api::codec::{self, EncodeError};
 use naru_api::status::Status;
 use naru_client::transport::{EventType, WatchEvent, WatchStream};
 use std::convert::Infallible;
@@ -23,6 +24,9 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, BodyError>;
 pub(crate) type Failure = Box<Status>;
 /// What a handler returns.
 pub(crate) type Outcome = Result<Reply, Failure>;
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Answers at least this large are compressed for clients that accept it.
 const GZIP_FROM: usize = 128 * 1024;
@@ -45,16 +49,25 @@ pub(crate) struct Complete {
     pub(crate) content_type: &'static str,
     /// The body.
     pub(crate) body: Bytes,
+    /// Whether the body is an object of the API, as JSON, which goes out as the client accepts it.
+    pub(crate) object: bool,
     /// Texts for `Warning` headers.
     pub(crate) warnings: Vec<String>,
     /// Further headers.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+impl Complete {
+    fn new(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let (warnings, headers) = (Vec::new(), Vec::new());
+        Self { code, content_type, body: body.into(), object: false, warnings, headers }
+    }
+}
+
 impl Reply {
-    /// JSON with a code.
+    /// An object of the API as JSON, to be sent as whatever was negotiated.
     pub(crate) fn json(code: u16, body: impl Into<Bytes>) -> Self {
-        Self::typed(code, "application/json", body)
+        Self::Bytes(Complete { object: true, ..Complete::new(code, JSON, body) })
     }
 
     /// Plain text.
@@ -64,7 +77,7 @@ impl Reply {
 
     /// Any content.
     pub(crate) fn typed(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        Self::Bytes(Complete { code, content_type, body: body.into(), warnings: Vec::new(), headers: Vec::new() })
+        Self::Bytes(Complete::new(code, content_type, body))
     }
 
     /// The same answer with warnings for the client.
@@ -91,7 +104,7 @@ pub(crate) struct Presentation {
     pub(crate) gzip: bool,
     /// Whether JSON is to be indented.
     pub(crate) pretty: bool,
-    /// JSON or YAML.
+    /// How objects are written.
     pub(crate) encoding: Encoding,
 }
 
@@ -104,7 +117,7 @@ pub(crate) fn full(body: impl Into<Bytes>) -> Body {
 pub(crate) fn into_http(outcome: Outcome, presentation: Presentation) -> Response<Body> {
     match outcome {
         Ok(Reply::Bytes(bytes)) => bytes_response(bytes, presentation),
-        Ok(Reply::Watch(events)) => watch_response(events),
+        Ok(Reply::Watch(events)) => watch_response(events, presentation.encoding),
         Ok(Reply::Http(response)) => *response,
         Err(status) => status_response(&status, presentation),
     }
@@ -112,13 +125,9 @@ pub(crate) fn into_http(outcome: Outcome, presentation: Presentation) -> Respons
 
 fn status_response(status: &Status, presentation: Presentation) -> Response<Body> {
     let body = serde_json::to_vec(status).unwrap_or_default();
-    let mut reply = Complete {
-        code: status.code,
-        content_type: "application/json",
-        body: body.into(),
-        warnings: Vec::new(),
-        headers: Vec::new(),
-    };
+    // What says that nothing acceptable can be given is not acceptable either.
+    let object = status.code != 406;
+    let mut reply = Complete { object, ..Complete::new(status.code, JSON, body) };
     if let Some(seconds) = status.details.as_ref().and_then(|details| details.retry_after_seconds) {
         reply.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
     }
@@ -129,23 +138,22 @@ fn status_response(status: &Status, presentation: Presentation) -> Response<Body
     bytes_response(reply, presentation)
 }
 
-fn bytes_response(reply: Complete, presentation: Presentation) -> Response<Body> {
+fn bytes_response(mut reply: Complete, presentation: Presentation) -> Response<Body> {
+    if reply.object
+        && let Err(status) = encode(&mut reply, presentation.encoding)
+    {
+        return status_response(&status, presentation);
+    }
     let mut body = reply.body;
-    let mut content_type = reply.content_type;
-    if content_type == "application/json" {
-        if presentation.encoding == Encoding::Yaml {
-            if let Some(yaml) = crate::negotiate::yaml(&body) {
-                body = yaml;
-                content_type = "application/yaml";
-            }
-        } else if presentation.pretty {
-            body = indent(&body).into();
-        }
+    if presentation.pretty && reply.object && reply.content_type == JSON {
+        body = indent(&body).into();
     }
     let mut response = Response::builder()
         .status(StatusCode::from_u16(reply.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
-        .header(CONTENT_TYPE, content_type)
-        .header(CACHE_CONTROL, "no-cache, private");
+        .header(CONTENT_TYPE, reply.content_type);
+    if !reply.headers.iter().any(|(name, _)| name == CACHE_CONTROL) {
+        response = response.header(CACHE_CONTROL, "no-cache, private");
+    }
     for (name, value) in reply.headers {
         response = response.header(name, value);
     }
@@ -162,6 +170,29 @@ fn bytes_response(reply: Complete, presentation: Presentation) -> Response<Body>
         response = response.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
     }
     response.body(full(body)).unwrap_or_else(|_| Response::new(full("")))
+}
+
+/// Writes an object as the client wants it.
+fn encode(reply: &mut Complete, encoding: Encoding) -> Result<(), Box<Status>> {
+    match encoding {
+        Encoding::Json => {}
+        Encoding::Yaml => {
+            let value = serde_json::from_slice(&reply.body).map_err(|error| Box::new(Status::internal(error)))?;
+            reply.body = codec::to_yaml(&value).into();
+            reply.content_type = "application/yaml";
+        }
+        Encoding::Protobuf => {
+            let body = codec::encode_protobuf(&reply.body).map_err(|error| {
+                Box::new(match error {
+                    EncodeError::NoMessage(_) => Status::failure(406, "NotAcceptable", error.to_string()),
+                    EncodeError::Malformed(_) => Status::internal(error),
+                })
+            })?;
+            reply.body = body.into();
+            reply.content_type = PROTOBUF;
+        }
+    }
+    Ok(())
 }
 
 /// `299 - "text"`, with what a header cannot carry left out.
@@ -183,37 +214,49 @@ fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
     Ok(encoder.finish()?.into())
 }
 
-fn watch_response(events: WatchStream) -> Response<Body> {
+fn watch_response(events: WatchStream, encoding: Encoding) -> Response<Body> {
     // What is ready goes out together: the initial events travel with the answer's first bytes.
-    let frames = events.ready_chunks(64).map(|events| {
+    let frames = events.ready_chunks(64).map(move |events| {
         let mut out = BytesMut::new();
         for event in events {
             match event {
-                Ok(event) => encode_event(&event, &mut out),
+                Ok(event) => encode_event(&event, encoding, &mut out)?,
                 Err(error) => return Err(BodyError::from(error.to_string())),
             }
         }
         Ok(Frame::data(out.freeze()))
     });
+    let content_type = match encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Encoding::Json | Encoding::Yaml => JSON,
+    };
     Response::builder()
-        .header(CONTENT_TYPE, "application/json")
+        .header(CONTENT_TYPE, content_type)
         .header(CACHE_CONTROL, "no-cache, private")
         .body(StreamBody::new(frames).boxed_unsync())
         .unwrap_or_else(|_| Response::new(full("")))
 }
 
-fn encode_event(event: &WatchEvent, out: &mut BytesMut) {
-    let kind: &[u8] = match event.kind {
-        EventType::Added => br#"{"type":"ADDED","object":"#,
-        EventType::Modified => br#"{"type":"MODIFIED","object":"#,
-        EventType::Deleted => br#"{"type":"DELETED","object":"#,
-        EventType::Bookmark => br#"{"type":"BOOKMARK","object":"#,
-        EventType::Error => br#"{"type":"ERROR","object":"#,
+/// Appends an event as it is sent.
+pub(crate) fn encode_event(event: &WatchEvent, encoding: Encoding, out: &mut BytesMut) -> Result<(), EncodeError> {
+    let kind = match event.kind {
+        EventType::Added => "ADDED",
+        EventType::Modified => "MODIFIED",
+        EventType::Deleted => "DELETED",
+        EventType::Bookmark => "BOOKMARK",
+        EventType::Error => "ERROR",
     };
-    out.reserve(kind.len() + event.object.len() + 2);
-    out.put_slice(kind);
+    if encoding == Encoding::Protobuf {
+        out.put_slice(&codec::encode_watch_frame(kind, &codec::encode_protobuf(&event.object)?));
+        return Ok(());
+    }
+    out.reserve(kind.len() + event.object.len() + 24);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
     out.put_slice(&event.object);
     out.put_slice(b"}\n");
+    Ok(())
 }
 
 /// JSON with two spaces of indentation, keys in their order.

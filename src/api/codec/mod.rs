@@ -115,6 +115,21 @@ pub fn parse_json(body: &[u8]) -> Result<Value, DecodeError> {
     value.map_err(|json::Syntax(text)| DecodeError::Syntax(text))
 }
 
+/// The text of a JSON object's `metadata`, without reading anything else into memory.
+pub fn metadata_text(object: &[u8]) -> Option<&str> {
+    let mut found = None;
+    let text = std::str::from_utf8(object).ok()?;
+    // What follows the metadata is not read; the error that ends the reading says nothing.
+    let _ = json::Reader::new(text).object(|reader, name| {
+        if name != "metadata" {
+            return reader.skip();
+        }
+        found = Some(reader.raw()?);
+        Err(json::Syntax(String::new()))
+    });
+    found
+}
+
 /// Parses any JSON document untyped and reports duplicate fields, as strict decoding of a patch needs it.
 pub fn parse_json_strict(body: &[u8]) -> Result<Decoded, DecodeError> {
     let text = String::from_utf8_lossy(body);

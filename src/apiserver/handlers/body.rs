@@ -7,7 +7,7 @@ use naru_api::codec::{self, DecodeError, Decoded};
 use naru_api::facts::Type;
 use naru_api::meta;
 use naru_api::registry::Resource;
-use naru_api::status::Status;
+use naru_api::status::{FieldErrors, Status};
 use serde_json::Value;
 
 /// What to do about unknown and duplicate fields.
@@ -33,6 +33,39 @@ impl FieldValidation {
             )))),
         }
     }
+}
+
+/// Longer names of managers are refused.
+const MAX_FIELD_MANAGER: usize = 128;
+
+/// Checks the parameters of creates and updates, all in one answer.
+pub(super) fn check_write_options(call: &Call) -> Result<(), Failure> {
+    let kind = match call.info.verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        _ => return Ok(()),
+    };
+    let mut errors = FieldErrors::default();
+    let manager = call.query.get("fieldManager").unwrap_or_default();
+    if manager.len() > MAX_FIELD_MANAGER {
+        errors.too_long("fieldManager", MAX_FIELD_MANAGER);
+    }
+    for (at, c) in manager.char_indices().filter(|(_, c)| c.is_control()) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        errors.invalid("fieldManager", manager, &detail);
+    }
+    let dry_run: Vec<&str> = call.query.all("dryRun").filter(|value| !value.is_empty()).collect();
+    if dry_run.iter().any(|value| *value != "All") {
+        errors.not_supported("dryRun", Value::from(dry_run), &["All"]);
+    }
+    let validation = call.query.get("fieldValidation").unwrap_or_default();
+    if !matches!(validation, "" | "Ignore" | "Warn" | "Strict") {
+        errors.not_supported("fieldValidation", validation, &["", "Ignore", "Strict", "Warn"]);
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Box::new(Status::invalid("meta.k8s.io", kind, "", errors)))
 }
 
 /// The group, version and kind that a body should have.

@@ -100,9 +100,15 @@ pub(crate) async fn dispatch(call: Call) -> Outcome {
         }
     }
     if info.subresource.is_empty() {
+        render::check_accept(&call)?;
+        body::check_write_options(&call)?;
         return whole(call, resource).await;
     }
     let subresource = resource.subresource(&info.subresource).ok_or_else(|| Box::new(Status::no_such_resource()))?;
+    if !matches!(subresource.action, Action::Log | Action::Exec | Action::Attach | Action::PortForward) {
+        render::check_accept(&call)?;
+        body::check_write_options(&call)?;
+    }
     sub(call, resource, subresource.action, subresource.verbs).await
 }
 

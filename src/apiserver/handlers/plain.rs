@@ -4,7 +4,8 @@ use super::Call;
 use crate::documents::GIT_VERSION;
 use crate::negotiate;
 use crate::response::{Outcome, Reply};
-use http::Method;
+use http::header::X_CONTENT_TYPE_OPTIONS;
+use http::{HeaderValue, Method};
 use naru_api::status::Status;
 use serde_json::json;
 use std::fmt::Write;
@@ -31,12 +32,12 @@ pub(super) fn handle(call: &Call) -> Outcome {
             Err(Box::new(Status::method_not_allowed()))
         };
     }
-    if let Some(check) = ["/healthz/", "/livez/", "/readyz/"].iter().find_map(|prefix| path.strip_prefix(prefix)) {
-        return one_check(call, check);
+    if let Some(reply) = one_check(call, path) {
+        return Ok(reply);
     }
-    let aggregated = negotiate::wants_aggregated_discovery(&call.headers);
+    let (encoding, aggregated) = negotiate::discovery(&call.headers).unwrap_or_default();
     let known_hash = call.headers.get(http::header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-    match call.state.documents.answer(path, aggregated, known_hash) {
+    match call.state.documents.answer(path, encoding, aggregated, known_hash) {
         Some(reply) if matches!(call.method, Method::GET | Method::HEAD) => Ok(reply),
         Some(_) => Err(Box::new(Status::method_not_allowed())),
         None => Err(Box::new(Status::no_such_resource())),
@@ -60,7 +61,7 @@ fn index() -> Reply {
     let rest = ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
     paths.extend(rest.map(str::to_owned));
     paths.sort();
-    Reply::json(200, json!({ "paths": paths }).to_string())
+    Reply::typed(200, "application/json", format!("{:#}", json!({ "paths": paths })))
 }
 
 fn version() -> Reply {
@@ -84,58 +85,87 @@ fn version() -> Reply {
         "compiler": "rustc",
         "platform": format!("linux/{arch}"),
     });
-    Reply::json(200, version.to_string())
+    Reply::typed(200, "application/json", format!("{version:#}"))
 }
 
-/// The checks and whether each is well.
-fn checks(call: &Call) -> [(&'static str, bool); 4] {
+/// A check of the server's health.
+struct Check {
+    name: &'static str,
+    well: bool,
+    /// Whether it is part of `/readyz` alone: a server that is going down is still alive.
+    ready_only: bool,
+}
+
+/// The checks under upstream's names, in its order.
+fn checks(call: &Call) -> Vec<Check> {
     let state = &call.state;
-    [
-        ("ping", true),
-        ("store", !state.shutdown.is_triggered() || state.store.revision() >= 0),
-        ("bootstrap", state.ready.load(Ordering::Acquire)),
-        ("shutdown", !state.shutdown.is_triggered()),
+    let store = state.store.revision() >= 0;
+    let ready = state.ready.load(Ordering::Acquire);
+    let check = |name, well| Check { name, well, ready_only: false };
+    let ready_only = |name, well| Check { name, well, ready_only: true };
+    vec![
+        check("ping", true),
+        check("log", true),
+        check("etcd", store),
+        ready_only("etcd-readiness", store),
+        ready_only("informer-sync", ready),
+        check("poststarthook/rbac/bootstrap-roles", ready),
+        check("poststarthook/scheduling/bootstrap-system-priority-classes", ready),
+        check("poststarthook/start-system-namespaces-controller", ready),
+        ready_only("shutdown", !state.shutdown.is_triggered()),
     ]
 }
 
+/// Plain text about the server's health.
+fn health_text(code: u16, text: String) -> Reply {
+    Reply::typed(code, "text/plain; charset=utf-8", text)
+        .with_header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
+}
+
 fn health(call: &Call, name: &str) -> Outcome {
-    let excluded: Vec<&str> = call.query.all("exclude").collect();
-    let live = name == "livez";
+    let mut excluded: Vec<&str> = call.query.all("exclude").collect();
+    excluded.sort_unstable();
+    excluded.dedup();
     let mut text = String::new();
     let mut failed = false;
-    for (check, well) in checks(call) {
-        // A server that is going down is still alive.
-        if live && check == "shutdown" {
-            continue;
-        }
-        if excluded.contains(&check) {
-            let _ = writeln!(text, "[+]{check} excluded: ok");
-        } else if well {
-            let _ = writeln!(text, "[+]{check} ok");
+    for check in checks(call).iter().filter(|check| name == "readyz" || !check.ready_only) {
+        if let Some(at) = excluded.iter().position(|excluded| *excluded == check.name) {
+            excluded.remove(at);
+            let _ = writeln!(text, "[+]{} excluded: ok", check.name);
+        } else if check.well {
+            let _ = writeln!(text, "[+]{} ok", check.name);
         } else {
             failed = true;
-            let _ = writeln!(text, "[-]{check} failed: reason withheld");
+            let _ = writeln!(text, "[-]{} failed: reason withheld", check.name);
         }
+    }
+    if !excluded.is_empty() {
+        let unknown: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        let unknown = unknown.join(",");
+        let _ = writeln!(text, "warn: some health checks cannot be excluded: no matches for {unknown}");
     }
     if failed {
         let _ = writeln!(text, "{name} check failed");
-        return Ok(Reply::typed(500, "text/plain; charset=utf-8", text));
+        return Ok(health_text(500, text));
     }
-    if call.query.get("verbose").is_some() {
-        let _ = writeln!(text, "{name} check passed");
-        return Ok(Reply::text(text));
+    if call.query.get("verbose").is_none() {
+        return Ok(health_text(200, "ok".to_owned()));
     }
-    Ok(Reply::text("ok"))
+    let _ = writeln!(text, "{name} check passed");
+    Ok(health_text(200, text))
 }
 
-fn one_check(call: &Call, name: &str) -> Outcome {
-    match checks(call).into_iter().find(|(check, _)| *check == name) {
-        Some((_, true)) => Ok(Reply::text("ok")),
-        Some((_, false)) => {
-            Ok(Reply::typed(500, "text/plain; charset=utf-8", "internal server error: reason withheld\n"))
-        }
-        None => Err(Box::new(Status::no_such_resource())),
+/// `/readyz/etcd`: one check alone. `None` where there is no such check.
+fn one_check(call: &Call, path: &str) -> Option<Reply> {
+    let (name, check) = path.trim_start_matches('/').split_once('/')?;
+    if !matches!(name, "healthz" | "livez" | "readyz") {
+        return None;
     }
+    let check = checks(call).into_iter().find(|c| c.name == check && (name == "readyz" || !c.ready_only))?;
+    Some(match check.well {
+        true => Reply::text("ok"),
+        false => health_text(500, format!("internal server error: {} is not well\n", check.name)),
+    })
 }
 
 fn metrics(call: &Call) -> Reply {
@@ -167,5 +197,5 @@ fn openid(call: &Call) -> Reply {
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
     });
-    Reply::json(200, document.to_string())
+    Reply::typed(200, "application/json", document.to_string())
 }

@@ -2,12 +2,10 @@
 
 use super::{Call, render};
 use crate::cache::{CacheError, Continue, ListAt, Selection};
-use crate::negotiate::{self, Form};
-use crate::response::{Failure, Outcome, Reply};
+use crate::response::{Failure, Outcome};
 use naru_api::registry::Resource;
 use naru_api::selector::{FieldSelector, LabelSelector};
 use naru_api::status::{FieldErrors, Status, StatusCause, StatusDetails};
-use serde_json::json;
 
 /// GET of one object.
 pub(super) fn get(call: &Call, resource: &'static Resource) -> Outcome {
@@ -24,7 +22,6 @@ pub(super) fn get(call: &Call, resource: &'static Resource) -> Outcome {
 pub(super) async fn list(call: &Call, resource: &'static Resource) -> Outcome {
     let selection = selection(call, resource)?;
     let limit = number(call, "limit")?.unwrap_or(0);
-    let form = negotiate::accepted(&call.headers)?.form;
     let limit = usize::try_from(limit).unwrap_or(0);
     let listing = call
         .state
@@ -32,18 +29,7 @@ pub(super) async fn list(call: &Call, resource: &'static Resource) -> Outcome {
         .list(resource, &selection, limit, list_at(call)?)
         .await
         .map_err(|error| cache_failure(&error))?;
-    if form == Form::Object {
-        return Ok(Reply::json(200, render::encode(resource, &listing)?));
-    }
-    let mut meta = json!({ "resourceVersion": listing.revision.to_string() });
-    if let Some(next) = &listing.next {
-        meta["continue"] = next.as_str().into();
-    }
-    if let Some(remaining) = listing.remaining {
-        meta["remainingItemCount"] = remaining.into();
-    }
-    let items: Vec<_> = listing.objects.iter().map(|object| object.json().clone()).collect();
-    Ok(Reply::json(200, render::list(call, resource, form, &items, meta)?))
+    render::list(call, resource, &listing)
 }
 
 /// A whole number among the parameters.

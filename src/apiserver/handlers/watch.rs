@@ -4,7 +4,7 @@ use super::read::{cache_failure, number, resource_version, selection};
 use super::{Call, render};
 use crate::cache::{CacheError, Watch, WatchEnd, WatchFrom, WatchRequest};
 use crate::clock;
-use crate::negotiate::{self, Form};
+use crate::negotiate::{self, Accepted, Form};
 use crate::response::{Failure, Outcome, Reply};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -24,7 +24,7 @@ const SHORTEST: u64 = 1800;
 
 /// GET with `watch`.
 pub(super) async fn watch(call: &Call, resource: &'static Resource) -> Outcome {
-    let form = negotiate::accepted(&call.headers)?.form;
+    let accepted = negotiate::accepted_stream(&call.headers)?;
     let include = render::include_object(call)?;
     let request = WatchRequest {
         selection: selection(call, resource)?,
@@ -50,7 +50,7 @@ pub(super) async fn watch(call: &Call, resource: &'static Resource) -> Outcome {
         watch,
         deadline,
         shutdown: call.state.shutdown.clone(),
-        form: Former { form, include, resource, columns_sent: false },
+        form: Former { accepted, include, resource, columns_sent: false },
         over: false,
     };
     let stream =
@@ -131,7 +131,7 @@ impl Events {
 
 /// Turns whole objects into what the client asked for.
 struct Former {
-    form: Form,
+    accepted: Accepted,
     include: IncludeObject,
     resource: &'static Resource,
     columns_sent: bool,
@@ -139,20 +139,23 @@ struct Former {
 
 impl Former {
     fn form(&mut self, kind: EventType, object: Bytes) -> WatchEvent {
-        if self.form == Form::Object {
+        // A Status is what it is in every form.
+        if kind == EventType::Error {
+            return WatchEvent { kind, object };
+        }
+        if self.accepted.form == Form::Object {
             return match render::served(self.resource, object) {
                 Ok(object) => WatchEvent { kind, object },
                 Err(status) => error_event(&status),
             };
         }
+        if self.accepted.form == Form::Metadata {
+            return WatchEvent { kind, object: render::partial_text(&object, self.accepted.meta_version()) };
+        }
         let Ok(value) = serde_json::from_slice::<Value>(&object) else {
             return WatchEvent { kind, object };
         };
-        let value = match self.form {
-            Form::Table => self.table(kind, &value),
-            _ => render::partial(&value),
-        };
-        WatchEvent { kind, object: value.to_string().into() }
+        WatchEvent { kind, object: self.table(kind, &value).to_string().into() }
     }
 
     /// One row; the columns are told once.
@@ -168,6 +171,7 @@ impl Former {
         if std::mem::replace(&mut self.columns_sent, true) {
             table["columnDefinitions"] = Value::Null;
         }
+        render::set_version(&mut table, self.accepted);
         table
     }
 }

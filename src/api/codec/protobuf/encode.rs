@@ -37,6 +37,8 @@ pub fn encode_protobuf(object: &[u8]) -> std::result::Result<Vec<u8>, EncodeErro
     let text = std::str::from_utf8(object).map_err(|error| EncodeError::Malformed(error.to_string()))?;
     let (api_version, kind) = type_meta(text)?;
     let (group, version) = meta::split_api_version(&api_version);
+    // Two of discovery's kinds go without a version.
+    let version = if version.is_empty() { "v1" } else { version };
     let ty =
         facts::type_by_gvk(group, version, &kind).ok_or_else(|| EncodeError::NoMessage(format!("{version}.{kind}")))?;
     let mut out = Vec::with_capacity(object.len() + object.len() / 8 + 64);
@@ -85,6 +87,7 @@ fn type_meta(text: &str) -> Result<(String, String)> {
     match (api_version, kind, found) {
         (Some(api_version), Some(kind), _) => Ok((api_version, kind)),
         (_, _, Err(error)) => Err(error),
+        (None, Some(kind), Ok(())) => Ok((String::new(), kind)),
         _ => Err(Syntax("Object 'Kind' is missing".to_owned())),
     }
 }

@@ -22,6 +22,7 @@ mod fuzz;
 pub mod meta;
 pub mod networking;
 pub mod patch;
+pub mod pod_security;
 pub mod quantity;
 pub mod rbac;
 pub mod registry;

@@ -1,6 +1,7 @@
 //! The way of a request, in its order: limits, authentication, impersonation, authorization, body, handler (decoding,
 //! admission, the kind's rules, the store), answer.
 
+use crate::admission::Notes;
 use crate::authn::{Authn, Issuer, Peer, StaticTokens, User, impersonated, jwt::Signer};
 use crate::authz::{Attributes, Authz};
 use crate::cache::Cache;
@@ -187,6 +188,7 @@ async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
             .map_err(|error| Status::bad_request(format!("reading the body: {error}")))?
             .ok_or_else(|| Status::too_large(MAX_BODY))?,
     };
+    let notes = Arc::new(Notes::default());
     let call = Call {
         state,
         user,
@@ -197,12 +199,13 @@ async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
         headers: request.headers,
         body,
         upgrade: request.upgrade,
+        notes: notes.clone(),
     };
     if long_running {
         return handlers::dispatch(call).await;
     }
     match tokio::time::timeout(REQUEST_TIMEOUT, handlers::dispatch(call)).await {
-        Ok(outcome) => outcome,
+        Ok(outcome) => outcome.map(|reply| reply.with_warnings(notes.warnings())),
         Err(_) => Err(Box::new(Status::timeout("request did not complete within the allotted timeout", 0))),
     }
 }

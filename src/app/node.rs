@@ -5,6 +5,7 @@ use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Taint;
+use naru_api::core::node::kubelet_may_set;
 use naru_api::meta::names::{label_value, qualified_name};
 use naru_api::registry;
 use naru_base::Shutdown;
@@ -96,7 +97,6 @@ pub(crate) async fn start(
         node_ips: vec![config.ip],
         node_labels: labels,
         node_taints: taints,
-        control_plane: true,
         pod_cidrs: Vec::new(),
         data_dir: layout.agent(),
         pod_log_dir: layout.agent().join("logs"),
@@ -232,7 +232,9 @@ impl EndpointGate for ProxyGate {
 
 /// Whether the flags can be used, before anything is started.
 pub(crate) fn check(args: &NodeArgs) -> Result<()> {
-    pairs(&args.node_label)?;
+    for label in pairs(&args.node_label)?.keys().filter(|label| !kubelet_may_set(label)) {
+        bail!("--node-label {label}: a node may not give itself this label; set it with kubectl label node");
+    }
     args.node_taint.iter().try_for_each(|text| taint(text).map(drop))
 }
 

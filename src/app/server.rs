@@ -125,11 +125,23 @@ async fn start_node(
     };
     let kubelet = node::start(config, &args.node, layout, shutdown).await?;
     let shutdown = shutdown.clone();
+    let admin = as_user(api, "system:admin", &["system:masters"]);
     naru_base::spawn("node-ready", async move {
         if shutdown.guard(kubelet.ready()).await.is_some() {
             tracing::info!("node {name} is Ready after {:.2} s", seconds(started));
+            if let Err(error) = label_control_plane(&admin, &name).await {
+                tracing::warn!(%error, "the node's role could not be labelled");
+            }
         }
     });
+    Ok(())
+}
+
+/// A node may not give itself a role.
+async fn label_control_plane(admin: &Client, node: &str) -> Result<(), naru_client::Error> {
+    let patch = serde_json::json!({ "metadata": { "labels": { "node-role.kubernetes.io/control-plane": "" } } });
+    let _: serde_json::Value =
+        admin.patch(&naru_api::registry::NODES, None, node, None, naru_client::PatchKind::Merge, &patch).await?;
     Ok(())
 }
 

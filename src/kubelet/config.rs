@@ -21,8 +21,6 @@ pub struct KubeletConfig {
     pub node_labels: BTreeMap<String, String>,
     /// Taints that a new Node object gets.
     pub node_taints: Vec<Taint>,
-    /// Whether the node carries the control plane's role label.
-    pub control_plane: bool,
     /// Address ranges of the node's pods, when they are known beforehand.
     pub pod_cidrs: Vec<String>,
     /// Survives a reboot; `pods` below it holds volumes.

@@ -272,7 +272,6 @@ impl World {
             node_ips: vec![IpAddr::from([192, 0, 2, 1])],
             node_labels: BTreeMap::new(),
             node_taints: Vec::new(),
-            control_plane: false,
             pod_cidrs: Vec::new(),
             data_dir: dir.path().join("data"),
             pod_log_dir: dir.path().join("logs"),

@@ -169,6 +169,33 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     }
 }
 
+/// Labels of Kubernetes' own namespaces that kubelets put on their nodes.
+const KUBELET_LABELS: [&str; 11] = [
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+
+/// Whether a kubelet may set this label on its own node: labels that steer workloads are others' to set.
+pub fn kubelet_may_set(label: &str) -> bool {
+    let namespace = label.split_once('/').map_or("", |(namespace, _)| namespace);
+    let within =
+        |suffix: &str| namespace.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if within("node-restriction.kubernetes.io") {
+        return false;
+    }
+    let of_kubernetes = within("kubernetes.io") || within("k8s.io");
+    !of_kubernetes || KUBELET_LABELS.contains(&label) || within("kubelet.kubernetes.io") || within("node.kubernetes.io")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +245,20 @@ mod tests {
             errors.messages(),
             ["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"]
         );
+    }
+
+    #[test]
+    fn labels_that_steer_workloads_are_not_the_kubelets() {
+        for label in ["a", "example.com/a", "kubernetes.io/os", "node.kubernetes.io/x", "a.kubelet.kubernetes.io/x"] {
+            assert!(kubelet_may_set(label), "{label}");
+        }
+        for label in [
+            "node-role.kubernetes.io/master",
+            "node-restriction.kubernetes.io/x",
+            "a.node-restriction.kubernetes.io/x",
+            "k8s.io/x",
+        ] {
+            assert!(!kubelet_may_set(label), "{label}");
+        }
     }
 }

@@ -3,8 +3,13 @@
 mod default_tolerations;
 mod escalation;
 mod namespace_lifecycle;
+mod node_restriction;
+mod notes;
+mod pod_security;
 mod priority;
 mod service_account;
+
+pub(crate) use notes::Notes;
 
 use crate::authn::User;
 use crate::pipeline::State;
@@ -42,6 +47,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) old: Option<&'a Value>,
     /// Nothing may be written, neither by plugins.
     pub(crate) dry_run: bool,
+    /// Where warnings and audit annotations go.
+    pub(crate) notes: &'a Notes,
 }
 
 impl Attributes<'_> {
@@ -111,8 +118,15 @@ impl Plugin {
 }
 
 /// All plugins, in upstream's order.
-pub(crate) static CHAIN: &[&Plugin] =
-    &[&namespace_lifecycle::PLUGIN, &service_account::PLUGIN, &priority::PLUGIN, &default_tolerations::PLUGIN, &escalation::PLUGIN];
+pub(crate) static CHAIN: &[&Plugin] = &[
+    &namespace_lifecycle::PLUGIN,
+    &service_account::PLUGIN,
+    &node_restriction::PLUGIN,
+    &pod_security::PLUGIN,
+    &priority::PLUGIN,
+    &default_tolerations::PLUGIN,
+    &escalation::PLUGIN,
+];
 
 /// First phase: every plugin's changes.
 pub(crate) async fn admit(state: &State, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {

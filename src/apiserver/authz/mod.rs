@@ -7,7 +7,6 @@ mod rbac;
 mod rules;
 
 pub(crate) use escalation::{confirm_no_escalation, full_authority, missing_rules};
-#[allow(unused_imports, reason = "for NodeRestriction, which follows")]
 pub(crate) use node::node_name;
 pub(crate) use rbac::Rbac;
 pub(crate) use rules::PolicyRule;

@@ -39,6 +39,7 @@ pub(crate) async fn write(state: &State) -> Result<(), StartError> {
         let (resource, object) = rbac_object(line)?;
         writes.extend(rbac::reconciled(state, resource, object)?);
     }
+    writes.extend(rbac::retired(state));
     writes.extend(config_maps::wanted(state)?);
     for class in priority_classes() {
         writes.extend(missing(state, &registry::PRIORITY_CLASSES, class)?);

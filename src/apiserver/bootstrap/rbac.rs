@@ -3,12 +3,13 @@
 
 use super::{creation, put};
 use crate::authz::{PolicyRule, missing_rules};
+use crate::cache::CachedObject;
 use crate::config::StartError;
 use crate::objects;
 use crate::pipeline::State;
 use naru_api::meta;
-use naru_api::registry::Resource;
-use naru_store::{Expect, Write};
+use naru_api::registry::{self, Resource};
+use naru_store::{Durability, Expect, Write};
 use serde_json::Value;
 
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -42,6 +43,22 @@ pub(super) fn reconciled(state: &State, resource: &'static Resource, wanted: Val
     }
     let bytes = objects::encode(next.clone());
     Ok(vec![put(resource, &next, expect, bytes)])
+}
+
+/// Bindings that earlier versions made and that would undo the Node authorizer.
+const RETIRED: [&str; 2] = ["naru:nodes", "naru:nodes-proxy"];
+
+/// The deletions of what is no longer a default.
+pub(super) fn retired(state: &State) -> Vec<Write> {
+    let resource = &registry::CLUSTER_ROLE_BINDINGS;
+    let found = RETIRED.into_iter().filter_map(|name| state.cache.get(resource, None, name));
+    let deletion = |found: std::sync::Arc<CachedObject>| Write {
+        key: found.key().clone(),
+        expect: Expect::Revision(found.revision()),
+        value: None,
+        durability: Durability::Sync,
+    };
+    found.map(deletion).collect()
 }
 
 fn same_role(one: &Value, other: &Value) -> bool {

@@ -123,6 +123,7 @@ async fn insert_named(
         user: &call.user,
         old: None,
         dry_run,
+        notes: &call.notes,
     };
     let ty = super::type_of(resource.storage())?;
     objects::stamp_new(&mut object);

@@ -209,6 +209,7 @@ async fn delete_one(
             user: &call.user,
             old: Some(&old),
             dry_run: options.dry_run,
+            notes: &call.notes,
         };
         admission::admit(state, &attributes, &mut Value::Null).await?;
         admission::validate(state, &attributes, &Value::Null).await?;

@@ -15,6 +15,7 @@ mod token;
 mod update;
 mod watch;
 
+use crate::admission::Notes;
 use crate::authn::User;
 use crate::pipeline::State;
 use crate::request_info::{Query, RequestInfo};
@@ -39,6 +40,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// What admission has to say beside its answer.
+    pub(crate) notes: Arc<Notes>,
 }
 
 impl Call {

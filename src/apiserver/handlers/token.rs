@@ -2,6 +2,7 @@
 
 use super::Call;
 use super::body::{self, Expected};
+use crate::admission::{self, Attributes, Operation};
 use crate::authn::Binding;
 use crate::clock;
 use crate::objects;
@@ -40,6 +41,19 @@ pub(super) async fn create(call: &Call) -> Outcome {
         Some(list) if !list.is_empty() => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => issuer.api_audiences().to_vec(),
     };
+    let attributes = Attributes {
+        operation: Operation::Create,
+        resource: &registry::SERVICE_ACCOUNTS,
+        subresource: "token",
+        namespace: Some(namespace),
+        name,
+        user: &call.user,
+        old: None,
+        dry_run: call.dry_run()?,
+        notes: &call.notes,
+    };
+    admission::admit(&call.state, &attributes, &mut request).await?;
+    admission::validate(&call.state, &attributes, &request).await?;
     let binding = binding(call, &request["spec"]["boundObjectRef"])?;
     let now = clock::now_seconds();
     let seconds = seconds.min(CAP);

@@ -245,6 +245,7 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
         user: &call.user,
         old: Some(old),
         dry_run: change.dry_run,
+        notes: &call.notes,
     };
     admission::admit(&call.state, &attributes, new).await?;
     if change.part == Part::Main {

@@ -5,6 +5,7 @@
 mod access;
 mod content;
 mod deletion;
+mod identity;
 mod objects;
 mod versions;
 mod watches;
@@ -157,6 +158,11 @@ impl Answer {
     fn ok(self) -> Value {
         assert!(self.code < 300, "{} {}", self.code, self.body);
         self.body
+    }
+
+    #[track_caller]
+    fn code_is(self, code: u16) {
+        assert_eq!(self.code, code, "{}", self.body);
     }
 
     #[track_caller]

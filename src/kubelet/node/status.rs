@@ -30,9 +30,6 @@ pub(crate) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
         out.insert(format!("{prefix}kubernetes.io/arch"), architecture().into());
     }
     out.insert("kubernetes.io/hostname".into(), config.node_name.clone());
-    if config.control_plane {
-        out.insert("node-role.kubernetes.io/control-plane".into(), String::new());
-    }
     out
 }
 

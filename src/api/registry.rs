@@ -16,7 +16,8 @@ pub use crate::certificates::request::CERTIFICATE_SIGNING_REQUESTS;
 pub use crate::coordination::lease::LEASES;
 pub use crate::core::{
     config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, limit_range::LIMIT_RANGES, namespace::NAMESPACES,
-    node::NODES, pod::PODS, resource_quota::RESOURCE_QUOTAS, secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
+    node::NODES, persistent_volume::PERSISTENT_VOLUMES, persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS, pod::PODS,
+    resource_quota::RESOURCE_QUOTAS, secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
 };
 pub use crate::discovery::endpoint_slice::ENDPOINT_SLICES;
 pub use crate::events::event::EVENTS_V1;
@@ -25,10 +26,16 @@ pub use crate::networking::{
     ingress::INGRESSES, ingress_class::INGRESS_CLASSES, ip_address::IP_ADDRESSES, network_policy::NETWORK_POLICIES,
     service_cidr::SERVICE_CIDRS,
 };
+pub use crate::node::runtime_class::RUNTIME_CLASSES;
 pub use crate::rbac::{
     cluster_role::CLUSTER_ROLES, cluster_role_binding::CLUSTER_ROLE_BINDINGS, role::ROLES, role_binding::ROLE_BINDINGS,
 };
 pub use crate::scheduling::priority_class::PRIORITY_CLASSES;
+pub use crate::storage::{
+    csi_driver::CSI_DRIVERS, csi_node::CSI_NODES, csi_storage_capacity::CSI_STORAGE_CAPACITIES,
+    storage_class::STORAGE_CLASSES, volume_attachment::VOLUME_ATTACHMENTS,
+    volume_attributes_class::VOLUME_ATTRIBUTES_CLASSES,
+};
 
 /// Cluster-wide, or inside a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -337,6 +344,8 @@ pub static RESOURCES: &[&Resource] = &[
     &LIMIT_RANGES,
     &NAMESPACES,
     &NODES,
+    &PERSISTENT_VOLUME_CLAIMS,
+    &PERSISTENT_VOLUMES,
     &PODS,
     &RESOURCE_QUOTAS,
     &SECRETS,
@@ -361,8 +370,15 @@ pub static RESOURCES: &[&Resource] = &[
     &CLUSTER_ROLES,
     &ROLE_BINDINGS,
     &ROLES,
+    &CSI_DRIVERS,
+    &CSI_NODES,
+    &CSI_STORAGE_CAPACITIES,
+    &STORAGE_CLASSES,
+    &VOLUME_ATTACHMENTS,
+    &VOLUME_ATTRIBUTES_CLASSES,
     &PRIORITY_CLASSES,
     &LEASES,
+    &RUNTIME_CLASSES,
     &ENDPOINT_SLICES,
     &FLOW_SCHEMAS,
     &PRIORITY_LEVEL_CONFIGURATIONS,

@@ -1,12 +1,16 @@
 //! The core group: one file per kind.
 
+mod access_modes;
 pub mod config_map;
 mod data;
 pub mod endpoints;
 pub mod event;
+mod internal_diff;
 pub mod limit_range;
 pub mod namespace;
 pub mod node;
+pub mod persistent_volume;
+pub mod persistent_volume_claim;
 pub mod pod;
 pub(crate) mod resource_names;
 pub mod resource_quota;

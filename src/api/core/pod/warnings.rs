@@ -18,6 +18,11 @@ const RENAMED: &[(&str, &str, &str)] = &[
     ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type", "1.17"),
 ];
 
+/// The present name of a label of nodes that was renamed.
+pub(crate) fn renamed_label(key: &str) -> Option<&'static str> {
+    RENAMED.iter().find(|(old, _, _)| *old == key).map(|(_, new, _)| *new)
+}
+
 /// Warnings about the spec of a pod or a template.
 pub(crate) fn of_spec(spec: &Value, path: Path<'_>) -> Vec<String> {
     let mut warnings = Vec::new();

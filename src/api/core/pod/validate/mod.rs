@@ -16,6 +16,8 @@ use crate::tree::{flag, int, list, some_text, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+pub(crate) use resources::overhead;
+pub(crate) use scheduling::{node_term, tolerations};
 pub(super) use update::pod_update;
 
 /// Errors of a pod beside those of its metadata.

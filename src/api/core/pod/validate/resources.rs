@@ -91,7 +91,7 @@ fn huge_pages(resources: &Value, path: Path<'_>, errors: &mut FieldErrors) {
 }
 
 /// What running the pod itself costs.
-pub(super) fn overhead(overhead: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+pub(crate) fn overhead(overhead: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     for (name, value) in entries(overhead) {
         one_resource(name, value, Owner::Container, path.key(name), errors);
     }

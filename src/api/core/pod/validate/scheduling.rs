@@ -26,7 +26,7 @@ pub(super) fn pod(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
 
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-pub(super) fn tolerations(tolerations: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+pub(crate) fn tolerations(tolerations: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     for (i, toleration) in list(tolerations).iter().enumerate() {
         let item = path.index(i);
         let (key, operator) = (text(&toleration["key"]), text(&toleration["operator"]));
@@ -153,7 +153,7 @@ fn pod_term(term: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     topology_key(term, path, errors);
 }
 
-fn node_term(term: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+pub(crate) fn node_term(term: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     let at = path.child("matchExpressions");
     for (i, expression) in list(&term["matchExpressions"]).iter().enumerate() {
         let item = at.index(i);

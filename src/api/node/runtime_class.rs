@@ -1,0 +1,73 @@
+//! RuntimeClass: how a pod's containers are run, and what that costs.
+
+use crate::checks::complain;
+use crate::core::pod;
+use crate::meta::{names, validate as meta};
+use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::status::{FieldErrors, Path};
+use crate::table;
+use crate::tree::text;
+use serde_json::Value;
+
+/// RuntimeClasses.
+pub static RUNTIME_CLASSES: Resource = Resource {
+    group: "node.k8s.io",
+    version: "v1",
+    kind: "RuntimeClass",
+    plural: "runtimeclasses",
+    singular: "runtimeclass",
+    scope: Scope::Cluster,
+    verbs: verbs::ALL,
+    short_names: &[],
+    categories: &[],
+    type_name: "io.k8s.api.node.v1.RuntimeClass",
+    churn: Churn::Durable,
+    subresources: &[],
+    columns: &[Column::NAME, Column::new("Handler", "string"), Column::new("Age", "string")],
+    rules: Rules { row, validate, validate_update, ..Rules::NONE },
+};
+
+fn row(class: &Value, now: i64) -> Vec<Value> {
+    vec![table::name(class), text(&class["handler"]).into(), table::created(class, now)]
+}
+
+fn validate(class: &Value, errors: &mut FieldErrors) {
+    let handler = text(&class["handler"]);
+    complain(names::dns_label(handler), handler, Path::root("handler"), errors);
+    let path = Path::root("overhead");
+    pod::validate::overhead(&class["overhead"]["podFixed"], path.child("limits"), errors);
+    let (scheduling, path) = (&class["scheduling"], Path::root("scheduling"));
+    meta::labels(&scheduling["nodeSelector"], &path.child("nodeSelector"), errors);
+    pod::validate::tolerations(&scheduling["tolerations"], path.child("tolerations"), errors);
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    if new["handler"] != old["handler"] {
+        errors.immutable("handler", &new["handler"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_can_be_wrong() {
+        let class = json!({"metadata": {"name": "c"}, "handler": "a.b", "overhead": {"podFixed": {"memory": "-1"}},
+            "scheduling": {"tolerations": [{"operator": "Equal"}]}});
+        let mut errors = FieldErrors::default();
+        validate(&class, &mut errors);
+        validate_update(&class, &json!({"handler": "b"}), &mut errors);
+        assert_eq!(
+            errors.messages(),
+            [
+                r#"handler: Invalid value: "a.b": must not contain dots"#,
+                r#"overhead.limits[memory]: Invalid value: "-1": must be greater than or equal to 0"#,
+                "scheduling.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+                r#"handler: Invalid value: "a.b": field is immutable"#,
+            ]
+        );
+        assert_eq!(row(&class, 0), ["c", "a.b", "<unknown>"]);
+    }
+}

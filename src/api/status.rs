@@ -123,9 +123,9 @@ impl Status {
         self
     }
 
-    /// The same status, telling the client to wait this long.
+    /// The same status, telling the client to wait this long; 0 says nothing.
     pub fn with_retry_after(mut self, seconds: i32) -> Self {
-        self.details.get_or_insert_default().retry_after_seconds = Some(seconds);
+        self.details.get_or_insert_default().retry_after_seconds = (seconds > 0).then_some(seconds);
         self
     }
 

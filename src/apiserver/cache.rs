@@ -6,6 +6,7 @@
 mod follow;
 mod list;
 mod object;
+mod pruned;
 mod resource;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ mod token;
 mod watch;
 
 pub(crate) use list::{ListAt, Listing};
-pub(crate) use object::{CachedObject, item_tail, splice, stored};
+pub(crate) use object::{CachedObject, splice, stored};
 pub(crate) use token::Continue;
 pub(crate) use watch::{Watch, WatchEnd, WatchFrom, WatchRequest};
 
@@ -60,6 +61,9 @@ pub(crate) enum CacheError {
         /// The oldest that would do.
         oldest: i64,
     },
+    /// The list's revision is no longer kept (410).
+    #[error("The resourceVersion for the provided list is too old.")]
+    ListExpired,
     /// The list that is being continued is no longer kept (410); `inconsistent` continues it in the present.
     #[error(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
@@ -75,6 +79,8 @@ pub(crate) enum CacheError {
         requested: i64,
         /// The newest.
         current: i64,
+        /// When to ask again; 0 says nothing of it.
+        retry_seconds: i32,
     },
     /// The store has been closed: the server is going down.
     #[error("the server is shutting down")]
@@ -88,7 +94,9 @@ impl From<ReadError> for CacheError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Compacted { requested, oldest } => CacheError::Expired { requested, oldest },
-            ReadError::Future { requested, newest } => CacheError::TooLarge { requested, current: newest },
+            ReadError::Future { requested, newest } => {
+                CacheError::TooLarge { requested, current: newest, retry_seconds: 0 }
+            }
             ReadError::Io(text) => CacheError::Store(text),
         }
     }
@@ -191,20 +199,39 @@ impl Cache {
     }
 
     /// As `wait_for`, for revisions that come from clients and may never be reached.
-    async fn wait_until_fresh(&self, revision: i64) -> Result<(), CacheError> {
+    pub(crate) async fn wait_until_fresh(&self, revision: i64) -> Result<(), CacheError> {
         match tokio::time::timeout(FRESHNESS_WAIT, self.wait_for(revision)).await {
             Ok(result) => result,
-            Err(_) => Err(CacheError::TooLarge { requested: revision, current: self.revision() }),
+            Err(_) => Err(CacheError::TooLarge { requested: revision, current: self.revision(), retry_seconds: 1 }),
         }
+    }
+
+    /// As `wait_until_fresh`, for a revision that must be there already: only this cache may be behind.
+    async fn wait_until_reached(&self, revision: i64) -> Result<(), CacheError> {
+        let current = self.store.revision();
+        if revision > current {
+            return Err(CacheError::TooLarge { requested: revision, current, retry_seconds: 0 });
+        }
+        self.wait_for(revision).await
     }
 
     /// Whether the resource's objects can be selected by this field.
     pub(crate) fn can_select_by(&self, resource: &Resource, field: &str) -> bool {
         match field {
             "metadata.name" => true,
-            "metadata.namespace" => resource.is_namespaced(),
+            "metadata.namespace" => resource.is_namespaced() || !self.has_own_fields(resource),
             _ => self.of(resource).fields.contains(&field),
         }
+    }
+
+    /// Whether the kind has fields of its own that it can be selected by.
+    pub(crate) fn has_own_fields(&self, resource: &Resource) -> bool {
+        !self.of(resource).fields.is_empty()
+    }
+
+    /// The store's revision: what a read that has to be consistent must include.
+    pub(crate) fn newest_revision(&self) -> i64 {
+        self.store.revision()
     }
 
     /// One object.

@@ -79,7 +79,7 @@ pub(crate) struct Stored {
 
 /// The tree of a cached object, with its resourceVersion.
 pub(crate) fn tree(object: &CachedObject) -> Result<Value, Failure> {
-    serde_json::from_slice(object.json())
+    serde_json::from_slice(&object.json())
         .map_err(|error| Box::new(Status::internal(format!("stored object {}: {error}", object.name()))))
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn put(
             shown(state, revision).await?;
             // The cache's own bytes, unless somebody has written again meanwhile.
             let json = match state.cache.get(resource, namespace, name) {
-                Some(object) if object.revision() == revision => object.json().clone(),
+                Some(object) if object.revision() == revision => object.json(),
                 _ => with_revision(&value, revision),
             };
             Ok(Put::Done(Stored { json }))

@@ -72,7 +72,7 @@ impl ServiceAllocator {
             taken: Mutex::default(),
         };
         for service in cache.objects(&registry::SERVICES) {
-            if let Ok(service) = serde_json::from_slice::<Value>(service.json()) {
+            if let Ok(service) = serde_json::from_slice::<Value>(&service.json()) {
                 allocator.take_existing(&service);
             }
         }

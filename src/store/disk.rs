@@ -49,9 +49,10 @@ pub(crate) fn previous(connection: &Connection, revision: i64) -> rusqlite::Resu
         .optional()
 }
 
-/// Rows after `after` up to `through`, in order, with the values that they replaced.
+/// Rows of keys with `prefix` after `after` up to `through`, in order, with the values that they replaced.
 pub(crate) fn rows(
     connection: &Connection,
+    prefix: &str,
     after: i64,
     through: i64,
     limit: usize,
@@ -61,9 +62,10 @@ pub(crate) fn rows(
         .prepare_cached(
             "SELECT l.revision, l.key, l.created, l.previous, l.value, p.value
              FROM log l LEFT JOIN log p ON p.revision = l.previous
-             WHERE l.revision > ? AND l.revision <= ? ORDER BY l.revision LIMIT ?",
+             WHERE l.revision > ?1 AND l.revision <= ?2 AND substr(l.key, 1, length(?3)) = ?3
+             ORDER BY l.revision LIMIT ?4",
         )?
-        .query_map(params![after, through, limit], |row| Ok((read_row(row)?, blob(row, 5)?)))?
+        .query_map(params![after, through, prefix, limit], |row| Ok((read_row(row)?, blob(row, 5)?)))?
         .collect()
 }
 

@@ -143,20 +143,22 @@ fn resolve(
     Ok(None)
 }
 
-/// Some of the changes after `after` up to `through`, and the revision to go on from.
+/// Some of the changes under `prefix` after `after` up to `through`, and the revision to go on from.
 pub(crate) fn changes(
     index: &RwLock<Index>,
     connection: &Connection,
+    prefix: &str,
     after: i64,
     through: i64,
 ) -> Result<(Vec<Event>, i64), ReadError> {
     const ROWS: usize = 256;
     // Memory first: a row that moves to disk meanwhile is then seen twice, never missed.
-    let lazy: Vec<Row> = read(index).lazy.range(after + 1..=through).map(|(_, row)| row.clone()).collect();
-    let stored = disk::rows(connection, after, through, ROWS).map_err(io)?;
+    let lazy = read(index).lazy.range(after + 1..=through).map(|(_, row)| row.clone()).collect::<Vec<Row>>();
+    let lazy = lazy.into_iter().filter(|row| row.key.starts_with(prefix));
+    let stored = disk::rows(connection, prefix, after, through, ROWS).map_err(io)?;
     let upto = if stored.len() == ROWS { stored.last().map_or(through, |(row, _)| row.revision) } else { through };
     let mut merged: BTreeMap<i64, Event> = BTreeMap::new();
-    for row in lazy.into_iter().filter(|row| row.revision <= upto) {
+    for row in lazy.filter(|row| row.revision <= upto) {
         let previous = match resolve(index, connection, row.previous, i64::MAX) {
             Ok(previous) => previous.and_then(|row| row.value),
             Err(ReadError::Future { .. }) => None,

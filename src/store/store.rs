@@ -54,8 +54,15 @@ impl Shared {
         task.await.map_err(|e| ReadError::Io(e.to_string()))?
     }
 
-    pub(crate) async fn changes(self: &Arc<Self>, after: i64, through: i64) -> Result<(Vec<Event>, i64), WatchError> {
-        let result = self.read(move |shared, connection| history::changes(&shared.index, connection, after, through));
+    pub(crate) async fn changes(
+        self: &Arc<Self>,
+        prefix: &str,
+        after: i64,
+        through: i64,
+    ) -> Result<(Vec<Event>, i64), WatchError> {
+        let prefix = prefix.to_owned();
+        let result =
+            self.read(move |shared, connection| history::changes(&shared.index, connection, &prefix, after, through));
         let changes = result.await.map_err(|e| WatchError::Io(e.to_string()))?;
         // Checked after reading: what was compacted before or meanwhile may be missing from it.
         let oldest = self.index().compacted;
@@ -191,6 +198,26 @@ impl Store {
     /// [`WatchError::Compacted`] when events after `after_revision` may be missing.
     pub fn watch(&self, prefix: &str, after_revision: i64, capacity: usize) -> Result<Watch, WatchError> {
         Watch::start(Arc::clone(&self.shared), prefix, after_revision, capacity)
+    }
+
+    /// The oldest revision that can be watched from: a crash may have lost lazy writes since the oldest kept.
+    pub fn oldest_watchable(&self) -> i64 {
+        let index = self.shared.index();
+        index.compacted.max(index.watch_floor)
+    }
+
+    /// Some of the changes under `prefix` after `after` up to `through`, and the revision up to which these
+    /// are all.
+    ///
+    /// # Errors
+    /// [`WatchError::Compacted`] when changes after `after` may be missing.
+    pub async fn changes(&self, prefix: &str, after: i64, through: i64) -> Result<(Vec<Event>, i64), WatchError> {
+        let changes = self.shared.changes(prefix, after, through).await?;
+        let oldest = self.oldest_watchable();
+        if after < oldest {
+            return Err(WatchError::Compacted { requested: after, oldest });
+        }
+        Ok(changes)
     }
 
     /// Forgets what was superseded at or before `revision`.

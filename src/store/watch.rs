@@ -108,8 +108,8 @@ impl Watch {
             if self.replayed >= self.through {
                 break;
             }
-            let (events, upto) = self.shared.changes(self.replayed, self.through).await?;
-            self.backlog.extend(events.into_iter().filter(|event| event.key.starts_with(&*self.prefix)));
+            let (events, upto) = self.shared.changes(&self.prefix, self.replayed, self.through).await?;
+            self.backlog.extend(events);
             self.replayed = upto;
         }
         loop {

@@ -53,7 +53,7 @@ fn default_class(state: &State) -> (String, i64, String) {
         .cache
         .objects(&registry::PRIORITY_CLASSES)
         .iter()
-        .filter_map(|class| serde_json::from_slice::<Value>(class.json()).ok())
+        .filter_map(|class| serde_json::from_slice::<Value>(&class.json()).ok())
         .filter(|class| class["globalDefault"] == true)
         .map(|class| {
             let name = class["metadata"]["name"].as_str().unwrap_or_default().to_owned();

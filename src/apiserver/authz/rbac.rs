@@ -172,7 +172,7 @@ fn refresh<T: for<'de> Deserialize<'de> + Default>(
         let entry = match old.remove(&key) {
             Some(entry) if entry.revision == revision => entry,
             _ => {
-                let value = serde_json::from_slice(object.json()).unwrap_or_else(|error| {
+                let value = serde_json::from_slice(&object.json()).unwrap_or_else(|error| {
                     tracing::error!(name = %key.1, %error, "stored RBAC object cannot be read; it grants nothing");
                     T::default()
                 });

@@ -207,7 +207,7 @@ fn current(
         return creation(resource, object).map(Some);
     };
     let mut stored: Value =
-        serde_json::from_slice(found.json()).map_err(|error| StartError::Store(error.to_string()))?;
+        serde_json::from_slice(&found.json()).map_err(|error| StartError::Store(error.to_string()))?;
     if fields.iter().all(|field| stored[*field] == object[*field]) {
         return Ok(None);
     }

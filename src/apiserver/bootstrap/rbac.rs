@@ -20,7 +20,7 @@ pub(super) fn reconciled(state: &State, resource: &'static Resource, wanted: Val
     let Some(found) = state.cache.get(resource, namespace, meta::name(&wanted)) else {
         return Ok(vec![creation(resource, wanted)?]);
     };
-    let stored: Value = serde_json::from_slice(found.json()).map_err(|error| StartError::Store(error.to_string()))?;
+    let stored: Value = serde_json::from_slice(&found.json()).map_err(|error| StartError::Store(error.to_string()))?;
     if meta::annotation(&stored, AUTO_UPDATE) == Some("false") {
         return Ok(Vec::new());
     }

@@ -1,11 +1,12 @@
 //! Keeps the cache in step with the store.
 
 use super::object::CachedObject;
-use super::resource::ResourceCache;
+use super::resource::{Interner, ResourceCache};
 use super::{CacheError, ROOT, progress};
-use naru_store::{Event, Store, Watch, WatchError};
+use naru_store::{Event, Record, Store, Watch, WatchError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 
 /// Events that may wait between the store's writer and this task. Writers wait for the cache, which
 /// bounds them by far less; one that lags watches again from where it stood.
@@ -95,29 +96,54 @@ fn resource_of<'a>(
     resources.iter().find(|((g, p), _)| *g == group && *p == plural).map(|(_, resource)| resource)
 }
 
-/// Reads everything, as of one revision, which is returned.
+/// Reads everything, as of one revision, which is returned. One page is indexed while the next is read.
 async fn fill(store: &Store, resources: &Resources) -> Result<i64, CacheError> {
-    let mut filled: HashMap<(&str, &str), Objects> = HashMap::new();
+    let mut filled: HashMap<(&'static str, &'static str), Objects> = HashMap::new();
     let mut after: Option<Arc<str>> = None;
     let mut revision = None;
+    let mut indexing: Option<JoinHandle<Indexed>> = None;
     loop {
         let page = store.list(ROOT, after.as_deref(), PAGE, revision).await?;
         revision = Some(page.revision);
         after = page.records.last().map(|record| Arc::clone(&record.key));
-        for record in page.records {
-            let Some(resource) = resource_of(resources, &record.key) else { continue };
-            let Some(object) = resource.index(Arc::clone(&record.key), &record.value, record.mod_revision) else {
-                continue;
-            };
-            filled.entry((resource.resource.group, resource.resource.plural)).or_default().insert(record.key, object);
+        let (resources, records) = (Arc::clone(resources), page.records);
+        let next = tokio::task::spawn_blocking(move || index(&resources, records));
+        if let Some(done) = indexing.replace(next) {
+            collect(done, &mut filled).await?;
         }
         if !page.more {
             break;
         }
+    }
+    if let Some(done) = indexing {
+        collect(done, &mut filled).await?;
     }
     let revision = revision.unwrap_or_default();
     for (name, resource) in resources.iter() {
         resource.fill(filled.remove(name).unwrap_or_default(), revision);
     }
     Ok(revision)
+}
+
+type Indexed = Vec<((&'static str, &'static str), Arc<CachedObject>)>;
+
+fn index(resources: &Resources, records: Vec<Record>) -> Indexed {
+    // Strings are shared within a page; across pages they may be there twice.
+    let mut interner = Interner::default();
+    let indexed = records.into_iter().filter_map(|record| {
+        let cache = resource_of(resources, &record.key)?;
+        let (object, _) = cache.indexed_with(&mut interner, record.key, &record.value, record.mod_revision)?;
+        Some(((cache.resource.group, cache.resource.plural), object))
+    });
+    indexed.collect()
+}
+
+async fn collect(
+    done: JoinHandle<Indexed>,
+    filled: &mut HashMap<(&'static str, &'static str), Objects>,
+) -> Result<(), CacheError> {
+    for (name, object) in done.await.map_err(|error| CacheError::Store(error.to_string()))? {
+        filled.entry(name).or_default().insert(Arc::clone(object.key()), object);
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Lists: the present from the map, the recent past by undoing the history, what is older from the store.
 
-use super::object::CachedObject;
+use super::object::{CachedObject, item_tail};
 use super::resource::{ResourceCache, State};
 use super::token::Continue;
 use super::{Cache, CacheError, Selection, prefix};
@@ -38,12 +38,12 @@ pub(crate) struct Listing {
 impl Listing {
     /// The list as JSON.
     pub(crate) fn encode(&self, resource: &Resource) -> Bytes {
-        self.encode_items(resource, self.objects.iter().map(|object| object.item_tail()))
+        let size = self.objects.iter().map(|object| object.json_len() + 2).sum();
+        self.encode_items(resource, size, self.objects.iter().map(|object| object.json()))
     }
 
-    /// The list with items of another version: without `kind` and `apiVersion`, and without the opening brace.
-    pub(crate) fn encode_items<'a>(&self, resource: &Resource, items: impl Iterator<Item = &'a [u8]> + Clone) -> Bytes {
-        let size: usize = items.clone().map(|item| item.len() + 2).sum();
+    /// The list with whole objects of another version as its items; `size` is about what they take.
+    pub(crate) fn encode_items(&self, resource: &Resource, size: usize, items: impl Iterator<Item = Bytes>) -> Bytes {
         let mut out = Vec::with_capacity(size + 256);
         let head = format!(
             r#"{{"kind":"{}List","apiVersion":"{}","metadata":{{"resourceVersion":"{}""#,
@@ -61,7 +61,7 @@ impl Listing {
         out.extend_from_slice(br#"},"items":["#);
         for (i, item) in items.enumerate() {
             out.extend_from_slice(if i == 0 { b"{" } else { b",{" });
-            out.extend_from_slice(item);
+            out.extend_from_slice(item_tail(&item));
         }
         out.extend_from_slice(b"]}");
         out.into()
@@ -93,13 +93,13 @@ pub(super) async fn list(
             (None, None, false)
         }
         ListAt::Exact(revision) => {
-            cache.wait_until_fresh(revision).await?;
+            cache.wait_until_reached(revision).await?;
             (Some(revision), None, false)
         }
         ListAt::Continue(Continue { revision, after }) => {
             // A token of another server, or from before a restore, may be ahead of everything here.
             if let Some(revision) = revision {
-                cache.wait_until_fresh(revision).await?;
+                cache.wait_until_reached(revision).await?;
             }
             (revision, Some(format!("{root}{after}")), true)
         }
@@ -124,6 +124,7 @@ pub(super) async fn list(
             let after = query.after.as_deref().and_then(|key| key.strip_prefix(&*root)).unwrap_or_default().to_owned();
             Err(CacheError::ContinueExpired { inconsistent: Continue { revision: None, after }.encode() })
         }
+        Err(CacheError::Expired { .. }) => Err(CacheError::ListExpired),
         listing => listing,
     }
 }
@@ -169,7 +170,8 @@ impl Query<'_> {
             let found = page
                 .records
                 .into_iter()
-                .filter_map(|record| self.cache.detached(record.key, &record.value, record.mod_revision));
+                .filter_map(|record| self.cache.detached(record.key, &record.value, record.mod_revision))
+                .map(|(object, _)| object);
             objects.extend(found.filter(|object| self.selection.matches(object)));
             if !page.more || objects.len() > self.limit {
                 break;

@@ -1,5 +1,6 @@
 //! One cached object: its bytes as they go to clients, and what is looked at without decoding them.
 
+use super::pruned::Pruned;
 use super::resource::Interner;
 use bytes::Bytes;
 use naru_api::codec;
@@ -34,7 +35,7 @@ fn find_metadata(json: &[u8]) -> usize {
 }
 
 /// An object's bytes as an item of a list: without `kind` and `apiVersion`, and without the opening brace.
-pub(crate) fn item_tail(json: &[u8]) -> &[u8] {
+pub(super) fn item_tail(json: &[u8]) -> &[u8] {
     &json[find_metadata(json)..]
 }
 
@@ -50,6 +51,52 @@ fn splice_at(stored: &[u8], metadata: usize, revision: i64) -> Bytes {
     out.into()
 }
 
+/// The bytes of an object. Large ones are kept compressed: most are read rarely, and a quarter of their
+/// size is what bounds the memory of a cluster.
+enum Body {
+    Plain(Bytes),
+    Packed { bytes: Box<[u8]>, len: usize },
+}
+
+/// Objects at least this large are compressed.
+const PACK_FROM: usize = 2048;
+
+impl Body {
+    fn new(json: &Bytes) -> Self {
+        if json.len() >= PACK_FROM {
+            let packed = lz4_flex::block::compress(json);
+            if packed.len() <= json.len() / 4 * 3 {
+                return Self::Packed { bytes: packed.into(), len: json.len() };
+            }
+        }
+        Self::Plain(json.clone())
+    }
+
+    fn json(&self) -> Bytes {
+        match self {
+            Self::Plain(json) => json.clone(),
+            Self::Packed { bytes, len } => {
+                lz4_flex::block::decompress(bytes, *len).expect("it was compressed here").into()
+            }
+        }
+    }
+
+    /// Bytes held in memory.
+    fn held(&self) -> usize {
+        match self {
+            Self::Plain(json) => json.len(),
+            Self::Packed { bytes, .. } => bytes.len(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Plain(json) => json.len(),
+            Self::Packed { len, .. } => *len,
+        }
+    }
+}
+
 /// An object in the cache.
 pub(crate) struct CachedObject {
     key: Arc<str>,
@@ -57,10 +104,10 @@ pub(crate) struct CachedObject {
     name_at: u16,
     /// Where the namespace begins; equal to `name_at` when there is none.
     namespace_at: u16,
-    /// Where `"metadata"` begins in `json`.
+    /// Where `"metadata"` begins in the JSON.
     metadata_at: u16,
     revision: i64,
-    json: Bytes,
+    body: Body,
     uid: Box<str>,
     labels: Box<[(Arc<str>, Arc<str>)]>,
     fields: Box<[(&'static str, Arc<str>)]>,
@@ -90,8 +137,8 @@ struct Metadata<'a> {
 }
 
 impl CachedObject {
-    /// Indexes stored bytes. `has_fields` says whether the resource's rules select by fields at all;
-    /// a tree is built only then.
+    /// Indexes stored bytes, and returns the object with its JSON, which the caller may hand on.
+    /// `has_fields` says whether the resource's rules select by fields at all; a tree is built only then.
     pub(super) fn new(
         resource: &Resource,
         has_fields: bool,
@@ -99,15 +146,19 @@ impl CachedObject {
         stored: &[u8],
         revision: i64,
         interner: &mut Interner,
-    ) -> Result<Self, serde_json::Error> {
-        let head: Head<'_> = serde_json::from_slice(stored)?;
-        let labels = head.metadata.labels.iter().map(|(k, v)| (interner.intern(k), interner.intern(v))).collect();
-        let fields = if has_fields {
-            let tree: Value = serde_json::from_slice(stored)?;
-            (resource.rules.fields)(&tree).iter().map(|(k, v)| (*k, interner.intern(v))).collect()
+    ) -> Result<(Self, Bytes), serde_json::Error> {
+        let head: Head<'_>;
+        let tree;
+        let (metadata, fields) = if has_fields {
+            let Pruned(pruned) = serde_json::from_slice(stored)?;
+            tree = pruned;
+            let fields = (resource.rules.fields)(&tree).iter().map(|(k, v)| (*k, interner.intern(v))).collect();
+            (Metadata::deserialize(tree.get("metadata").unwrap_or(&Value::Null)).unwrap_or_default(), fields)
         } else {
-            Box::default()
+            head = serde_json::from_slice(stored)?;
+            (head.metadata, Box::default())
         };
+        let labels = metadata.labels.iter().map(|(k, v)| (interner.intern(k), interner.intern(v))).collect();
         let name_at = key.rfind('/').map_or(0, |at| at + 1);
         let namespace_at = if resource.is_namespaced() {
             key[..name_at.saturating_sub(1)].rfind('/').map_or(0, |at| at + 1)
@@ -115,17 +166,19 @@ impl CachedObject {
             name_at
         };
         let metadata_at = find_metadata(stored);
-        Ok(Self {
+        let json = splice_at(stored, metadata_at, revision);
+        let object = Self {
             name_at: u16::try_from(name_at).unwrap_or(0),
             namespace_at: u16::try_from(namespace_at).unwrap_or(0),
             metadata_at: u16::try_from(metadata_at).unwrap_or(0),
             revision,
-            json: splice_at(stored, metadata_at, revision),
-            uid: head.metadata.uid.into(),
+            body: Body::new(&json),
+            uid: metadata.uid.into(),
             labels,
             fields,
             key,
-        })
+        };
+        Ok((object, json))
     }
 
     /// The object's key in the store.
@@ -155,13 +208,18 @@ impl CachedObject {
     }
 
     /// The whole object as it is answered, `resourceVersion` included.
-    pub(crate) fn json(&self) -> &Bytes {
-        &self.json
+    pub(crate) fn json(&self) -> Bytes {
+        self.body.json()
     }
 
-    /// The object as an item of a list: without `kind` and `apiVersion`, and without the opening brace.
-    pub(crate) fn item_tail(&self) -> &[u8] {
-        &self.json[usize::from(self.metadata_at)..]
+    /// The length of [`CachedObject::json`].
+    pub(crate) fn json_len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Whether the object is held compressed.
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self.body, Body::Packed { .. })
     }
 
     /// The value of a label.
@@ -180,14 +238,15 @@ impl CachedObject {
 
     /// The same object with another `resourceVersion`: what a watcher is told when the object leaves its sight.
     pub(super) fn at_revision(&self, revision: i64) -> Bytes {
+        let json = self.json();
         let at = usize::from(self.metadata_at) + METADATA.len() + VERSION.len();
-        let digits = self.json[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = json[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         let number = revision.to_string();
-        [&self.json[..at], number.as_bytes(), &self.json[at + digits..]].concat().into()
+        [&json[..at], number.as_bytes(), &json[at + digits..]].concat().into()
     }
 
     /// Roughly what the object takes in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.json.len() + self.key.len() + self.uid.len() + 32 * (self.labels.len() + self.fields.len()) + 160
+        self.body.held() + self.key.len() + self.uid.len() + 32 * (self.labels.len() + self.fields.len()) + 160
     }
 }

@@ -32,9 +32,29 @@ pub(super) struct Change {
     pub(super) previous: Option<Arc<CachedObject>>,
     /// `previous` with this change's revision, made when the first watcher needs it.
     farewell: OnceLock<Bytes>,
+    /// The object's JSON as it was written; empty for a deletion. The object itself may hold it compressed.
+    json: Bytes,
 }
 
 impl Change {
+    /// A change to `object`, which `previous` was before.
+    pub(super) fn put(revision: i64, object: (Arc<CachedObject>, Bytes), previous: Option<Arc<CachedObject>>) -> Self {
+        let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+        let (object, json) = object;
+        Self { revision, kind, object, previous, farewell: OnceLock::new(), json }
+    }
+
+    /// The end of an object.
+    pub(super) fn deletion(revision: i64, last: Arc<CachedObject>) -> Self {
+        let (kind, previous) = (ChangeKind::Deleted, Some(Arc::clone(&last)));
+        Self { revision, kind, object: last, previous, farewell: OnceLock::new(), json: Bytes::new() }
+    }
+
+    /// The object as it is after the change.
+    pub(super) fn json(&self) -> &Bytes {
+        &self.json
+    }
+
     /// The object as it was before, under this change's revision.
     pub(super) fn farewell(&self) -> Bytes {
         let last = self.previous.as_ref().unwrap_or(&self.object);
@@ -43,7 +63,8 @@ impl Change {
 
     fn bytes(&self) -> usize {
         // The newest object is in the map anyway; what the history holds on to is what was before.
-        self.previous.as_ref().map_or(0, |previous| previous.bytes()) + 128
+        let copy = if self.object.is_packed() { self.json.len() } else { 0 };
+        self.previous.as_ref().map_or(0, |previous| previous.bytes()) + copy + 128
     }
 }
 
@@ -114,10 +135,16 @@ impl State {
         self.last_change = change.revision;
         self.history_bytes += change.bytes();
         self.history.push_back(change);
+        let floor = self.floor;
         while self.history.len() > HISTORY_CHANGES || self.history_bytes > HISTORY_BYTES {
             let Some(oldest) = self.history.pop_front() else { break };
             self.history_bytes -= oldest.bytes();
             self.floor = oldest.revision;
+        }
+        if self.floor > floor {
+            // Whoever has not taken what is gone now is dropped, with all that is held for it.
+            let floor = self.floor;
+            self.waiters.retain(|waiter| !waiter.drop_if_behind(floor));
         }
     }
 }
@@ -147,7 +174,7 @@ impl ResourceCache {
     }
 
     /// Indexes an object; one that cannot be read is logged and left out.
-    pub(super) fn index(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<Arc<CachedObject>> {
+    fn index(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<(Arc<CachedObject>, Bytes)> {
         // Taken for the interner alone, and only by the one task that follows the store.
         let mut interner = std::mem::take(&mut self.write().interner);
         let object = CachedObject::new(
@@ -159,17 +186,37 @@ impl ResourceCache {
             &mut interner,
         );
         self.write().interner = interner;
-        object
-            .map_err(|error| tracing::error!(%key, %error, "a stored object cannot be read, and is not served"))
-            .ok()
-            .map(Arc::new)
+        object.map_err(|error| unreadable(&key, &error)).ok().map(|(object, json)| (Arc::new(object), json))
     }
 
     /// An object of a past revision, outside the cache.
-    pub(super) fn detached(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<Arc<CachedObject>> {
-        CachedObject::new(self.resource, !self.fields.is_empty(), key, stored, revision, &mut Interner::default())
+    pub(super) fn detached(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<(Arc<CachedObject>, Bytes)> {
+        self.indexed_with(&mut Interner::default(), key, stored, revision)
+    }
+
+    /// A change that the history in memory does not have any more.
+    pub(super) fn past_change(&self, event: naru_store::Event) -> Option<Change> {
+        let (key, revision) = (event.key, event.revision);
+        let previous = event.previous.and_then(|value| self.detached(Arc::clone(&key), &value, revision));
+        let previous = previous.map(|(object, _)| object);
+        match event.value {
+            Some(value) => Some(Change::put(revision, self.detached(key, &value, revision)?, previous)),
+            None => Some(Change::deletion(revision, previous?)),
+        }
+    }
+
+    /// Indexes an object while the cache is being filled.
+    pub(super) fn indexed_with(
+        &self,
+        interner: &mut Interner,
+        key: Arc<str>,
+        stored: &[u8],
+        revision: i64,
+    ) -> Option<(Arc<CachedObject>, Bytes)> {
+        CachedObject::new(self.resource, !self.fields.is_empty(), Arc::clone(&key), stored, revision, interner)
+            .map_err(|error| unreadable(&key, &error))
             .ok()
-            .map(Arc::new)
+            .map(|(object, json)| (Arc::new(object), json))
     }
 
     /// Replaces everything, as of `revision`. Watchers must start over.
@@ -191,19 +238,12 @@ impl ResourceCache {
         let mut state = self.write();
         let change = match object {
             Some(object) => {
-                let previous = state.objects.insert(Arc::clone(&event.key), Arc::clone(&object));
-                let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
-                Change { revision: event.revision, kind, object, previous, farewell: OnceLock::new() }
+                let previous = state.objects.insert(Arc::clone(&event.key), Arc::clone(&object.0));
+                Change::put(event.revision, object, previous)
             }
             None => {
                 let Some(previous) = state.objects.remove(&event.key) else { return };
-                Change {
-                    revision: event.revision,
-                    kind: ChangeKind::Deleted,
-                    object: Arc::clone(&previous),
-                    previous: Some(previous),
-                    farewell: OnceLock::new(),
-                }
+                Change::deletion(event.revision, previous)
             }
         };
         state.remember(change);
@@ -217,4 +257,8 @@ impl ResourceCache {
     pub(super) fn all(&self) -> Vec<Arc<CachedObject>> {
         self.read().objects.values().cloned().collect()
     }
+}
+
+fn unreadable(key: &str, error: &serde_json::Error) {
+    tracing::error!(%key, %error, "a stored object cannot be read, and is not served");
 }

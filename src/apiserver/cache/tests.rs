@@ -114,7 +114,7 @@ async fn indexes_what_requests_ask_for() {
     assert_eq!((ns.name(), ns.namespace()), ("ns", None));
     assert_eq!(f.cache.objects(&CONFIG_MAPS).len(), 1);
     assert!(f.cache.can_select_by(&CONFIG_MAPS, "metadata.namespace"));
-    assert!(!f.cache.can_select_by(&NAMESPACES, "metadata.namespace"));
+    assert!(!f.cache.can_select_by(&CONFIG_MAPS, "spec.x"));
     assert!(f.cache.last_change(&NAMESPACES) > f.cache.last_change(&CONFIG_MAPS));
 }
 
@@ -295,6 +295,16 @@ async fn a_watcher_that_falls_behind_the_history_is_dropped_and_others_are_not()
     assert_eq!(slow.try_next().unwrap_err(), WatchEnd::Lagged);
     let quiet_one = f.put("q", json!({"app": "quiet"})).await;
     assert_eq!(seen(&mut quiet), event("Added", "q", quiet_one), "who has missed nothing stays");
+    // It may come back: the store still has what it missed.
+    let mut back = f.watch(Selection::of(None), WatchFrom::After(a)).await;
+    for missed in 1..=2100 {
+        let item = back.next().await.unwrap();
+        let object: Value = serde_json::from_slice(&item.object).unwrap();
+        assert_eq!(object["metadata"]["resourceVersion"], (a + missed).to_string(), "each once and in order");
+    }
+    assert_eq!(seen(&mut back), event("Added", "q", quiet_one));
+    // When the store has forgotten it too, it has to list.
+    f.store.compact(quiet_one).await.unwrap();
     let request = WatchRequest {
         selection: Selection::of(None),
         from: WatchFrom::After(a),
@@ -302,7 +312,77 @@ async fn a_watcher_that_falls_behind_the_history_is_dropped_and_others_are_not()
         mark_initial_end: false,
     };
     let error = f.cache.watch(&CONFIG_MAPS, request).await.unwrap_err();
-    assert!(error.to_string().starts_with(&format!("too old resource version: {a} (")), "{error}");
+    assert_eq!(error.to_string(), format!("too old resource version: {a} ({quiet_one})"));
+}
+
+#[tokio::test]
+async fn a_dropped_watcher_holds_nothing() {
+    let f = Fixture::new().await;
+    let first = f.put("a", json!({})).await;
+    let old = Arc::downgrade(&f.cache.get(&CONFIG_MAPS, Some("default"), "a").unwrap());
+    // It never takes anything, not even what was there when it began.
+    let mut stalled = f.watch(Selection::of(None), WatchFrom::Present(0)).await;
+    for _ in 0..2100 {
+        f.put("a", json!({})).await;
+    }
+    assert!(old.upgrade().is_none(), "the object of revision {first} is gone");
+    assert!(f.cache.of(&CONFIG_MAPS).read().waiters.is_empty(), "nobody tells it of changes any more");
+    assert_eq!(stalled.next().await.unwrap_err(), WatchEnd::Lagged);
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_after_a_restart() {
+    let f = Fixture::new().await;
+    let a = f.put("a", json!({"app": "web"})).await;
+    let b = f.put("b", json!({"app": "web"})).await;
+    let leaves = f.put("a", json!({"app": "db"})).await;
+    let value = object(&NAMESPACES, None, "ns", json!({}), json!(null));
+    f.write(&NAMESPACES, None, "ns", Some(value)).await;
+    let gone = f.delete("b").await;
+    let restarted = Fixture { cache: Cache::start(f.store.clone(), &f.shutdown).await.unwrap(), ..f };
+    let mut watch = restarted.watch(labelled("app=web"), WatchFrom::After(a)).await;
+    let live = restarted.put("c", json!({"app": "web"})).await;
+    for (kind, name, revision) in
+        [("Added", "b", b), ("Deleted", "a", leaves), ("Deleted", "b", gone), ("Added", "c", live)]
+    {
+        let item = watch.next().await.unwrap();
+        let object: Value = serde_json::from_slice(&item.object).unwrap();
+        assert_eq!(format!("{:?}", item.kind), kind);
+        assert_eq!(object["metadata"]["name"], name);
+        assert_eq!(object["metadata"]["resourceVersion"], revision.to_string());
+    }
+    assert_eq!(seen(&mut watch), None);
+}
+
+#[tokio::test]
+async fn a_watch_from_the_future_waits_for_it() {
+    let f = Fixture::new().await;
+    let a = f.put("a", json!({})).await;
+    let mut watch = f.watch(Selection::of(None), WatchFrom::After(a + 2)).await;
+    f.put("b", json!({})).await;
+    f.put("c", json!({})).await;
+    let d = f.put("d", json!({})).await;
+    assert_eq!(seen(&mut watch), event("Added", "d", d));
+}
+
+#[tokio::test]
+async fn large_objects_are_held_compressed_and_answered_as_they_were() {
+    let f = Fixture::new().await;
+    let data = json!({"k": "some words that come again, ".repeat(400)});
+    let value = object(&CONFIG_MAPS, Some("default"), "large", json!({}), data.clone());
+    let mut watch = f.watch(Selection::of(None), WatchFrom::After(0)).await;
+    let revision = f.write(&CONFIG_MAPS, Some("default"), "large", Some(value)).await;
+    let cached = f.cache.get(&CONFIG_MAPS, Some("default"), "large").unwrap();
+    assert!(cached.bytes() < 2000, "{} of {} bytes", cached.bytes(), cached.json_len());
+    let json: Value = serde_json::from_slice(&cached.json()).unwrap();
+    assert_eq!((&json["data"], &json["metadata"]["resourceVersion"]), (&data, &revision.to_string().into()));
+    let listing = f.list(Selection::of(None), 0, ListAt::Newest).await.unwrap();
+    let list: Value = serde_json::from_slice(&listing.encode(&CONFIG_MAPS)).unwrap();
+    assert_eq!(list["items"][0]["data"], data);
+    assert_eq!(watch.next().await.unwrap().object, cached.json());
+    let gone = f.delete("large").await;
+    let last: Value = serde_json::from_slice(&watch.next().await.unwrap().object).unwrap();
+    assert_eq!((&last["data"], &last["metadata"]["resourceVersion"]), (&data, &gone.to_string().into()));
 }
 
 #[test]

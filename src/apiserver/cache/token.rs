@@ -13,7 +13,8 @@ pub(crate) struct Continue {
     pub(crate) after: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Token {
     v: String,
     rv: i64,
@@ -23,7 +24,7 @@ struct Token {
 /// A `continue` parameter that was not made here (400).
 #[derive(Debug, thiserror::Error)]
 #[error("continue key is not valid: {0}")]
-pub(crate) struct InvalidContinue(&'static str);
+pub(crate) struct InvalidContinue(String);
 
 impl Continue {
     /// The parameter's text.
@@ -35,16 +36,17 @@ impl Continue {
 
     /// Reads the parameter.
     pub(crate) fn decode(text: &str) -> Result<Self, InvalidContinue> {
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| InvalidContinue("not base64"))?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|_| InvalidContinue("not a token"))?;
+        let invalid = |why: &str| InvalidContinue(why.to_owned());
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| InvalidContinue(e.to_string()))?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|e| InvalidContinue(e.to_string()))?;
         if token.v != "meta.k8s.io/v1" {
-            return Err(InvalidContinue("unknown version"));
+            return Err(invalid(&format!("server does not recognize this encoded version {}", token.v)));
         }
         if token.rv == 0 || token.rv < -1 {
-            return Err(InvalidContinue("incorrect encoded start resourceVersion"));
+            return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
         }
         if token.start.is_empty() {
-            return Err(InvalidContinue("no place to start from"));
+            return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
         }
         Ok(Self { revision: (token.rv > 0).then_some(token.rv), after: token.start })
     }

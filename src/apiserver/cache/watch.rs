@@ -1,15 +1,17 @@
 //! Watches. A watcher has no queue of its own: it reads the shared history from where it stands, and is
-//! woken only by changes that concern it. One that falls behind the history is dropped.
+//! woken only by changes that concern it. One that falls behind the history is dropped, and with it all
+//! that was held for it. A watch from a revision before the history begins reads the store's.
 
 use super::object::CachedObject;
-use super::resource::{Change, ChangeKind};
-use super::{Cache, CacheError, Selection};
+use super::resource::{Change, ChangeKind, State};
+use super::{Cache, CacheError, Selection, prefix};
 use bytes::Bytes;
 use naru_api::registry::Resource;
 use naru_client::transport::EventType;
+use naru_store::WatchError;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -22,8 +24,7 @@ const BATCH: usize = 128;
 /// Where a watch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WatchFrom {
-    /// With the present objects as ADDED events (no `resourceVersion`, or 0), which must include
-    /// this revision.
+    /// With the present objects as ADDED events, which must include this revision.
     Present(i64),
     /// Just after this revision.
     After(i64),
@@ -57,6 +58,14 @@ pub(crate) enum WatchEnd {
     /// The client is too slow; it may watch again from what it has seen.
     #[error("the watcher fell behind")]
     Lagged,
+    /// The changes to go on from are no longer kept.
+    #[error("too old resource version: {requested} ({oldest})")]
+    Expired {
+        /// The revision that the watch had come to.
+        requested: i64,
+        /// The oldest that would do.
+        oldest: i64,
+    },
     /// The server is going down.
     #[error("the server is shutting down")]
     Closed,
@@ -68,6 +77,13 @@ pub(super) struct Waiter {
     selection: Selection,
     /// The revision of the first change that concerns the watcher and that it has not taken, or 0.
     pending: AtomicI64,
+    /// Changes up to this revision are none of its business.
+    after: i64,
+    /// It reads the store, and is not to be told of changes yet.
+    replaying: AtomicBool,
+    /// The present objects that are still to be sent. Here, so that they go when the watcher is dropped.
+    initial: Mutex<std::vec::IntoIter<Arc<CachedObject>>>,
+    lagged: AtomicBool,
     ended: AtomicBool,
     wake: Notify,
 }
@@ -75,11 +91,27 @@ pub(super) struct Waiter {
 impl Waiter {
     /// Called with the resource's state locked for writing.
     pub(super) fn offer(&self, change: &Change) {
-        if self.concerns(change) {
+        if !self.replaying.load(Ordering::Acquire) && self.concerns(change) {
             // The first one stays; the watcher takes all that follow it.
             let _ = self.pending.compare_exchange(0, change.revision, Ordering::AcqRel, Ordering::Acquire);
             self.wake.notify_one();
         }
+    }
+
+    /// Drops a watcher that has not taken a change at or before `floor`. Called as `offer` is.
+    pub(super) fn drop_if_behind(&self, floor: i64) -> bool {
+        let pending = self.pending.load(Ordering::Acquire);
+        if pending == 0 || pending > floor {
+            return false;
+        }
+        self.lagged.store(true, Ordering::Release);
+        *self.initial() = Vec::new().into_iter();
+        self.wake.notify_one();
+        true
+    }
+
+    fn initial(&self) -> MutexGuard<'_, std::vec::IntoIter<Arc<CachedObject>>> {
+        self.initial.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn end(&self) {
@@ -88,8 +120,20 @@ impl Waiter {
     }
 
     fn concerns(&self, change: &Change) -> bool {
+        if change.revision <= self.after {
+            return false;
+        }
         self.selection.matches(&change.object)
             || change.previous.as_ref().is_some_and(|previous| self.selection.matches(previous))
+    }
+
+    /// From now on is told of changes, those after `revision` that are in the history already included.
+    fn follow(&self, state: &State, revision: i64) {
+        if let Some(first) = state.changes_after(revision).find(|change| self.concerns(change)) {
+            self.pending.store(first.revision, Ordering::Release);
+            self.wake.notify_one();
+        }
+        self.replaying.store(false, Ordering::Release);
     }
 
     /// The change as this watcher sees it: objects come and go as they begin and cease to match.
@@ -98,8 +142,8 @@ impl Waiter {
         let after = change.kind != ChangeKind::Deleted && self.selection.matches(&change.object);
         let (kind, object) = match (before, after) {
             (false, false) => return None,
-            (false, true) => (EventType::Added, change.object.json().clone()),
-            (true, true) => (EventType::Modified, change.object.json().clone()),
+            (false, true) => (EventType::Added, change.json().clone()),
+            (true, true) => (EventType::Modified, change.json().clone()),
             (true, false) => (EventType::Deleted, change.farewell()),
         };
         Some(WatchItem { kind, object })
@@ -112,8 +156,8 @@ pub(crate) struct Watch {
     cache: Cache,
     resource: &'static Resource,
     waiter: Arc<Waiter>,
-    /// The present objects that are still to be sent.
-    initial: std::vec::IntoIter<Arc<CachedObject>>,
+    /// Where the store's history has been read up to, while that goes on.
+    replay: Option<i64>,
     mark_initial_end: bool,
     /// The revision of the present objects.
     started: i64,
@@ -131,30 +175,36 @@ pub(super) async fn start(
     if let WatchFrom::Present(revision) = request.from {
         cache.wait_until_fresh(revision).await?;
     }
+    let newest = cache.revision();
+    let oldest = cache.store.oldest_watchable();
+    let mut state = cache.of(resource).write();
+    let started = newest.max(state.last_change);
+    let (mut initial, mut replay, mut after) = (Vec::new(), None, 0);
+    match request.from {
+        WatchFrom::Present(_) => {
+            let prefix = request.selection.prefix(resource);
+            initial.extend(state.range(&prefix, None).filter(|object| request.selection.matches(object)).cloned());
+        }
+        WatchFrom::After(revision) if revision < state.floor => {
+            if revision < oldest {
+                return Err(CacheError::Expired { requested: revision, oldest });
+            }
+            replay = Some(revision);
+        }
+        WatchFrom::After(revision) => after = revision,
+    }
     let waiter = Arc::new(Waiter {
         selection: request.selection,
         pending: AtomicI64::new(0),
+        after,
+        replaying: AtomicBool::new(replay.is_some()),
+        initial: Mutex::new(initial.into_iter()),
+        lagged: AtomicBool::new(false),
         ended: AtomicBool::new(false),
         wake: Notify::new(),
     });
-    let newest = cache.revision();
-    let mut state = cache.of(resource).write();
-    let started = newest.max(state.last_change);
-    let mut initial = Vec::new();
-    match request.from {
-        WatchFrom::Present(_) => {
-            let prefix = waiter.selection.prefix(resource);
-            initial.extend(state.range(&prefix, None).filter(|object| waiter.selection.matches(object)).cloned());
-        }
-        WatchFrom::After(revision) if revision < state.floor => {
-            return Err(CacheError::Expired { requested: revision, oldest: state.floor });
-        }
-        WatchFrom::After(revision) => {
-            if let Some(first) = state.changes_after(revision).find(|change| waiter.concerns(change)) {
-                waiter.pending.store(first.revision, Ordering::Release);
-                waiter.wake.notify_one();
-            }
-        }
+    if matches!(request.from, WatchFrom::After(_)) && replay.is_none() {
+        waiter.follow(&state, after);
     }
     state.waiters.push(Arc::clone(&waiter));
     drop(state);
@@ -162,7 +212,7 @@ pub(super) async fn start(
         cache: cache.clone(),
         resource,
         waiter,
-        initial: initial.into_iter(),
+        replay,
         mark_initial_end: request.mark_initial_end,
         started,
         ready: VecDeque::new(),
@@ -180,13 +230,17 @@ impl Drop for Watch {
 impl Watch {
     /// An event that can be sent without waiting.
     pub(crate) fn try_next(&mut self) -> Result<Option<WatchItem>, WatchEnd> {
-        if let Some(object) = self.initial.next() {
-            return Ok(Some(WatchItem { kind: EventType::Added, object: object.json().clone() }));
+        if self.waiter.lagged.load(Ordering::Acquire) {
+            return Err(WatchEnd::Lagged);
+        }
+        let initial = self.waiter.initial().next();
+        if let Some(object) = initial {
+            return Ok(Some(WatchItem { kind: EventType::Added, object: object.json() }));
         }
         if std::mem::take(&mut self.mark_initial_end) {
             return Ok(Some(self.bookmark_item(self.started, true)));
         }
-        if self.ready.is_empty() {
+        if self.ready.is_empty() && self.replay.is_none() {
             self.take()?;
         }
         Ok(self.ready.pop_front())
@@ -197,6 +251,10 @@ impl Watch {
         loop {
             if let Some(item) = self.try_next()? {
                 return Ok(item);
+            }
+            if let Some(at) = self.replay {
+                self.read_history(at).await?;
+                continue;
             }
             let due = async {
                 match self.bookmark_at {
@@ -221,7 +279,7 @@ impl Watch {
     /// `None` when events are waiting, or bookmarks were not asked for.
     pub(crate) fn bookmark(&mut self) -> Option<WatchItem> {
         self.bookmark_at?;
-        let idle = self.initial.len() == 0 && self.ready.is_empty();
+        let idle = self.waiter.initial().len() == 0 && self.ready.is_empty() && self.replay.is_none();
         // Read before `pending`: what the revision includes has been offered by then.
         let revision = self.cache.revision();
         if !idle || self.waiter.pending.load(Ordering::Acquire) != 0 {
@@ -239,6 +297,28 @@ impl Watch {
             self.resource.api_version(),
         );
         WatchItem { kind: EventType::Bookmark, object: object.into() }
+    }
+
+    /// Reads the store's history from `at`, until the one in memory reaches back far enough. Cancel safe.
+    async fn read_history(&mut self, at: i64) -> Result<(), WatchEnd> {
+        let through = {
+            let state = self.cache.of(self.resource).read();
+            if at >= state.floor {
+                self.waiter.follow(&state, at);
+                self.replay = None;
+                return Ok(());
+            }
+            state.floor
+        };
+        let changes = self.cache.store.changes(&prefix(self.resource, None), at, through).await;
+        let (events, reached) = changes.map_err(|error| match error {
+            WatchError::Compacted { requested, oldest } => WatchEnd::Expired { requested, oldest },
+            WatchError::Closed | WatchError::Lagged | WatchError::Io(_) => WatchEnd::Closed,
+        })?;
+        let cache = self.cache.of(self.resource);
+        self.ready.extend(events.into_iter().filter_map(|event| self.waiter.translate(&cache.past_change(event)?)));
+        self.replay = Some(reached);
+        Ok(())
     }
 
     /// Takes what is pending from the history.

@@ -1,16 +1,19 @@
 //! Deletes objects: grace, finalizers, propagation, preconditions.
 
 use super::body::{self, Expected};
+use super::list_options::ListOptions;
 use super::read::{cache_failure, number, selection};
 use super::{Call, render};
 use crate::admission::{self, Attributes, Operation};
-use crate::cache::{CachedObject, ListAt};
+use crate::cache::CachedObject;
 use crate::clock;
 use crate::negotiate;
 use crate::objects::{self, Put};
 use crate::pipeline::State;
 use crate::response::{Failure, Outcome, Reply};
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use naru_api::facts;
 use naru_api::meta;
 use naru_api::registry::{self, Resource};
@@ -22,6 +25,8 @@ const TYPE: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 /// Grace of a pod that says nothing.
 const POD_GRACE: i64 = 30;
 const ATTEMPTS: usize = 10;
+/// Deletes of a collection under way at once.
+const DELETES_AT_ONCE: usize = 128;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -138,26 +143,28 @@ fn returns_object(resource: &Resource) -> bool {
 pub(super) async fn delete_collection(call: &Call, resource: &'static Resource) -> Outcome {
     let options = Options::of(call)?;
     let selection = selection(call, resource)?;
-    let limit = usize::try_from(number(call, "limit")?.unwrap_or(0)).unwrap_or(0);
+    let list = ListOptions::of(call)?;
     let listing = call
         .state
         .cache
-        .list(resource, &selection, limit, ListAt::Newest)
+        .list(resource, &selection, list.limit(), list.list_at()?)
         .await
         .map_err(|error| cache_failure(&error))?;
+    // Each waits for its own commit, and commits are grouped.
+    let mut running = FuturesUnordered::new();
     let mut failure = None;
-    // A few at a time: each waits for its own commit, and commits are grouped.
-    for some in listing.objects.chunks(64) {
-        let mut running = Vec::with_capacity(some.len());
-        for object in some {
+    let mut rest = listing.objects.iter();
+    loop {
+        while running.len() < DELETES_AT_ONCE
+            && let Some(object) = rest.next()
+        {
             running.push(Box::pin(delete_one(call, resource, object.namespace(), object.name(), &options)));
         }
-        for result in futures::future::join_all(running).await {
-            match result {
-                // Somebody else may have deleted it.
-                Err(status) if status.code != 404 => drop(failure.get_or_insert(status)),
-                _ => {}
-            }
+        match running.next().await {
+            None => break,
+            // Somebody else may have deleted it.
+            Some(Err(status)) if status.code != 404 => drop(failure.get_or_insert(status)),
+            Some(_) => {}
         }
     }
     match failure {
@@ -257,21 +264,21 @@ async fn attempt(
         || (resource.plural == "namespaces" && old["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty()));
     if !waits {
         if options.dry_run {
-            return Ok(Some(Deleted::Gone(current.json().clone(), old)));
+            return Ok(Some(Deleted::Gone(current.json(), old)));
         }
         return match objects::remove(state, resource, namespace, name, current.revision()).await? {
             Put::Done(_) => {
                 if std::ptr::eq(resource, &registry::SERVICES) {
                     state.services.release(&old);
                 }
-                Ok(Some(Deleted::Gone(current.json().clone(), old)))
+                Ok(Some(Deleted::Gone(current.json(), old)))
             }
             Put::Conflict => Ok(None),
         };
     }
     mark(resource, &mut new, &old, grace);
     let bytes = objects::encode(new.clone());
-    let unchanged = objects::with_revision(&bytes, current.revision()) == *current.json();
+    let unchanged = objects::with_revision(&bytes, current.revision()) == current.json();
     if options.dry_run || unchanged {
         return Ok(Some(Deleted::Waiting(objects::with_revision(&bytes, current.revision()))));
     }

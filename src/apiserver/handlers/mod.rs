@@ -4,6 +4,7 @@ mod binding;
 mod body;
 mod create;
 mod delete;
+mod list_options;
 pub(crate) mod node_proxy;
 mod patch;
 mod plain;
@@ -123,7 +124,7 @@ async fn whole(call: Call, resource: &'static Resource) -> Outcome {
         // `watch` on one name is a watch of the collection, selected by name.
         "watch" if has(Verb::Watch) => watch::watch(&call, resource).await,
         "list" if has(Verb::List) => read::list(&call, resource).await,
-        "get" if has(Verb::Get) => read::get(&call, resource),
+        "get" if has(Verb::Get) => read::get(&call, resource).await,
         "update" if has(Verb::Update) && !call.info.name.is_empty() => Box::pin(update::update(&call, resource)).await,
         "patch" if has(Verb::Patch) && !call.info.name.is_empty() => Box::pin(patch::patch(&call, resource)).await,
         "delete" if has(Verb::Delete) => Box::pin(delete::delete(&call, resource)).await,
@@ -146,7 +147,7 @@ async fn sub(call: Call, resource: &'static Resource, action: Action, verbs: &[V
     }
     match action {
         Action::Status => match call.info.verb {
-            "get" => read::get(&call, resource),
+            "get" => read::get(&call, resource).await,
             "update" => Box::pin(update::update_status(&call, resource)).await,
             _ => Box::pin(patch::patch_status(&call, resource)).await,
         },

@@ -1,7 +1,7 @@
 //! Objects in the form that the client asked for: whole, as a Table, or metadata alone.
 
 use super::Call;
-use crate::cache::{self, Listing};
+use crate::cache::Listing;
 use crate::clock;
 use crate::negotiate::{self, Accepted, Encoding, Form};
 use crate::response::{Failure, Outcome, Reply};
@@ -63,9 +63,10 @@ pub(crate) fn encode(resource: &Resource, listing: &Listing) -> Result<Bytes, Fa
     }
     let mut items = Vec::with_capacity(listing.objects.len());
     for object in &listing.objects {
-        items.push(served(resource, object.json().clone())?);
+        items.push(served(resource, object.json())?);
     }
-    Ok(listing.encode_items(resource, items.iter().map(|item| cache::item_tail(item))))
+    let size = items.iter().map(Bytes::len).sum();
+    Ok(listing.encode_items(resource, size, items.into_iter()))
 }
 
 /// Answers with one object.

@@ -158,8 +158,8 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
         false => None,
     };
     let bytes = objects::encode(new.clone());
-    if objects::with_revision(&bytes, current.revision()) == *current.json() {
-        return Ok(Some(Changed { json: current.json().clone(), value: old }));
+    if objects::with_revision(&bytes, current.revision()) == current.json() {
+        return Ok(Some(Changed { json: current.json(), value: old }));
     }
     if change.dry_run {
         return Ok(Some(Changed { json: objects::with_revision(&bytes, current.revision()), value: new }));

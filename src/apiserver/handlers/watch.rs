@@ -1,16 +1,17 @@
 //! Watches: a stream of the cache's events, in the form that the client asked for.
 
-use super::read::{cache_failure, number, resource_version, selection};
+use super::list_options::ListOptions;
+use super::read::{cache_failure, number, selection};
 use super::{Call, render};
-use crate::cache::{CacheError, Watch, WatchEnd, WatchFrom, WatchRequest};
+use crate::cache::{CacheError, Watch, WatchEnd, WatchRequest};
 use crate::clock;
 use crate::negotiate::{self, Accepted, Form};
-use crate::response::{Failure, Outcome, Reply};
+use crate::response::{Outcome, Reply};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use naru_api::registry::Resource;
-use naru_api::status::{FieldErrors, Status};
+use naru_api::status::Status;
 use naru_api::table::{self, IncludeObject};
 use naru_base::Shutdown;
 use naru_client::transport::{EventType, WatchEvent};
@@ -26,11 +27,14 @@ const SHORTEST: u64 = 1800;
 pub(super) async fn watch(call: &Call, resource: &'static Resource) -> Outcome {
     let accepted = negotiate::accepted_stream(&call.headers)?;
     let include = render::include_object(call)?;
+    let options = ListOptions::of(call)?;
+    let bookmarks = call.query.flag("allowWatchBookmarks");
+    let cache = &call.state.cache;
     let request = WatchRequest {
         selection: selection(call, resource)?,
-        from: watch_from(call)?,
-        bookmarks: call.query.flag("allowWatchBookmarks"),
-        mark_initial_end: call.query.flag("sendInitialEvents") && call.query.flag("allowWatchBookmarks"),
+        from: options.watch_from(cache.newest_revision(), cache.revision())?,
+        bookmarks,
+        mark_initial_end: bookmarks && options.initial_events(),
     };
     let seconds = match number(call, "timeoutSeconds")? {
         Some(seconds) if seconds > 0 => u64::try_from(seconds).unwrap_or(SHORTEST),
@@ -39,8 +43,8 @@ pub(super) async fn watch(call: &Call, resource: &'static Resource) -> Outcome {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let watch = match call.state.cache.watch(resource, request).await {
         Ok(watch) => watch,
-        // A watch's clients look for the expiry among its events.
-        Err(error @ CacheError::Expired { .. }) => {
+        // A watch's clients look among its events for what is wrong with its revision.
+        Err(error @ (CacheError::Expired { .. } | CacheError::TooLarge { .. })) => {
             let event = error_event(&cache_failure(&error));
             return Ok(Reply::Watch(stream::once(async { Ok(event) }).boxed()));
         }
@@ -56,40 +60,6 @@ pub(super) async fn watch(call: &Call, resource: &'static Resource) -> Outcome {
     let stream =
         stream::unfold(events, |mut events| async move { events.next().await.map(|event| (Ok(event), events)) });
     Ok(Reply::Watch(stream.boxed()))
-}
-
-fn watch_from(call: &Call) -> Result<WatchFrom, Failure> {
-    let wanted = resource_version(call)?;
-    let matching = call.query.get("resourceVersionMatch").unwrap_or_default();
-    let initial = call.query.get("sendInitialEvents").is_some();
-    let mut errors = FieldErrors::default();
-    if initial && matching != "NotOlderThan" {
-        errors.forbidden(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        );
-    } else if !initial && !matching.is_empty() {
-        errors.forbidden(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        );
-    }
-    if !errors.is_empty() {
-        return Err(Box::new(Status::invalid("meta.k8s.io", "ListOptions", "", errors)));
-    }
-    if initial {
-        let revision = wanted.unwrap_or(0);
-        return Ok(match call.query.flag("sendInitialEvents") {
-            true => WatchFrom::Present(revision),
-            // Only what comes from now on.
-            false if revision == 0 => WatchFrom::After(call.state.cache.revision()),
-            false => WatchFrom::After(revision),
-        });
-    }
-    Ok(match wanted {
-        None | Some(0) => WatchFrom::Present(0),
-        Some(revision) => WatchFrom::After(revision),
-    })
 }
 
 fn error_event(status: &Status) -> WatchEvent {
@@ -120,6 +90,10 @@ impl Events {
         match item {
             Some(Ok(item)) => Some(self.form.form(item.kind, item.object)),
             // Ending without a word makes the client watch again from what it has.
+            Some(Err(error @ WatchEnd::Expired { .. })) => {
+                self.over = true;
+                Some(error_event(&Status::expired(error.to_string())))
+            }
             Some(Err(WatchEnd::Lagged | WatchEnd::Closed)) => None,
             None => {
                 self.over = true;

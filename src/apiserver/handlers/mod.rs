@@ -152,7 +152,7 @@ async fn sub(call: Call, resource: &'static Resource, action: Action, verbs: &[V
             _ => Box::pin(patch::patch_status(&call, resource)).await,
         },
         Action::Approval => match call.info.verb {
-            "get" => read::get(&call, resource),
+            "get" => read::get(&call, resource).await,
             "update" => Box::pin(update::update_approval(&call, resource)).await,
             _ => Box::pin(patch::patch_approval(&call, resource)).await,
         },

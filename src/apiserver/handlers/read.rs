@@ -64,7 +64,15 @@ pub(super) fn selection(call: &Call, resource: &'static Resource) -> Result<Sele
 fn stored_fields(call: &Call, resource: &'static Resource, fields: FieldSelector) -> Result<FieldSelector, Failure> {
     fields.renamed(|field| {
         let stored = resource.stored_field(field).filter(|field| call.state.cache.can_select_by(resource, field));
-        let unknown = || Box::new(Status::bad_request(format!("field label not supported: {field}")));
+        // Kinds without fields of their own share one text.
+        let unknown = || {
+            Box::new(Status::bad_request(match call.state.cache.has_own_fields(resource) {
+                true => format!("field label not supported: {field}"),
+                false => format!(
+                    "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                ),
+            }))
+        };
         stored.map(str::to_owned).ok_or_else(unknown)
     })
 }

@@ -161,7 +161,7 @@ fn table(call: &Call, resource: &Resource, listing: &Listing, accepted: Accepted
     out.truncate(out.len() - "null}".len());
     out.push(b'[');
     for (i, object) in listing.objects.iter().enumerate() {
-        let value = serde_json::from_slice(object.json()).map_err(|error| Box::new(Status::internal(error)))?;
+        let value = serde_json::from_slice(&object.json()).map_err(|error| Box::new(Status::internal(error)))?;
         let mut row = table::row(resource, &value, include, now);
         if accepted.beta && include == IncludeObject::Metadata {
             row["object"]["apiVersion"] = accepted.meta_version().into();
@@ -184,7 +184,7 @@ fn partial_list(listing: &Listing, accepted: Accepted) -> Bytes {
     for (i, object) in listing.objects.iter().enumerate() {
         out.extend_from_slice(if i == 0 { b"" } else { b"," });
         out.extend_from_slice(item.as_bytes());
-        out.extend_from_slice(codec::metadata_text(object.json()).unwrap_or("{}").as_bytes());
+        out.extend_from_slice(codec::metadata_text(&object.json()).unwrap_or("{}").as_bytes());
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");

@@ -71,7 +71,28 @@ pub enum Action {
     Token,
     /// Evicts a pod.
     Eviction,
+    /// One part of the object, with rules of its own.
+    Piece(&'static Piece),
+    /// Passes HTTP requests through.
+    Proxy,
 }
+
+/// A part of an object that has a subresource of its own, such as a pod's `resize`.
+#[derive(Debug)]
+pub struct Piece {
+    /// Makes of what was sent the whole new object: all else is the old one's. (new, old).
+    pub prepare: fn(&mut Value, &Value),
+    /// Validates the change, in addition to the kind's `validate`: (new, old).
+    pub validate: fn(&Value, &Value, &mut FieldErrors),
+}
+
+impl PartialEq for Piece {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Piece {}
 
 /// A subresource of a resource.
 #[derive(Debug, Clone, Copy)]
@@ -177,6 +198,8 @@ pub struct Rules {
     /// Before an update through the main resource: keeps the old status, bumps `generation` when the
     /// spec changed, ... (new, old).
     pub prepare_update: fn(&mut Value, &Value),
+    /// Before an update through `/status`: what the client may leave out stays. (new, old).
+    pub prepare_status: fn(&mut Value, &Value),
     /// Validates a new object (metadata is validated by the caller).
     pub validate: fn(&Value, &mut FieldErrors),
     /// What only a new object has to satisfy, in addition to `validate`.
@@ -204,6 +227,7 @@ impl Rules {
         prepare_create: |_| {},
         prepare_update: |_, _| {},
         validate: |_, _| {},
+        prepare_status: |_, _| {},
         validate_create: |_, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},

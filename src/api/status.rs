@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+mod diff;
 mod fields;
 
-pub use fields::{BadValue, FieldErrors, Path};
+pub use diff::unified;
+pub use fields::{BadValue, FieldErrors, Path, Shown, quote};
 
 fn is_zero(code: &u16) -> bool {
     *code == 0

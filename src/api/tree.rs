@@ -98,6 +98,13 @@ pub(crate) fn keep_status(new: &mut Map<String, Value>, old: &Value) {
     };
 }
 
+/// A field that an update leaves empty keeps its old value.
+pub(crate) fn keep_zero(new: &mut Map<String, Value>, old: &Value, key: &str) {
+    if let Some(value) = old.get(key).filter(|value| !value.is_null()) {
+        default_zero(new, key, value.clone());
+    }
+}
+
 /// The generation is the old one, or one more when `changed`.
 pub(crate) fn bump_generation(
     new: &mut Map<String, Value>,

@@ -34,6 +34,11 @@ impl<'a> Path<'a> {
         Path { parent: Some(self), part: Part::Index(index) }
     }
 
+    /// The same place under another name.
+    pub fn named(self, field: &'a str) -> Path<'a> {
+        Path { part: Part::Field(field), ..self }
+    }
+
     /// The path of an entry of this map.
     pub fn key(&'a self, key: &'a str) -> Path<'a> {
         Path { parent: Some(self), part: Part::Key(key) }
@@ -61,7 +66,7 @@ pub trait BadValue {
 }
 
 /// A string in double quotes with control characters escaped.
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
@@ -77,6 +82,16 @@ fn quote(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// A value already written out as it is to be shown.
+#[derive(Debug, Clone)]
+pub struct Shown(pub String);
+
+impl BadValue for Shown {
+    fn show(&self) -> String {
+        self.0.clone()
+    }
 }
 
 impl BadValue for str {
@@ -229,6 +244,11 @@ impl FieldErrors {
     /// `Not found: "x"`.
     pub fn not_found(&mut self, path: impl Display, value: impl BadValue) {
         self.push("FieldValueNotFound", path, format!("Not found: {}", value.show()), "");
+    }
+
+    /// `Not found: "x": detail`.
+    pub fn not_found_because(&mut self, path: impl Display, value: impl BadValue, detail: &str) {
+        self.push("FieldValueNotFound", path, format!("Not found: {}", value.show()), detail);
     }
 
     /// `Too long: may not be more than 63 bytes`. The value itself is not shown.

@@ -157,6 +157,12 @@ async fn sub(call: Call, resource: &'static Resource, action: Action, verbs: &[V
             _ => Box::pin(patch::patch_approval(&call, resource)).await,
         },
         Action::Scale => Box::pin(scale::handle(&call, resource)).await,
+        Action::Piece(piece) => match call.info.verb {
+            "get" => read::get(&call, resource).await,
+            "update" => Box::pin(update::update_piece(&call, resource, piece)).await,
+            _ => Box::pin(patch::patch_piece(&call, resource, piece)).await,
+        },
+        Action::Proxy => Err(Box::new(Status::method_not_allowed())),
         Action::Finalize => Box::pin(update::finalize(&call, resource)).await,
         Action::Binding => Box::pin(binding::bind(&call)).await,
         Action::Token => Box::pin(token::create(&call)).await,

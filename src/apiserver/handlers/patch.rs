@@ -9,7 +9,7 @@ use naru_api::codec;
 use naru_api::facts::Type;
 use naru_api::meta;
 use naru_api::patch::{self, PatchError};
-use naru_api::registry::Resource;
+use naru_api::registry::{Piece, Resource};
 use naru_api::status::{FieldErrors, Status};
 use serde_json::Value;
 use std::sync::Mutex;
@@ -76,6 +76,11 @@ pub(super) async fn patch_status(call: &Call, resource: &'static Resource) -> Ou
 /// PATCH of `/approval`.
 pub(super) async fn patch_approval(call: &Call, resource: &'static Resource) -> Outcome {
     patch_part(call, resource, Part::Approval).await
+}
+
+/// PATCH of a part with rules of its own.
+pub(super) async fn patch_piece(call: &Call, resource: &'static Resource, piece: &'static Piece) -> Outcome {
+    patch_part(call, resource, Part::Piece(piece)).await
 }
 
 async fn patch_part(call: &Call, resource: &'static Resource, part: Part) -> Outcome {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use naru_api::certificates::request;
 use naru_api::codec;
 use naru_api::meta;
-use naru_api::registry::{self, Resource};
+use naru_api::registry::{self, Piece, Resource};
 use naru_api::status::{FieldErrors, Status};
 use naru_store::Expect;
 use serde_json::Value;
@@ -31,6 +31,8 @@ pub(crate) enum Part {
     Approval,
     /// A namespace's `spec.finalizers`.
     Finalizers,
+    /// A part with rules of its own.
+    Piece(&'static Piece),
     /// Whatever the change makes of it: the server's own changes, such as a binding.
     Whole,
 }
@@ -77,6 +79,11 @@ pub(super) async fn update_approval(call: &Call, resource: &'static Resource) ->
 /// PUT of a namespace's `/finalize`.
 pub(super) async fn finalize(call: &Call, resource: &'static Resource) -> Outcome {
     put_part(call, resource, Part::Finalizers).await
+}
+
+/// PUT of a part with rules of its own.
+pub(super) async fn update_piece(call: &Call, resource: &'static Resource, piece: &'static Piece) -> Outcome {
+    put_part(call, resource, Part::Piece(piece)).await
 }
 
 async fn put_part(call: &Call, resource: &'static Resource, part: Part) -> Outcome {
@@ -217,8 +224,12 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
     let ty = type_of(resource.storage())?;
     match change.part {
         Part::Main | Part::Whole => objects::carry_over(new, old),
-        Part::Status => *new = with_status_of(old, new),
         Part::Approval => *new = request::approved(old, new),
+        Part::Status => {
+            *new = with_status_of(old, new);
+            (rules.prepare_status)(new, old);
+        }
+        Part::Piece(piece) => (piece.prepare)(new, old),
         Part::Finalizers => {
             let mut merged = old.clone();
             merged["spec"]["finalizers"] = new["spec"]["finalizers"].clone();
@@ -248,6 +259,10 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
         notes: &call.notes,
     };
     admission::admit(&call.state, &attributes, new).await?;
+    if let Part::Piece(piece) = change.part {
+        (piece.prepare)(new, old);
+        (rules.prepare_update)(new, old);
+    }
     if change.part == Part::Main {
         // Defaults may have completed what the generation is told by.
         (rules.prepare_update)(new, old);
@@ -264,6 +279,10 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
         }
         Part::Status => (rules.validate_status)(new, old, &mut errors),
         Part::Approval => request::validate_approval(new, old, &mut errors),
+        Part::Piece(piece) => {
+            (rules.validate)(new, &mut errors);
+            (piece.validate)(new, old, &mut errors);
+        }
         Part::Finalizers => {}
     }
     if !errors.is_empty() {

@@ -3,6 +3,7 @@
 use super::resources;
 use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use naru_api::status::quote;
 use std::collections::BTreeMap;
 
 /// What the node adds to a pod's own fields.
@@ -71,26 +72,7 @@ fn split_subscript(path: &str) -> Option<(&str, &str)> {
 
 /// Labels or annotations in the format of downward API files: sorted `key="value"` lines.
 pub fn format_map(map: &BTreeMap<String, String>) -> String {
-    map.iter().map(|(key, value)| format!("{key}={}", go_quote(value))).collect::<Vec<_>>().join("\n")
-}
-
-/// A string as Go's `%q` prints it.
-pub fn go_quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
+    map.iter().map(|(key, value)| format!("{key}={}", quote(value))).collect::<Vec<_>>().join("\n")
 }
 
 /// The value of a `resourceFieldRef`; `default_container` is used when the selector names none.

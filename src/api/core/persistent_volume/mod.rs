@@ -169,7 +169,7 @@ fn node_affinity(affinity: &Value, path: Path<'_>, errors: &mut FieldErrors) {
         errors.required(at, "must have at least one node selector term");
     }
     for (i, term) in terms.iter().enumerate() {
-        pod::validate::node_term(term, at.index(i), errors);
+        pod::validate::node_term(term, true, at.index(i), errors);
     }
 }
 

@@ -10,38 +10,38 @@ type Object = Map<String, Value>;
 /// Files in volumes are readable by all unless said otherwise (0644).
 const DEFAULT_MODE: i64 = 0o644;
 
-/// Volume sources of which exactly one is set.
+/// Volume sources of which exactly one is set, in the order in which upstream looks at them.
 pub(crate) const VOLUME_SOURCES: &[&str] = &[
-    "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
-    "cephfs",
-    "cinder",
-    "configMap",
-    "csi",
-    "downwardAPI",
     "emptyDir",
-    "ephemeral",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
     "fc",
     "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "gitRepo",
-    "glusterfs",
-    "hostPath",
-    "image",
-    "iscsi",
-    "nfs",
-    "persistentVolumeClaim",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
     "photonPersistentDisk",
     "portworxVolume",
-    "projected",
-    "quobyte",
-    "rbd",
-    "scaleIO",
-    "secret",
+    "azureDisk",
     "storageos",
-    "vsphereVolume",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
 ];
 
 /// Defaults of a pod; a template gets [`template`] alone.
@@ -238,6 +238,22 @@ fn volume(volume: &mut Object) {
     if let Some(disk) = sub(volume, "azureDisk") {
         default(disk, "cachingMode", "ReadWrite");
         default(disk, "kind", "Shared");
+    }
+    if let Some(disk) = sub(volume, "iscsi") {
+        default_zero(disk, "iscsiInterface", "default");
+    }
+    if let Some(disk) = sub(volume, "rbd") {
+        default_zero(disk, "pool", "rbd");
+        default_zero(disk, "user", "admin");
+        default_zero(disk, "keyring", "/etc/ceph/keyring");
+    }
+    if let Some(disk) = sub(volume, "scaleIO") {
+        default_zero(disk, "storageMode", "ThinProvisioned");
+        default_zero(disk, "fsType", "xfs");
+    }
+    if let Some(disk) = sub(volume, "azureDisk") {
+        default(disk, "fsType", "ext4");
+        default(disk, "readOnly", false);
     }
     if let Some(image) = sub(volume, "image") {
         let policy = pull_policy(image.get("reference").map_or("", text));

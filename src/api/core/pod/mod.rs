@@ -3,14 +3,16 @@
 pub(crate) mod defaults;
 mod print;
 pub mod references;
+mod selectors;
 pub(crate) mod validate;
 pub(crate) mod warnings;
 
 use crate::quantity::Quantity;
 use crate::tree::{ensure, list, object, text};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
+use crate::registry::{Action, Churn, Column, Piece, Resource, Rules, Scope, Subresource, verbs};
 
 /// Pods.
 pub static PODS: Resource = Resource {
@@ -26,7 +28,19 @@ pub static PODS: Resource = Resource {
     type_name: "io.k8s.api.core.v1.Pod",
     churn: Churn::Durable,
     subresources: &[
+        Subresource {
+            name: "attach",
+            gvk: ("", "v1", "PodAttachOptions"),
+            verbs: verbs::CREATE_GET,
+            action: Action::Attach,
+        },
         Subresource { name: "binding", gvk: ("", "v1", "Binding"), verbs: verbs::CREATE, action: Action::Binding },
+        Subresource {
+            name: "ephemeralcontainers",
+            gvk: ("", "v1", "Pod"),
+            verbs: verbs::GET_PATCH_UPDATE,
+            action: Action::Piece(&EPHEMERAL_CONTAINERS),
+        },
         Subresource {
             name: "eviction",
             gvk: ("policy", "v1", "Eviction"),
@@ -35,6 +49,18 @@ pub static PODS: Resource = Resource {
         },
         Subresource { name: "exec", gvk: ("", "v1", "PodExecOptions"), verbs: verbs::CREATE_GET, action: Action::Exec },
         Subresource { name: "log", gvk: ("", "v1", "Pod"), verbs: verbs::GET, action: Action::Log },
+        Subresource {
+            name: "portforward",
+            gvk: ("", "v1", "PodPortForwardOptions"),
+            verbs: verbs::CREATE_GET,
+            action: Action::PortForward,
+        },
+        Subresource {
+            name: "resize",
+            gvk: ("", "v1", "Pod"),
+            verbs: verbs::GET_PATCH_UPDATE,
+            action: Action::Piece(&RESIZE),
+        },
         Subresource { name: "status", gvk: ("", "v1", "Pod"), verbs: verbs::GET_PATCH_UPDATE, action: Action::Status },
     ],
     columns: &[
@@ -52,14 +78,23 @@ pub static PODS: Resource = Resource {
         default: defaults::pod,
         prepare_create,
         prepare_update,
+        prepare_status,
         validate: validate::pod,
+        validate_create: validate::pod_create,
         validate_update: validate::pod_update,
-        warnings: |pod| warnings::of_spec(&pod["spec"], crate::status::Path::root("spec")),
+        validate_status: validate::pod_status,
+        warnings: warnings::of_pod,
         fields,
         row: print::row,
         ..Rules::NONE
     },
 };
+
+/// Containers for debugging, which only ever come.
+pub static EPHEMERAL_CONTAINERS: Piece =
+    Piece { prepare: validate::prepare_ephemeral_containers, validate: validate::ephemeral_containers };
+/// What running containers may use.
+pub static RESIZE: Piece = Piece { prepare: validate::prepare_resize, validate: validate::resize };
 
 fn prepare_create(pod: &mut Value) {
     let qos = qos_class(pod);
@@ -76,7 +111,27 @@ fn prepare_create(pod: &mut Value) {
     }
     pod.insert("status".to_owned(), status);
     defaults::service_account(ensure(pod, "spec"));
-    ensure(pod, "metadata").insert("generation".to_owned(), 1.into());
+    let metadata = ensure(pod, "metadata");
+    metadata.insert("generation".to_owned(), 1.into());
+    let labels = metadata.get("labels").cloned().unwrap_or_default();
+    selectors::complete(ensure(pod, "spec"), &labels);
+}
+
+/// A status without a class of quality or without generations keeps those that it had.
+fn prepare_status(new: &mut Value, old: &Value) {
+    let before = &old["status"];
+    let status = ensure(object(new), "status");
+    crate::tree::keep_zero(status, before, "qosClass");
+    crate::tree::keep_zero(status, before, "observedGeneration");
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for condition in crate::tree::items(status, "conditions") {
+        let kind = condition.get("type").map_or("", text).to_owned();
+        let nth = seen.entry(kind.clone()).or_default();
+        if let Some(same) = list(&before["conditions"]).iter().filter(|c| c["type"] == *kind).nth(*nth) {
+            crate::tree::keep_zero(condition, same, "observedGeneration");
+        }
+        *nth += 1;
+    }
 }
 
 fn prepare_update(new: &mut Value, old: &Value) {
@@ -96,7 +151,7 @@ fn fields(pod: &Value) -> Vec<(&'static str, String)> {
         ("spec.serviceAccountName", owned(&spec["serviceAccountName"])),
         ("spec.hostNetwork", spec["hostNetwork"].as_bool().unwrap_or(false).to_string()),
         ("status.phase", owned(&status["phase"])),
-        ("status.podIP", owned(&status["podIP"])),
+        ("status.podIP", owned(&status["podIPs"][0]["ip"])),
         ("status.nominatedNodeName", owned(&status["nominatedNodeName"])),
     ]
 }

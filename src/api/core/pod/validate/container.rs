@@ -1,68 +1,101 @@
-//! Containers: names, images, ports, mounts.
+//! Containers: names, images, ports, restarts.
 
-use super::{Context, env, probe, resources, security};
-use crate::checks::{self, complain, required, required_one_of};
+use super::{Context, env, mounts, probe, resources, security};
+use crate::checks::{self, complain, one_of, required_one_of};
 use crate::meta::names;
 use crate::status::{FieldErrors, Path};
-use crate::tree::{flag, int, list, some_text, text};
+use crate::tree::{int, is_empty, list, some_text, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// All containers of a spec.
 pub(super) fn containers(context: Context<'_>, path: Path<'_>, errors: &mut FieldErrors) {
     let spec = context.spec;
-    let (main, init) = (list(&spec["containers"]), list(&spec["initContainers"]));
     let mut seen: BTreeSet<&str> = BTreeSet::new();
-    let at = path.child("containers");
-    if main.is_empty() {
-        errors.required(at, "");
-    }
-    for (i, container) in main.iter().enumerate() {
-        let item = at.index(i);
-        common(container, context, item, errors);
-        unique_name(container, &mut seen, item, errors);
-        probe::lifecycle(&container["lifecycle"], context, item.child("lifecycle"), errors);
-        probes(container, item, errors);
-        restart_policy(container, &["Always", "OnFailure", "Never"], item, errors);
-    }
-    host_ports(main, at, errors);
+    main(context, &mut seen, path.child("containers"), errors);
     let at = path.child("initContainers");
-    for (i, container) in init.iter().enumerate() {
+    for (i, container) in list(&spec["initContainers"]).iter().enumerate() {
         let item = at.index(i);
         common(container, context, item, errors);
-        unique_name(container, &mut seen, item, errors);
-        init_container(container, context, item, errors);
+        restart(container, item, errors);
+        let name = text(&container["name"]);
+        if !name.is_empty() && !seen.insert(name) {
+            errors.duplicate(item.child("name"), name);
+        }
+        // They run one after the other, so that only their own ports can collide.
         host_ports(std::slice::from_ref(container), at, errors);
+        init_hooks(container, context, item, errors);
     }
+    let others = seen.clone();
     let at = path.child("ephemeralContainers");
     for (i, container) in list(&spec["ephemeralContainers"]).iter().enumerate() {
         let item = at.index(i);
         common(container, context, item, errors);
-        unique_name(container, &mut seen, item, errors);
-        ephemeral(container, spec, item, errors);
+        image_of_pod(container, item, errors);
+        let name = text(&container["name"]);
+        if !seen.insert(name) {
+            errors.duplicate(item.child("name"), name);
+        }
+        ephemeral(container, &others, item, errors);
     }
 }
 
-fn unique_name<'a>(container: &'a Value, seen: &mut BTreeSet<&'a str>, path: Path<'_>, errors: &mut FieldErrors) {
-    let name = text(&container["name"]);
-    if name.is_empty() {
-        return;
+fn main<'a>(context: Context<'a>, seen: &mut BTreeSet<&'a str>, path: Path<'_>, errors: &mut FieldErrors) {
+    let all = list(&context.spec["containers"]);
+    if all.is_empty() {
+        errors.required(path, "");
     }
-    if seen.contains(&name) {
-        errors.duplicate(path.child("name"), name);
-    } else {
-        seen.insert(name);
+    for (i, container) in all.iter().enumerate() {
+        let item = path.index(i);
+        common(container, context, item, errors);
+        let name = text(&container["name"]);
+        if !seen.insert(name) {
+            errors.duplicate(item.child("name"), name);
+        }
+        probe::lifecycle(&container["lifecycle"], context, item.child("lifecycle"), errors);
+        probes(container, item, errors);
+        restart(container, item, errors);
     }
+    host_ports(all, path, errors);
 }
 
-fn restart_policy(container: &Value, allowed: &[&str], path: Path<'_>, errors: &mut FieldErrors) {
-    checks::one_of(&container["restartPolicy"], path.child("restartPolicy"), allowed, errors);
+const MAX_RULES: usize = 20;
+const MAX_EXIT_CODES: usize = 255;
+
+/// Whether and when a container is started again.
+fn restart(container: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let (rules, at) = (list(&container["restartPolicyRules"]), path.child("restartPolicyRules"));
+    let policy = path.child("restartPolicy");
+    match container["restartPolicy"].as_str() {
+        None if rules.is_empty() => return,
+        None => errors.required(policy, "must specify restartPolicy when restart rules are used"),
+        Some(_) => one_of(&container["restartPolicy"], policy, &["Always", "Never", "OnFailure"], errors),
+    }
+    if rules.len() > MAX_RULES {
+        errors.too_long(at, MAX_RULES);
+    }
+    for (i, rule) in rules.iter().enumerate() {
+        let item = at.index(i);
+        if !matches!(text(&rule["action"]), "Restart" | "RestartAllContainers") {
+            errors.not_supported(item.child("action"), text(&rule["action"]), &["Restart"]);
+        }
+        let (codes, at) = (&rule["exitCodes"], item.child("exitCodes"));
+        if !codes.is_object() {
+            errors.required(at, "must be specified");
+            continue;
+        }
+        if !matches!(text(&codes["operator"]), "In" | "NotIn") {
+            errors.not_supported(at.child("operator"), text(&codes["operator"]), &["In", "NotIn"]);
+        }
+        if list(&codes["values"]).len() > MAX_EXIT_CODES {
+            errors.too_long(at.child("values"), MAX_EXIT_CODES);
+        }
+    }
 }
 
 /// A sidecar may have what a container has; others among the init containers run to completion and
 /// are neither probed nor hooked.
-fn init_container(container: &Value, context: Context<'_>, path: Path<'_>, errors: &mut FieldErrors) {
-    restart_policy(container, &["Always", "OnFailure", "Never"], path, errors);
+fn init_hooks(container: &Value, context: Context<'_>, path: Path<'_>, errors: &mut FieldErrors) {
     if container["restartPolicy"] == "Always" {
         probe::lifecycle(&container["lifecycle"], context, path.child("lifecycle"), errors);
         probes(container, path, errors);
@@ -76,19 +109,35 @@ fn init_container(container: &Value, context: Context<'_>, path: Path<'_>, error
     }
 }
 
-fn ephemeral(container: &Value, spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
-        if !crate::tree::is_empty(&container[field]) {
-            errors.forbidden(path.child(field), "cannot be set for an Ephemeral Container");
-        }
+/// Fields of containers that one for debugging does not have, in upstream's order.
+const NOT_EPHEMERAL: [&str; 9] = [
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+];
+
+fn ephemeral(container: &Value, others: &BTreeSet<&str>, path: Path<'_>, errors: &mut FieldErrors) {
+    const WHY: &str = "cannot be set for an Ephemeral Container";
+    if let Some(target) = some_text(&container["targetContainerName"])
+        && !others.contains(target)
+    {
+        errors.not_found(path.child("targetContainerName"), target);
     }
-    if !crate::tree::is_empty(&container["resources"]) {
-        errors.forbidden(path.child("resources"), "cannot be set for an Ephemeral Container");
+    for field in NOT_EPHEMERAL.iter().filter(|field| !is_empty(&container[**field])) {
+        errors.forbidden(path.child(field), WHY);
     }
-    if let Some(target) = some_text(&container["targetContainerName"]) {
-        let known = ["containers", "initContainers"].iter().any(|l| list(&spec[l]).iter().any(|c| c["name"] == target));
-        if !known {
-            errors.not_found(path.child("targetContainerName"), target);
+    let mounts = path.child("volumeMounts");
+    for (i, mount) in list(&container["volumeMounts"]).iter().enumerate() {
+        for field in ["subPath", "subPathExpr"] {
+            if some_text(&mount[field]).is_some() {
+                errors.forbidden(mounts.index(i).child(field), WHY);
+            }
         }
     }
 }
@@ -113,32 +162,53 @@ fn probes(container: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
+/// What a template may have and a pod may not: spaces around the image's name.
+pub(super) fn image_of_pod(container: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let image = text(&container["image"]);
+    if image.trim() != image {
+        errors.invalid(path.child("image"), image, "must not have leading or trailing whitespace");
+    }
+}
+
 /// What holds for all sorts of containers.
 fn common(container: &Value, context: Context<'_>, path: Path<'_>, errors: &mut FieldErrors) {
-    if required(&container["name"], path.child("name"), errors) {
-        let name = text(&container["name"]);
-        complain(names::dns_label(name), name, path.child("name"), errors);
+    match some_text(&container["name"]) {
+        None => errors.required(path.child("name"), ""),
+        Some(name) => complain(names::dns_label(name), name, path.child("name"), errors),
     }
-    let image = text(&container["image"]);
-    if image.is_empty() {
+    if text(&container["image"]).is_empty() {
         errors.required(path.child("image"), "");
-    } else if image.trim() != image {
-        let why = "must not have leading or trailing whitespace";
-        errors.invalid(path.child("image"), image, why);
     }
-    let policies = ["FallbackToLogsOnError", "File"];
+    let policies = ["File", "FallbackToLogsOnError"];
     let at = path.child("terminationMessagePolicy");
     required_one_of(&container["terminationMessagePolicy"], at, &policies, errors);
     ports(&container["ports"], path.child("ports"), errors);
     env::variables(&container["env"], path.child("env"), errors);
     env::sources(&container["envFrom"], path.child("envFrom"), errors);
-    mounts(container, context, path.child("volumeMounts"), errors);
-    devices(container, context, path.child("volumeDevices"), errors);
+    mounts::mounts(container, context, path.child("volumeMounts"), errors);
+    mounts::devices(container, context, path.child("volumeDevices"), errors);
     let policies = ["Always", "IfNotPresent", "Never"];
     required_one_of(&container["imagePullPolicy"], path.child("imagePullPolicy"), &policies, errors);
     let owner = resources::Owner::Container;
     resources::requirements(&container["resources"], owner, path.child("resources"), context.claims, errors);
-    security::container(&container["securityContext"], path.child("securityContext"), errors);
+    resize_policy(container, context.spec, path.child("resizePolicy"), errors);
+    security::container(&container["securityContext"], context.host_users, path.child("securityContext"), errors);
+}
+
+fn resize_policy(container: &Value, spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    for (i, policy) in list(&container["resizePolicy"]).iter().enumerate() {
+        let name = text(&policy["resourceName"]);
+        if !seen.insert(name) {
+            errors.duplicate(path.index(i), name);
+        }
+        required_one_of(&policy["resourceName"], path, &["cpu", "memory"], errors);
+        required_one_of(&policy["restartPolicy"], path, &["NotRequired", "RestartContainer"], errors);
+        if spec["restartPolicy"] == "Never" && policy["restartPolicy"] != "NotRequired" {
+            let why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            errors.invalid(path, text(&policy["restartPolicy"]), why);
+        }
+    }
 }
 
 fn ports(ports: &Value, path: Path<'_>, errors: &mut FieldErrors) {
@@ -147,10 +217,8 @@ fn ports(ports: &Value, path: Path<'_>, errors: &mut FieldErrors) {
         let item = path.index(i);
         if let Some(name) = some_text(&port["name"]) {
             let wrong = names::port_name(name);
-            if wrong.is_empty() && seen.contains(&name) {
+            if wrong.is_empty() && !seen.insert(name) {
                 errors.duplicate(item.child("name"), name);
-            } else if wrong.is_empty() {
-                seen.insert(name);
             }
             complain(wrong, name, item.child("name"), errors);
         }
@@ -192,67 +260,12 @@ pub(super) fn relative_path(value: &str, path: Path<'_>, errors: &mut FieldError
     if value.starts_with('/') {
         errors.invalid(path, value, "must be a relative path");
     }
+    no_dots(value, path, errors);
+}
+
+/// A path that never goes upwards.
+pub(super) fn no_dots(value: &str, path: Path<'_>, errors: &mut FieldErrors) {
     if value.split('/').any(|part| part == "..") {
         errors.invalid(path, value, "must not contain '..'");
-    }
-}
-
-fn mounts(container: &Value, context: Context<'_>, path: Path<'_>, errors: &mut FieldErrors) {
-    let privileged = flag(&container["securityContext"]["privileged"]);
-    let mut seen: BTreeSet<&str> = BTreeSet::new();
-    for (i, mount) in list(&container["volumeMounts"]).iter().enumerate() {
-        let item = path.index(i);
-        volume_name(mount, context, item, errors);
-        let target = text(&mount["mountPath"]);
-        if target.is_empty() {
-            errors.required(item.child("mountPath"), "");
-        }
-        if seen.contains(&target) {
-            errors.invalid(item.child("mountPath"), target, "must be unique");
-        }
-        seen.insert(target);
-        for field in ["subPath", "subPathExpr"] {
-            relative_path(text(&mount[field]), item.child(field), errors);
-        }
-        if some_text(&mount["subPath"]).is_some() && some_text(&mount["subPathExpr"]).is_some() {
-            let why = "subPathExpr and subPath are mutually exclusive";
-            errors.invalid(item.child("subPathExpr"), text(&mount["subPathExpr"]), why);
-        }
-        let at = item.child("mountPropagation");
-        let modes = ["Bidirectional", "HostToContainer", "None"];
-        checks::one_of(&mount["mountPropagation"], at, &modes, errors);
-        if mount["mountPropagation"] == "Bidirectional" && !privileged {
-            let why = "Bidirectional mount propagation is available only to privileged containers";
-            errors.forbidden(at, why);
-        }
-        recursive_read_only(mount, item, errors);
-    }
-}
-
-fn recursive_read_only(mount: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    let at = path.child("recursiveReadOnly");
-    let mode = &mount["recursiveReadOnly"];
-    checks::one_of(mode, at, &["Disabled", "Enabled", "IfPossible"], errors);
-    if matches!(text(mode), "Enabled" | "IfPossible") && !flag(&mount["readOnly"]) {
-        errors.forbidden(at, "may only be specified when readOnly is true");
-    }
-}
-
-fn volume_name(mount: &Value, context: Context<'_>, path: Path<'_>, errors: &mut FieldErrors) {
-    let name = text(&mount["name"]);
-    if name.is_empty() {
-        errors.required(path.child("name"), "");
-    } else if !context.volumes.contains(&name) {
-        errors.not_found(path.child("name"), name);
-    }
-}
-
-fn devices(container: &Value, context: Context<'_>, path: Path<'_>, errors: &mut FieldErrors) {
-    for (i, device) in list(&container["volumeDevices"]).iter().enumerate() {
-        let item = path.index(i);
-        volume_name(device, context, item, errors);
-        if text(&device["devicePath"]).is_empty() {
-            errors.required(item.child("devicePath"), "");
-        }
     }
 }

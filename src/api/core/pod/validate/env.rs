@@ -1,6 +1,7 @@
 //! Environment variables and where they come from.
 
-use super::resources;
+use super::container::no_dots;
+use super::{each_container, resources};
 use crate::checks::{complain, required};
 use crate::meta::names;
 use crate::status::{FieldErrors, Path};
@@ -41,21 +42,19 @@ pub(super) fn variables(env: &Value, path: Path<'_>, errors: &mut FieldErrors) {
 fn value_from(variable: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     let from = &variable["valueFrom"];
     let set = SOURCES.iter().filter(|s| from[**s].is_object()).count();
-    for source in ["configMapKeyRef", "secretKeyRef"] {
-        if from[source].is_object() {
-            key_ref(&from[source], path.child(source), errors);
-        }
-    }
     if from["fieldRef"].is_object() {
         field_ref(&from["fieldRef"], ENV_FIELDS, path.child("fieldRef"), errors);
     }
     if from["resourceFieldRef"].is_object() {
         resources::field_ref(&from["resourceFieldRef"], false, path.child("resourceFieldRef"), errors);
     }
-    if from["fileKeyRef"].is_object() {
-        for field in ["volumeName", "path", "key"] {
-            required(&from["fileKeyRef"][field], path.child("fileKeyRef").child(field), errors);
+    for source in ["configMapKeyRef", "secretKeyRef"] {
+        if from[source].is_object() {
+            key_ref(&from[source], path.child(source), errors);
         }
+    }
+    if from["fileKeyRef"].is_object() {
+        file_ref(&from["fileKeyRef"], path.child("fileKeyRef"), errors);
     }
     match set {
         0 => errors.invalid(
@@ -72,11 +71,51 @@ fn value_from(variable: &Value, path: Path<'_>, errors: &mut FieldErrors) {
 }
 
 fn key_ref(reference: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    required(&reference["name"], path.child("name"), errors);
+    let name = text(&reference["name"]);
+    complain(names::dns_subdomain(name), name, path.child("name"), errors);
     if required(&reference["key"], path.child("key"), errors) {
         let key = text(&reference["key"]);
         complain(names::config_key(key), key, path.child("key"), errors);
     }
+}
+
+fn file_ref(reference: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    if required(&reference["key"], path.child("key"), errors) {
+        let key = text(&reference["key"]);
+        complain(names::env_name(key), key, path.child("key"), errors);
+    }
+    if required(&reference["volumeName"], path.child("volumeName"), errors) {
+        let name = text(&reference["volumeName"]);
+        complain(names::dns_label(name), name, path.child("volumeName"), errors);
+    }
+    if required(&reference["path"], path.child("path"), errors) {
+        no_dots(text(&reference["path"]), path.child("path"), errors);
+    }
+}
+
+/// Files of variables lie in volumes that the pod fills itself.
+pub(super) fn file_volumes(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    each_container(spec, path, |container, at| {
+        let at = at.child("env");
+        for (i, variable) in list(&container["env"]).iter().enumerate() {
+            let reference = &variable["valueFrom"]["fileKeyRef"];
+            if !reference.is_object() {
+                continue;
+            }
+            let item = at.index(i);
+            let at = item.child("valueFrom");
+            let at = at.child("fileKeyRef");
+            let name = text(&reference["volumeName"]);
+            match list(&spec["volumes"]).iter().rev().find(|v| v["name"] == name) {
+                None => errors.not_found(at.child("volumeName"), name),
+                Some(volume) if !volume["emptyDir"].is_object() => {
+                    let why = "referenced volume must be of type emptyDir";
+                    errors.invalid(at.child("volumeName"), name, why);
+                }
+                Some(_) => {}
+            }
+        }
+    });
 }
 
 /// A reference to a field of the pod, one of `allowed` or one entry of the labels or annotations.
@@ -91,17 +130,19 @@ pub(super) fn field_ref(reference: &Value, allowed: &[&str], path: Path<'_>, err
     let at = path.child("fieldPath");
     let entry = field.strip_suffix("']").and_then(|rest| rest.split_once("['"));
     match entry {
-        Some(("metadata.labels" | "metadata.annotations", key)) => {
-            complain(names::qualified_name(key), key, at, errors);
+        Some(("metadata.labels", key)) => complain(names::qualified_name(key), key, path, errors),
+        Some(("metadata.annotations", key)) => {
+            let key = key.to_lowercase();
+            complain(names::qualified_name(&key), key.as_str(), path, errors);
         }
-        Some((other, _)) => {
-            errors.invalid(at, other, "does not support subscript");
+        Some((other, _)) if ENV_FIELDS.contains(&other) => {
+            errors.invalid(path, other, "does not support subscript");
         }
         None if allowed.contains(&field) => {}
         None if ENV_FIELDS.contains(&field) || FILE_FIELDS.contains(&field) => {
             errors.not_supported(at, field, allowed);
         }
-        None => {
+        _ => {
             let why = format!("error converting fieldPath: field label not supported: {field}");
             errors.invalid(at, field, &why);
         }
@@ -119,7 +160,11 @@ pub(super) fn sources(sources: &Value, path: Path<'_>, errors: &mut FieldErrors)
         for kind in ["configMapRef", "secretRef"] {
             if source[kind].is_object() {
                 set += 1;
-                required(&source[kind]["name"], item.child(kind).child("name"), errors);
+                if required(&source[kind]["name"], item.child(kind).child("name"), errors) {
+                    let name = text(&source[kind]["name"]);
+                    let wrong = names::dns_subdomain(&names::as_prefix(name));
+                    complain(wrong, name, item.child(kind).child("name"), errors);
+                }
             }
         }
         match set {

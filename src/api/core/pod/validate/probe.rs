@@ -28,7 +28,7 @@ pub(super) fn lifecycle(lifecycle: &Value, context: Context<'_>, path: Path<'_>,
         handler(action, &["exec", "httpGet", "tcpSocket", "sleep"], at, errors);
         if action["sleep"].is_object() {
             let (seconds, grace) = (int(&action["sleep"]["seconds"]), context.grace_seconds);
-            if seconds < 0 || seconds > grace {
+            if let Some(grace) = grace.filter(|grace| seconds < 0 || seconds > *grace) {
                 let why = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
                 errors.invalid(at.child("sleep"), seconds, &why);
             }
@@ -67,10 +67,10 @@ fn http_get(action: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     checks::port(&action["port"], path.child("port"), errors);
     one_of(&action["scheme"], path.child("scheme"), &["HTTP", "HTTPS"], errors);
     let headers = path.child("httpHeaders");
-    for (i, header) in list(&action["httpHeaders"]).iter().enumerate() {
+    for header in list(&action["httpHeaders"]) {
         let name = text(&header["name"]);
         let good = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let why = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
-        complain((!good).then_some(why), name, headers.index(i).child("name"), errors);
+        complain((!good).then_some(why), name, headers, errors);
     }
 }

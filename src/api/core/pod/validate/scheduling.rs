@@ -1,31 +1,27 @@
 //! Where a pod may run: tolerations, affinity, spreading, gates.
 
-use crate::checks::{complain, one_of, required_one_of};
+use crate::checks::{complain, one_of};
 use crate::meta::{names, validate};
 use crate::status::{FieldErrors, Path};
 use crate::tree::{int, list, some_text, text};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// All of it.
-pub(super) fn pod(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    affinity(&spec["affinity"], path.child("affinity"), errors);
-    tolerations(&spec["tolerations"], path.child("tolerations"), errors);
-    spread(&spec["topologySpreadConstraints"], path.child("topologySpreadConstraints"), errors);
-    let gates = path.child("schedulingGates");
+/// What has to happen before the pod is considered at all.
+pub(super) fn gates(gates: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
-    for (i, gate) in list(&spec["schedulingGates"]).iter().enumerate() {
+    for (i, gate) in list(gates).iter().enumerate() {
         let name = text(&gate["name"]);
-        complain(names::qualified_name(name), name, gates.index(i), errors);
-        if seen.contains(&name) {
-            errors.duplicate(gates.index(i), name);
+        complain(names::qualified_name(name), name, path.index(i), errors);
+        if !seen.insert(name) {
+            errors.duplicate(path.index(i), name);
         }
-        seen.insert(name);
     }
 }
 
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
+/// The taints that the pod bears.
 pub(crate) fn tolerations(tolerations: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     for (i, toleration) in list(tolerations).iter().enumerate() {
         let item = path.index(i);
@@ -50,9 +46,11 @@ pub(crate) fn tolerations(tolerations: &Value, path: Path<'_>, errors: &mut Fiel
             "Exists" => {
                 if some_text(&toleration["value"]).is_some() {
                     let why = "value must be empty when `operator` is 'Exists'";
-                    errors.invalid(item.child("operator"), toleration, why);
+                    errors.invalid(item.child("operator"), text(&toleration["value"]), why);
                 }
             }
+            // The comparing operators are known, but switched off.
+            "Lt" | "Gt" => errors.not_supported(item.child("operator"), operator, &["Equal", "Exists", "Lt", "Gt"]),
             other => errors.not_supported(item.child("operator"), other, &["Equal", "Exists"]),
         }
         if some_text(&toleration["effect"]).is_some() {
@@ -61,24 +59,27 @@ pub(crate) fn tolerations(tolerations: &Value, path: Path<'_>, errors: &mut Fiel
     }
 }
 
-fn spread(constraints: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    let mut seen: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for (i, constraint) in list(constraints).iter().enumerate() {
+/// How evenly pods are spread.
+pub(super) fn spread(constraints: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let all = list(constraints);
+    for (i, constraint) in all.iter().enumerate() {
         let item = path.index(i);
         if int(&constraint["maxSkew"]) <= 0 {
             errors.invalid(item.child("maxSkew"), int(&constraint["maxSkew"]), "must be greater than zero");
         }
-        topology_key(constraint, item, errors);
+        if some_text(&constraint["topologyKey"]).is_none() {
+            errors.required(item.child("topologyKey"), "can not be empty");
+        }
         let (key, action) = (text(&constraint["topologyKey"]), text(&constraint["whenUnsatisfiable"]));
         let actions = ["DoNotSchedule", "ScheduleAnyway"];
         if !actions.contains(&action) {
             errors.not_supported(item.child("whenUnsatisfiable"), action, &actions);
         }
-        if seen.contains(&(key, action)) {
-            let pair = json!(format!("{{{key}, {action}}}"));
+        let again = |other: &Value| other["topologyKey"] == key && other["whenUnsatisfiable"] == action;
+        if all[i + 1..].iter().any(again) {
+            let pair = format!("{{{key}, {action}}}");
             errors.duplicate(item.child("{topologyKey, whenUnsatisfiable}"), &pair);
         }
-        seen.insert((key, action));
         if let Some(min) = constraint["minDomains"].as_i64() {
             if min <= 0 {
                 errors.invalid(item.child("minDomains"), min, "must be greater than zero");
@@ -91,21 +92,54 @@ fn spread(constraints: &Value, path: Path<'_>, errors: &mut FieldErrors) {
         for field in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             one_of(&constraint[field], item.child(field), &["Honor", "Ignore"], errors);
         }
+        match_label_keys(constraint, item, errors);
         validate::label_selector(&constraint["labelSelector"], &item.child("labelSelector"), errors);
     }
 }
 
-fn topology_key(object: &Value, path: Path<'_>, errors: &mut FieldErrors) {
-    match some_text(&object["topologyKey"]) {
-        None => errors.required(path.child("topologyKey"), "can not be empty"),
-        Some(key) => complain(names::qualified_name(key), key, path.child("topologyKey"), errors),
+/// Keys whose values are taken from the pod's own labels. The selector has them already: a key that
+/// is there twice was also written by the user.
+fn match_label_keys(term: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let selector = &term["labelSelector"];
+    for field in ["matchLabelKeys", "mismatchLabelKeys"] {
+        let (keys, at) = (list(&term[field]), path.child(field));
+        if keys.is_empty() {
+            continue;
+        }
+        if !selector.is_object() {
+            errors.forbidden(at, "must not be specified when labelSelector is not set");
+            continue;
+        }
+        for (i, key) in keys.iter().enumerate() {
+            complain(names::qualified_name(text(key)), key, at.index(i), errors);
+        }
+    }
+    let keys = list(&term["matchLabelKeys"]);
+    if selector.is_object() {
+        let mut seen: BTreeSet<&str> =
+            crate::tree::entries(&selector["matchLabels"]).map(|(k, _)| k.as_str()).collect();
+        for expression in list(&selector["matchExpressions"]) {
+            let key = text(&expression["key"]);
+            if let Some(i) = keys.iter().position(|k| k == key)
+                && seen.contains(key)
+            {
+                errors.invalid(path.index(i), key, "exists in both matchLabelKeys and labelSelector");
+            }
+            seen.insert(key);
+        }
+    }
+    let others = list(&term["mismatchLabelKeys"]);
+    for (i, key) in keys.iter().enumerate().filter(|(_, key)| others.contains(key)) {
+        let at = path.child("matchLabelKeys");
+        errors.invalid(at.index(i), key, "exists in both matchLabelKeys and mismatchLabelKeys");
     }
 }
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
-fn affinity(affinity: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+/// What the pod wants to be near to, or far from.
+pub(super) fn affinity(affinity: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     let (node, at) = (&affinity["nodeAffinity"], path.child("nodeAffinity"));
     if node[REQUIRED].is_object() {
         let at = at.child(REQUIRED);
@@ -114,14 +148,14 @@ fn affinity(affinity: &Value, path: Path<'_>, errors: &mut FieldErrors) {
             errors.required(at, "must have at least one node selector term");
         }
         for (i, term) in terms.iter().enumerate() {
-            node_term(term, at.index(i), errors);
+            node_term(term, true, at.index(i), errors);
         }
     }
     let preferred = at.child(PREFERRED);
     for (i, term) in list(&node[PREFERRED]).iter().enumerate() {
         let item = preferred.index(i);
         weight(term, item, errors);
-        node_term(&term["preference"], item.child("preference"), errors);
+        node_term(&term["preference"], false, item.child("preference"), errors);
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let (pods, at) = (&affinity[kind], path.child(kind));
@@ -150,10 +184,16 @@ fn pod_term(term: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     for (i, namespace) in list(&term["namespaces"]).iter().enumerate() {
         complain(names::dns_label(text(namespace)), namespace, path.child("namespace").index(i), errors);
     }
-    topology_key(term, path, errors);
+    match_label_keys(term, path, errors);
+    let key = text(&term["topologyKey"]);
+    if key.is_empty() {
+        errors.required(path.child("topologyKey"), "can not be empty");
+    }
+    complain(names::qualified_name(key), key, path.child("topologyKey"), errors);
 }
 
-pub(crate) fn node_term(term: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+/// `strict`: whether the values have to be possible values of labels.
+pub(crate) fn node_term(term: &Value, strict: bool, path: Path<'_>, errors: &mut FieldErrors) {
     let at = path.child("matchExpressions");
     for (i, expression) in list(&term["matchExpressions"]).iter().enumerate() {
         let item = at.index(i);
@@ -175,17 +215,28 @@ pub(crate) fn node_term(term: &Value, path: Path<'_>, errors: &mut FieldErrors) 
         }
         let key = text(&expression["key"]);
         complain(names::qualified_name(key), key, item.child("key"), errors);
+        let at = item.child("values");
+        for (n, value) in values.iter().enumerate().filter(|_| strict) {
+            complain(names::label_value(text(value)), value, at.index(n), errors);
+        }
     }
     let at = path.child("matchFields");
     for (i, field) in list(&term["matchFields"]).iter().enumerate() {
         let item = at.index(i);
-        required_one_of(&field["operator"], item.child("operator"), &["In", "NotIn"], errors);
-        if list(&field["values"]).len() != 1 {
+        let operator = text(&field["operator"]);
+        if !matches!(operator, "In" | "NotIn") {
+            errors.invalid(item.child("operator"), operator, "not a valid selector operator");
+        } else if list(&field["values"]).len() != 1 {
             let why = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
             errors.required(item.child("values"), why);
         }
         if field["key"] != "metadata.name" {
             errors.invalid(item.child("key"), text(&field["key"]), "not a valid field selector key");
+            continue;
+        }
+        let at = item.child("values");
+        for (n, value) in list(&field["values"]).iter().enumerate() {
+            complain(names::dns_subdomain(text(value)), value, at.index(n), errors);
         }
     }
 }

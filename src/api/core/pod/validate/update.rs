@@ -1,47 +1,66 @@
 //! What may change in a pod once it exists: images, deadlines, more tolerations, fewer gates.
 
-use crate::status::{FieldErrors, Path};
+use super::annotations;
+use crate::status::{FieldErrors, Path, unified};
 use crate::tree::{int, list, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-
-/// So many differing fields are named.
-const MAX_SHOWN: usize = 10;
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
 /// Errors of an update through the main resource.
 pub(in crate::core::pod) fn pod_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    annotations::update(new, old, errors);
     let path = Path::root("spec");
     let (new, old) = (&new["spec"], &old["spec"]);
-    for (field, what) in [("containers", "containers"), ("initContainers", "init containers")] {
+    for field in ["containers", "initContainers"] {
         if list(&new[field]).len() != list(&old[field]).len() {
-            let why = format!("pod updates may not add or remove {what}");
-            errors.forbidden(path.child(field), &why);
-            return;
+            return errors.forbidden(path.child(field), "pod updates may not add or remove containers");
         }
     }
-    deadline(new, old, path, errors);
+    if !deadline(new, old, path, errors) {
+        return;
+    }
     tolerations(new, old, path.child("tolerations"), errors);
     gates(new, old, path.child("schedulingGates"), errors);
-    let differences = differences(&munged(new, old), old);
-    if !differences.is_empty() {
-        let why = format!("pod updates may not change fields other than {UPDATABLE}\n{}", differences.join("\n"));
+    let munged = munged(new, old, path, errors);
+    if munged != *old {
+        let difference = unified(&pretty(old), &pretty(&munged));
+        let why = format!("pod updates may not change fields other than {UPDATABLE}\n{difference}");
         errors.forbidden(path, &why);
     }
 }
 
-fn deadline(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+/// JSON in lines, indented by one space.
+fn pretty(value: &Value) -> String {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+    match serde::Serialize::serialize(value, &mut serializer) {
+        Ok(()) => String::from_utf8(out).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Whether there is any use in looking further.
+fn deadline(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) -> bool {
     let at = path.child("activeDeadlineSeconds");
     match (new["activeDeadlineSeconds"].as_i64(), old["activeDeadlineSeconds"].as_i64()) {
+        (Some(new), _) if !(0..=i64::from(i32::MAX)).contains(&new) => {
+            errors.invalid(at, new, "must be between 0 and 2147483647, inclusive");
+            return false;
+        }
         (Some(new), Some(old)) if new > old => {
             errors.invalid(at, new, "must be less than or equal to previous value");
+            return false;
         }
         (None, Some(_)) => {
             errors.invalid(at, None::<i64>, "must not update from a positive integer to nil value");
         }
         _ => {}
     }
+    true
 }
 
 /// What tells one toleration from another.
@@ -57,8 +76,9 @@ fn tolerations(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldError
     let present: BTreeSet<String> = list(&new["tolerations"]).iter().map(without_seconds).collect();
     if !list(&old["tolerations"]).iter().all(|t| present.contains(&without_seconds(t))) {
         let why = "existing toleration can not be modified except its tolerationSeconds";
-        errors.forbidden(path, why);
+        return errors.forbidden(path, why);
     }
+    super::scheduling::tolerations(&new["tolerations"], path, errors);
 }
 
 fn gates(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) {
@@ -66,27 +86,24 @@ fn gates(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     for (i, gate) in list(&new["schedulingGates"]).iter().enumerate() {
         if !known.contains(text(&gate["name"])) {
             let why = format!("only deletion is allowed, but found new scheduling gate '{}'", text(&gate["name"]));
-            errors.forbidden(path.index(i), &why);
+            errors.forbidden(path.index(i).child("name"), &why);
         }
     }
 }
 
 /// The new spec with what may change put back, so that only what may not remains different.
-fn munged(new: &Value, old: &Value) -> Value {
+fn munged(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) -> Value {
     let mut spec = new.clone();
     let gated = !list(&old["schedulingGates"]).is_empty();
     let Some(object) = spec.as_object_mut() else { return spec };
     let mut fields = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
-    let old_grace = int(&old["terminationGracePeriodSeconds"]);
-    if old_grace < 0 && int(&new["terminationGracePeriodSeconds"]) == 1 {
+    if int(&old["terminationGracePeriodSeconds"]) < 0 && int(&new["terminationGracePeriodSeconds"]) == 1 {
         fields.push("terminationGracePeriodSeconds");
     }
     // A gated pod is not yet considered by the scheduler: where it may run can still be narrowed.
-    if gated && narrows(&new["nodeSelector"], &old["nodeSelector"]) {
+    if gated && new["nodeSelector"] != old["nodeSelector"] {
+        node_selector(&new["nodeSelector"], &old["nodeSelector"], path.child("nodeSelector"), errors);
         fields.push("nodeSelector");
-    }
-    if gated {
-        fields.push("affinity");
     }
     for field in fields {
         match old.get(field) {
@@ -99,36 +116,99 @@ fn munged(new: &Value, old: &Value) -> Value {
             container.insert("image".to_owned(), old["image"].clone());
         }
     }
+    let node = "nodeAffinity";
+    let (mine, present) = (&new["affinity"][node], &old["affinity"][node]);
+    if gated && mine != present {
+        node_affinity(mine, present, path.child("affinity").child(node), errors);
+        put_back_affinity(&mut spec, old);
+    }
     spec
 }
 
-fn narrows(new: &Value, old: &Value) -> bool {
-    crate::tree::entries(old).all(|(key, value)| new[key] == *value)
-}
-
-fn differences(new: &Value, old: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    walk(new, old, "spec", &mut found);
-    found
-}
-
-fn walk(new: &Value, old: &Value, path: &str, found: &mut Vec<String>) {
-    if new == old || found.len() >= MAX_SHOWN {
+/// The node's part of the affinity as it was.
+fn put_back_affinity(spec: &mut Value, old: &Value) {
+    let others = ["podAffinity", "podAntiAffinity"].iter().any(|f| !spec["affinity"][f].is_null());
+    let Some(object) = spec.as_object_mut() else { return };
+    if !old["affinity"].is_object() && !others {
+        object.remove("affinity");
         return;
     }
-    match (new, old) {
-        (Value::Object(new), Value::Object(old)) => {
-            for key in old.keys().chain(new.keys().filter(|k| !old.contains_key(*k))) {
-                let (new, old) = (new.get(key), old.get(key));
-                let path = format!("{path}.{key}");
-                walk(new.unwrap_or(&Value::Null), old.unwrap_or(&Value::Null), &path, found);
-            }
+    let affinity = crate::tree::ensure(object, "affinity");
+    match old["affinity"].get("nodeAffinity") {
+        Some(value) => affinity.insert("nodeAffinity".to_owned(), value.clone()),
+        None => affinity.remove("nodeAffinity"),
+    };
+}
+
+fn node_selector(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    if !crate::tree::entries(old).all(|(key, value)| new[key] == *value) {
+        let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.invalid(path, new, why);
+    }
+}
+
+fn node_affinity(new: &Value, old: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let at = path.child(REQUIRED);
+    let at = at.child("nodeSelectorTerms");
+    let empty = json!([]);
+    let of = |affinity: &Value| match &affinity[REQUIRED]["nodeSelectorTerms"] {
+        Value::Null => empty.clone(),
+        terms => terms.clone(),
+    };
+    let (new, old) = (of(new), of(old));
+    if list(&old).is_empty() {
+        return;
+    }
+    if list(&new).len() != list(&old).len() {
+        let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        return errors.invalid(at, &new, why);
+    }
+    for (i, (new, old)) in list(&new).iter().zip(list(&old)).enumerate() {
+        let fields = ["matchExpressions", "matchFields"];
+        let was_empty = fields.iter().all(|f| list(&old[f]).is_empty());
+        let is_empty = fields.iter().all(|f| list(&new[f]).is_empty());
+        let only_more = fields.iter().all(|f| list(&new[f]).starts_with(list(&old[f])));
+        if (was_empty && !is_empty) || !only_more {
+            errors.invalid(at.index(i), new, "only additions are allowed (no mutations or deletions)");
         }
-        (Value::Array(new), Value::Array(old)) if new.len() == old.len() => {
-            for (i, (new, old)) in new.iter().zip(old).enumerate() {
-                walk(new, old, &format!("{path}[{i}]"), found);
+    }
+}
+
+/// Of a pod sent to `/ephemeralcontainers`, nothing else counts.
+pub(in crate::core::pod) fn prepare_ephemeral_containers(new: &mut Value, old: &Value) {
+    let wanted = new["spec"]["ephemeralContainers"].take();
+    let mut merged = old.clone();
+    let spec = crate::tree::ensure(crate::tree::object(&mut merged), "spec");
+    if list(&wanted).is_empty() {
+        spec.remove("ephemeralContainers");
+    } else {
+        spec.insert("ephemeralContainers".to_owned(), wanted);
+    }
+    *new = merged;
+}
+
+/// Errors of a change of the containers for debugging: they can only be added.
+pub(in crate::core::pod) fn ephemeral_containers(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    annotations::update(new, old, errors);
+    if super::is_mirror(old) {
+        *errors = FieldErrors::default();
+        return errors.forbidden("", "static pods do not support ephemeral containers");
+    }
+    let path = Path::root("spec");
+    let at = path.child("ephemeralContainers");
+    let now = list(&new["spec"]["ephemeralContainers"]);
+    for before in list(&old["spec"]["ephemeralContainers"]) {
+        let name = crate::status::quote(text(&before["name"]));
+        match now.iter().find(|c| c["name"] == before["name"]) {
+            None => {
+                errors.forbidden(at, &format!("existing ephemeral containers {name} may not be removed\n"));
             }
+            Some(after) if after != before => {
+                let difference = unified(&pretty(before), &pretty(after));
+                let why = format!("existing ephemeral containers {name} may not be changed\n{difference}");
+                errors.forbidden(at, &why);
+            }
+            Some(_) => {}
         }
-        _ => found.push(format!("  {path}: {old} -> {new}")),
     }
 }

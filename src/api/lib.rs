@@ -25,6 +25,7 @@ pub mod node;
 pub mod patch;
 pub mod pod_security;
 pub mod quantity;
+pub mod quota;
 pub mod rbac;
 pub mod registry;
 pub mod scheduling;

@@ -41,6 +41,7 @@ pub(crate) struct State {
     pub(crate) cache: Cache,
     pub(crate) authn: Authn,
     pub(crate) authz: Authz,
+    pub(crate) quota_locks: crate::admission::QuotaLocks,
     pub(crate) services: ServiceAllocator,
     pub(crate) documents: Documents,
     pub(crate) kubelets: KubeletDialer,
@@ -71,6 +72,7 @@ impl State {
             store: config.store.clone(),
             authn: Authn { issuer, tokens },
             authz: Authz::new(),
+            quota_locks: crate::admission::QuotaLocks::default(),
             services: ServiceAllocator::new(&config, &cache)?,
             documents: Documents::new(
                 std::net::SocketAddr::new(config.advertise_address, config.advertise_port).to_string(),

@@ -7,6 +7,7 @@ pub mod endpoints;
 pub mod event;
 mod internal_diff;
 pub mod limit_range;
+pub mod limits;
 pub mod namespace;
 pub mod node;
 pub mod persistent_volume;

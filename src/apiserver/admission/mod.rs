@@ -1,20 +1,37 @@
 //! Admission: an ordered chain of plugins between decoding and the kind's validation.
 
+mod certificate_approval;
+mod certificate_signing;
+mod certificate_subject;
+mod claim_resize;
 mod default_tolerations;
 mod escalation;
+mod in_use_protection;
+mod ingress_class;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod notes;
+mod pod_resize;
 mod pod_security;
+mod pod_topology_labels;
 mod priority;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
+mod storage_class;
+mod taint_nodes;
 
 pub(crate) use notes::Notes;
+pub(crate) use resource_quota::QuotaLocks;
 
 use crate::authn::User;
+use crate::authz;
+use crate::objects;
 use crate::pipeline::State;
 use crate::response::Failure;
 use futures::future::BoxFuture;
+use naru_api::meta;
 use naru_api::registry::Resource;
 use naru_api::status::Status;
 use serde_json::Value;
@@ -52,13 +69,16 @@ pub(crate) struct Attributes<'a> {
 }
 
 impl Attributes<'_> {
-    #[allow(dead_code, reason = "used by later plugins")]
     /// Whether this is about objects of a resource (or a subresource of theirs).
     pub(crate) fn is_of(&self, resource: &'static Resource) -> bool {
         std::ptr::eq(self.resource, resource)
     }
 
-    #[allow(dead_code, reason = "used by later plugins")]
+    /// Whether this is about objects of a core resource that may come later.
+    fn is_core(&self, plural: &str) -> bool {
+        self.resource.group.is_empty() && self.resource.plural == plural
+    }
+
     /// A refusal in upstream's words: `pods "x" is forbidden: why`.
     pub(crate) fn forbidden(&self, why: &str) -> Failure {
         let name = if self.name.is_empty() { "Unknown" } else { self.name };
@@ -105,27 +125,43 @@ impl Plugin {
     }
 
     /// With a decision in the second phase.
-    #[allow(dead_code, reason = "used by later plugins")]
     const fn validate(self, validate: Validate) -> Self {
         Self { validate: Some(validate), ..self }
     }
 
     /// With a decision in the second phase that is waited for.
-    #[allow(dead_code, reason = "used by quota")]
     const fn validate_async(self, validate: ValidateAsync) -> Self {
         Self { validate_async: Some(validate), ..self }
     }
 }
 
-/// All plugins, in upstream's order.
+/// All plugins, in upstream's order. What is off by default upstream has its place here when it comes:
+/// ClusterTrustBundleAttest (with its feature) before CertificateSubjectRestriction.
 pub(crate) static CHAIN: &[&Plugin] = &[
     &namespace_lifecycle::PLUGIN,
+    &limit_ranger::PLUGIN,
     &service_account::PLUGIN,
     &node_restriction::PLUGIN,
+    &taint_nodes::PLUGIN,
     &pod_security::PLUGIN,
     &priority::PLUGIN,
     &default_tolerations::PLUGIN,
+    &storage_class::PLUGIN,
+    &in_use_protection::PLUGIN,
+    // OwnerReferencesPermissionEnforcement.
+    &claim_resize::PLUGIN,
+    &runtime_class::PLUGIN,
+    &certificate_approval::PLUGIN,
+    &certificate_signing::PLUGIN,
+    &certificate_subject::PLUGIN,
+    &ingress_class::PLUGIN,
+    &pod_topology_labels::PLUGIN,
+    // NodeDeclaredFeatureValidator.
+    &pod_resize::PLUGIN,
     &escalation::PLUGIN,
+    // MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy,
+    // ValidatingAdmissionWebhook.
+    &resource_quota::PLUGIN,
 ];
 
 /// First phase: every plugin's changes.
@@ -170,4 +206,43 @@ fn is_pod_create(attributes: &Attributes<'_>) -> bool {
         && attributes.subresource.is_empty()
         && attributes.resource.group.is_empty()
         && attributes.resource.plural == "pods"
+}
+
+/// The objects of a resource in a namespace, as trees and by name.
+fn in_namespace(state: &State, resource: &'static Resource, namespace: Option<&str>) -> Result<Vec<Value>, Failure> {
+    let found = state.cache.objects(resource);
+    found.iter().filter(|object| object.namespace() == namespace).map(|object| objects::tree(object)).collect()
+}
+
+/// The name of the class that one of these annotations marks as the default; of several the newest.
+fn newest_default(state: &State, resource: &'static Resource, annotations: &[&str]) -> Option<String> {
+    let classes = state.cache.objects(resource);
+    let trees = classes.iter().filter_map(|class| objects::tree(class).ok());
+    trees
+        .filter(|class| annotations.iter().any(|annotation| meta::annotation(class, annotation) == Some("true")))
+        .map(|class| {
+            let created = meta::creation_timestamp(&class).unwrap_or_default().to_owned();
+            (std::cmp::Reverse(created), meta::name(&class).to_owned())
+        })
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Whether a user may approve or sign for a signer, by its name or for its whole domain.
+async fn may_for_signer(state: &State, user: &User, verb: &str, signer: &str) -> bool {
+    let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
+    for name in [signer, &domain] {
+        let asked = authz::Attributes {
+            verb,
+            is_resource: true,
+            group: "certificates.k8s.io",
+            resource: "signers",
+            name,
+            ..authz::Attributes::default()
+        };
+        if state.authz.authorize(&state.cache, user, &asked).await.is_allowed() {
+            return true;
+        }
+    }
+    false
 }

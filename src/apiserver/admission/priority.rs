@@ -1,13 +1,13 @@
 //! Priority: a pod's priority is the number of its class.
 
-use super::{Attributes, Plugin, is_pod_create};
+use super::{Attributes, Operation, Plugin, is_pod_create};
 use crate::pipeline::State;
 use crate::response::Failure;
 use naru_api::registry;
 use naru_api::status::Status;
 use serde_json::Value;
 
-pub(super) static PLUGIN: Plugin = Plugin::new("Priority").admit(admit);
+pub(super) static PLUGIN: Plugin = Plugin::new("Priority").admit(admit).validate(validate);
 
 fn admit(state: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Failure> {
     if !is_pod_create(attributes) || !pod["spec"].is_object() {
@@ -41,6 +41,21 @@ fn admit(state: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<
         spec["preemptionPolicy"] = policy.into();
     }
     Ok(())
+}
+
+/// No second class may be the default of all pods.
+fn validate(state: &State, attributes: &Attributes<'_>, class: &Value) -> Result<(), Failure> {
+    let written = matches!(attributes.operation, Operation::Create | Operation::Update);
+    let about = attributes.is_of(&registry::PRIORITY_CLASSES) && attributes.subresource.is_empty();
+    if !written || !about || class["globalDefault"] != true {
+        return Ok(());
+    }
+    let (present, _, _) = default_class(state);
+    if present.is_empty() || (attributes.operation == Operation::Update && present == attributes.name) {
+        return Ok(());
+    }
+    let why = format!("PriorityClass {present} is already marked as default. Only one default can exist");
+    Err(attributes.forbidden(&why))
 }
 
 fn policy_of(class: &Value) -> String {

@@ -142,11 +142,11 @@ async fn insert_named(
     if !errors.is_empty() {
         return Err(Box::new(Status::invalid(resource.storage().group, resource.kind, &name, errors)));
     }
-    admission::validate(state, &attributes, &object).await?;
-    let exists = state.cache.get(resource, namespace, &name).is_some();
-    if exists {
+    // Before admission, which charges quotas for what it lets through.
+    if state.cache.get(resource, namespace, &name).is_some() {
         return Ok(None);
     }
+    admission::validate(state, &attributes, &object).await?;
     let reservation = match std::ptr::eq(resource, &naru_api::registry::SERVICES) {
         true => Some(state.services.reserve(&mut object, None)?),
         false => None,

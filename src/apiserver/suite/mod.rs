@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod admission;
 mod content;
 mod deletion;
 mod identity;

@@ -159,9 +159,17 @@ async fn conflict(state: &State, error: WriteError) -> Result<Put, Failure> {
             Ok(Put::Conflict)
         }
         WriteError::Closed => Err(Box::new(Status::service_unavailable("the server is shutting down"))),
-        WriteError::Full | WriteError::ReadOnly => {
-            Err(Box::new(Status::failure(507, "InsufficientStorage", error.to_string())))
-        }
+        // As upstream answers when its store has no space: 500 without a reason of its own.
+        WriteError::Full => Err(Box::new(Status::failure(
+            500,
+            "",
+            format!("{error}: delete what is not needed, or give the server's data directory more room"),
+        ))),
+        WriteError::ReadOnly => Err(Box::new(Status::failure(
+            500,
+            "",
+            format!("{error}: make the file system of the server's data directory writable again"),
+        ))),
         WriteError::Io(_) => Err(Box::new(Status::internal(error))),
     }
 }

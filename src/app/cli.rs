@@ -115,6 +115,10 @@ pub struct ServerArgs {
     #[arg(long, env = "NARU_KUBECONFIG_MODE", default_value = "0600", value_parser = parse_mode)]
     pub write_kubeconfig_mode: Mode,
 
+    /// How long old revisions are kept for watches and lists, such as 5m or 90s; 0 keeps them until there are too many
+    #[arg(long, alias = "etcd-compaction-interval", default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
+    pub compaction_interval: std::time::Duration,
+
     /// Do not run pods on this machine
     #[arg(long)]
     pub disable_agent: bool,
@@ -151,6 +155,28 @@ pub struct NodeArgs {
 /// Permission bits given in octal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode(pub u32);
+
+/// Hours, minutes and seconds, as `1h`, `5m0s` or `90s`.
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("{text:?} is not a duration such as 5m or 90s");
+    if text == "0" {
+        return Ok(std::time::Duration::ZERO);
+    }
+    let (mut seconds, mut rest) = (0_u64, text);
+    while !rest.is_empty() {
+        let at = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..at].parse().map_err(|_| wrong())?;
+        let unit = match rest.as_bytes()[at] {
+            b'h' => 3600,
+            b'm' => 60,
+            b's' => 1,
+            _ => return Err(wrong()),
+        };
+        seconds = number.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(wrong)?;
+        rest = &rest[at + 1..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(std::time::Duration::from_secs(seconds)) }
+}
 
 fn parse_mode(text: &str) -> Result<Mode, String> {
     match u32::from_str_radix(text, 8) {
@@ -208,6 +234,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_hours_minutes_and_seconds() {
+        for (text, seconds) in [("0", 0), ("90s", 90), ("5m0s", 300), ("1h", 3600)] {
+            assert_eq!(parse_duration(text).map(|d| d.as_secs()), Ok(seconds));
+        }
+        for text in ["", "5", "m", "5x", "99999999999999999999h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

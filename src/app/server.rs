@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long history is kept for watchers and paginated lists.
-const HISTORY: Duration = Duration::from_secs(300);
 /// Each node gets a /24 of the pods' addresses.
 const NODE_CIDR_MASK: u8 = 24;
 /// The API server's user towards kubelets.
@@ -54,7 +52,9 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
         &secrets.admin,
     )?;
     tracing::info!("API at {url} after {:.2} s, kubeconfig {}", seconds(started), args.write_kubeconfig.display());
-    naru_base::spawn("compaction", compact(store.clone(), shutdown.child()));
+    if !args.compaction_interval.is_zero() {
+        naru_base::spawn("compaction", compact(store.clone(), args.compaction_interval, shutdown.child()));
+    }
 
     let informers = Informers::new(as_user(&api, "system:admin", &["system:masters"]), &shutdown);
     start_control_plane(&args, &api, &informers, &secrets, &shutdown);
@@ -323,10 +323,10 @@ async fn open_store(layout: &Layout) -> Result<Store> {
     Ok(opened?)
 }
 
-/// Forgets history older than [`HISTORY`].
-async fn compact(store: Store, shutdown: Shutdown) {
+/// Forgets history older than the interval.
+async fn compact(store: Store, interval: Duration, shutdown: Shutdown) {
     let mut keep_from = store.revision();
-    while shutdown.guard(tokio::time::sleep(HISTORY)).await.is_some() {
+    while shutdown.guard(tokio::time::sleep(interval)).await.is_some() {
         if let Err(error) = store.compact(keep_from).await {
             tracing::warn!("old revisions could not be removed, trying again later: {error}");
         }

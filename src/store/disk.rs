@@ -6,8 +6,33 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
-/// Reads the whole log's keys and returns the index and the reserved revision.
-pub(crate) fn load(connection: &Connection) -> rusqlite::Result<(Index, i64)> {
+/// A row whose bytes are not those that were written.
+#[derive(Debug)]
+pub(crate) struct Damaged {
+    pub(crate) key: String,
+    pub(crate) revision: i64,
+}
+
+/// What a row's contents add up to. Stored with the row: never to be changed without a new format.
+fn checksum(revision: i64, key: &str, value: Option<&[u8]>) -> i64 {
+    const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |sum: u64, word: u64| (sum.rotate_left(23) ^ word).wrapping_mul(PRIME);
+    let mut sum = mix(PRIME, revision.cast_unsigned());
+    for part in [key.as_bytes(), value.unwrap_or_default()] {
+        let (words, rest) = part.as_chunks::<8>();
+        for word in words {
+            sum = mix(sum, u64::from_le_bytes(*word));
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        // The length tells what was padded from what was there, an empty value from none.
+        sum = mix(mix(sum, u64::from_le_bytes(last)), part.len() as u64);
+    }
+    mix(sum, u64::from(value.is_some())).cast_signed()
+}
+
+/// Reads the whole log, checks its rows, and returns the index and the reserved revision.
+pub(crate) fn load(connection: &Connection) -> rusqlite::Result<Result<(Index, i64), Damaged>> {
     let number = |name: &str| {
         connection.query_row("SELECT number FROM state WHERE name = ?", [name], |row| row.get::<_, i64>(0))
     };
@@ -16,12 +41,18 @@ pub(crate) fn load(connection: &Connection) -> rusqlite::Result<(Index, i64)> {
     index.revision = number("revision")?;
     index.compacted = compacted;
     let mut statement =
-        connection.prepare("SELECT revision, key, created, previous, value IS NULL FROM log ORDER BY revision")?;
+        connection.prepare("SELECT revision, key, created, previous, value, checksum FROM log ORDER BY revision")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let revision: i64 = row.get(0)?;
         let key = row.get_ref(1)?.as_str()?;
-        let created = if row.get::<_, bool>(4)? { 0 } else { row.get(2)? };
+        let value = row.get_ref(4)?.as_blob_or_null()?;
+        if let Some(expected) = row.get::<_, Option<i64>>(5)?
+            && checksum(revision, key, value) != expected
+        {
+            return Ok(Err(Damaged { key: key.to_owned(), revision }));
+        }
+        let created = if value.is_none() { 0 } else { row.get(2)? };
         index.set(&Arc::from(key), crate::index::Slot { modified: revision, created });
         index.revision = index.revision.max(revision);
     }
@@ -30,7 +61,7 @@ pub(crate) fn load(connection: &Connection) -> rusqlite::Result<(Index, i64)> {
         index.revision = reserved;
         index.watch_floor = reserved;
     }
-    Ok((index, reserved))
+    Ok(Ok((index, reserved)))
 }
 
 /// The row of a revision.
@@ -91,10 +122,13 @@ pub(crate) fn append<'a>(
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     {
-        let mut insert = transaction
-            .prepare_cached("INSERT INTO log (revision, key, created, previous, value) VALUES (?, ?, ?, ?, ?)")?;
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO log (revision, key, created, previous, value, checksum) VALUES (?, ?, ?, ?, ?, ?)",
+        )?;
         for row in rows {
-            insert.execute(params![row.revision, &*row.key, row.created, row.previous, row.value.as_deref()])?;
+            let value = row.value.as_deref();
+            let sum = checksum(row.revision, &row.key, value);
+            insert.execute(params![row.revision, &*row.key, row.created, row.previous, value, sum])?;
         }
         if let Some(reserved) = reserved {
             set(&transaction, "reserved", reserved)?;

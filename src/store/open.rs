@@ -12,7 +12,7 @@ use std::time::Duration;
 /// "naru" in the header's application id: tells our databases from others'.
 const APPLICATION_ID: i64 = 0x6e61_7275;
 /// The format written by this version, kept in the header's user version.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// How a store behaves.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history: 10_000, flush_interval: Duration::from_secs(60), max_bytes: 16 << 30 }
+        Self { history: 10_000, flush_interval: Duration::from_secs(300), max_bytes: 16 << 30 }
     }
 }
 
@@ -45,9 +45,12 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
     let lock = lock(path)?;
     check_header(path)?;
     let connection = connect(path)?;
-    let result =
-        prepare(&connection, path, options).and_then(|()| disk::load(&connection).map_err(|e| classify(path, &e)));
-    let (index, reserved) = result?;
+    prepare(&connection, path, options)?;
+    let loaded = disk::load(&connection).map_err(|e| classify(path, &e))?;
+    let (index, reserved) = loaded.map_err(|disk::Damaged { key, revision }| OpenError::Corrupt {
+        path: path.to_owned(),
+        detail: format!("the value of {key} at revision {revision} is not what was written"),
+    })?;
     Ok(Opened { connection, index, reserved, lock })
 }
 
@@ -123,10 +126,25 @@ fn prepare(connection: &Connection, path: &Path, options: &Options) -> Result<()
         if verdict != "ok" {
             return Err(OpenError::Corrupt { path: path.to_owned(), detail: verdict });
         }
+        if format < FORMAT {
+            migrate(connection).map_err(fail)?;
+        }
     }
-    connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0;").map_err(fail)?;
+    connection
+        .execute_batch("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=16777216;")
+        .map_err(fail)?;
     let pages = options.max_bytes / u64::try_from(number("page_size")?.max(512)).unwrap_or(4096);
     connection.pragma_update(None, "max_page_count", i64::try_from(pages).unwrap_or(i64::MAX)).map_err(fail)
+}
+
+/// From format 1: rows written before have no checksum, and are taken as they are.
+fn migrate(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!(
+        "BEGIN;
+         ALTER TABLE log ADD COLUMN checksum INTEGER;
+         PRAGMA user_version={FORMAT};
+         COMMIT;"
+    ))
 }
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {
@@ -138,7 +156,8 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
              key TEXT NOT NULL,
              created INTEGER NOT NULL,
              previous INTEGER NOT NULL,
-             value BLOB
+             value BLOB,
+             checksum INTEGER
          );
          CREATE TABLE state (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
          INSERT INTO state VALUES ('compacted', 0), ('reserved', 0), ('revision', 0);

@@ -417,3 +417,41 @@ fn names_the_directory_that_cannot_be_written() {
     assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
     assert!(error.to_string().contains("/db"), "{error}");
 }
+
+#[tokio::test]
+async fn a_value_that_changed_on_disk_is_found_and_named() {
+    let dir = Dir::new();
+    let store = dir.open();
+    create(&store, "/whole", "as it was").await;
+    let revision = create(&store, "/hurt", &"the bytes that were written".repeat(300)).await;
+    store.close().await.unwrap();
+    drop(store);
+    let mut content = std::fs::read(dir.file()).unwrap();
+    let needle = b"the bytes that were written";
+    let at = content.windows(needle.len()).position(|window| window == needle).unwrap();
+    content[at] ^= 1;
+    std::fs::write(dir.file(), &content).unwrap();
+    let error = dir.error();
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+    let named = format!("the value of /hurt at revision {revision} is not what was written");
+    assert!(error.to_string().contains(&named), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_format_is_taken_over() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let revision = create(&store, "/a", "old").await;
+    store.close().await.unwrap();
+    drop(store);
+    let old = rusqlite::Connection::open(dir.file()).unwrap();
+    old.execute_batch("ALTER TABLE log DROP COLUMN checksum; PRAGMA user_version=1;").unwrap();
+    drop(old);
+    let store = dir.open();
+    assert_eq!(value(&store, "/a").await.as_deref(), Some("old"));
+    update(&store, "/a", revision, "new").await;
+    drop(store);
+    let store = dir.open();
+    assert_eq!(listed(&store, "/", Some(revision)).await, pairs(&[("/a", "old")]));
+    assert_eq!(value(&store, "/a").await.as_deref(), Some("new"));
+}

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 /// The detail for numbers that may not be negative.
 pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
+pub(crate) const BAD_PATH: &str = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
 const BAD_PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 
 /// The number under `field` may be absent, but not negative.
@@ -118,6 +119,43 @@ pub(crate) fn int_or_percent(value: &Value, path: Path<'_>, errors: &mut FieldEr
         }
         None if int(value) < 0 => errors.invalid(path, int(value), NEGATIVE),
         None => {}
+    }
+}
+
+/// A path with a domain before it, such as `acme.io/foo`.
+pub(crate) fn domain_prefixed_path(text: &str, path: Path<'_>, errors: &mut FieldErrors) {
+    match text.split_once('/') {
+        None | Some(("", _) | (_, "")) => {
+            errors.invalid(path, text, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+        }
+        Some((host, rest)) => {
+            complain(names::dns_subdomain(host), host, path, errors);
+            let fine = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+            if !rest.bytes().all(fine) {
+                errors.invalid(path, rest, BAD_PATH);
+            }
+        }
+    }
+}
+
+/// A percentage of a part is not more than the whole.
+pub(crate) fn at_most_all(value: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    if percent(value).is_some_and(|p| p > 100) {
+        errors.invalid(path, value, "must not be greater than 100%");
+    }
+}
+
+/// Whether a count or percentage is zero; what is neither is not.
+pub(crate) fn is_zero_part(value: &Value) -> bool {
+    percent(value).unwrap_or_else(|| value.as_i64().unwrap_or(1)) == 0
+}
+
+/// The fields that must be as they were, in order.
+pub(crate) fn immutable(new: &Value, old: &Value, fields: &[&str], path: &Path<'_>, errors: &mut FieldErrors) {
+    for field in fields {
+        if new[*field] != old[*field] {
+            errors.immutable(path.child(field), &new[*field]);
+        }
     }
 }
 

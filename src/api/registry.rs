@@ -6,7 +6,10 @@ use crate::meta::{Verb, names};
 use crate::status::FieldErrors;
 use serde_json::Value;
 
-pub use crate::apps::{deployment::DEPLOYMENTS, replica_set::REPLICA_SETS};
+pub use crate::apps::{
+    controller_revision::CONTROLLER_REVISIONS, daemon_set::DAEMON_SETS, deployment::DEPLOYMENTS,
+    replica_set::REPLICA_SETS, stateful_set::STATEFUL_SETS,
+};
 pub use crate::authentication::{self_subject_review::SELF_SUBJECT_REVIEWS, token_review::TOKEN_REVIEWS};
 pub use crate::authorization::{
     local_subject_access_review::LOCAL_SUBJECT_ACCESS_REVIEWS, self_subject_access_review::SELF_SUBJECT_ACCESS_REVIEWS,
@@ -17,7 +20,8 @@ pub use crate::coordination::lease::LEASES;
 pub use crate::core::{
     config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, limit_range::LIMIT_RANGES, namespace::NAMESPACES,
     node::NODES, persistent_volume::PERSISTENT_VOLUMES, persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS, pod::PODS,
-    resource_quota::RESOURCE_QUOTAS, secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
+    pod_template::POD_TEMPLATES, replication_controller::REPLICATION_CONTROLLERS, resource_quota::RESOURCE_QUOTAS,
+    secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
 };
 pub use crate::discovery::endpoint_slice::ENDPOINT_SLICES;
 pub use crate::events::event::EVENTS_V1;
@@ -371,12 +375,17 @@ pub static RESOURCES: &[&Resource] = &[
     &PERSISTENT_VOLUME_CLAIMS,
     &PERSISTENT_VOLUMES,
     &PODS,
+    &POD_TEMPLATES,
+    &REPLICATION_CONTROLLERS,
     &RESOURCE_QUOTAS,
     &SECRETS,
     &SERVICE_ACCOUNTS,
     &SERVICES,
+    &CONTROLLER_REVISIONS,
+    &DAEMON_SETS,
     &DEPLOYMENTS,
     &REPLICA_SETS,
+    &STATEFUL_SETS,
     &EVENTS_V1,
     &SELF_SUBJECT_REVIEWS,
     &TOKEN_REVIEWS,

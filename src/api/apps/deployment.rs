@@ -40,7 +40,7 @@ pub static DEPLOYMENTS: Resource = Resource {
         validate,
         validate_update,
         validate_status,
-        warnings: super::validate::warnings,
+        warnings: super::validate::named_warnings,
         ..Rules::NONE
     },
 };
@@ -95,8 +95,8 @@ fn row(deployment: &Value, now: i64) -> Vec<Value> {
 fn validate(deployment: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&deployment["spec"], Path::root("spec"));
     checks::non_negative(spec, "replicas", &path, errors);
-    super::validate::selector(spec, path, errors);
-    super::validate::template(spec, path, errors);
+    super::validate::selector(spec, path, "deployment", errors);
+    super::validate::template(spec, path, "ReplicaSet", errors);
     strategy(&spec["strategy"], path.child("strategy"), errors);
     checks::non_negative(spec, "minReadySeconds", &path, errors);
     checks::non_negative(spec, "revisionHistoryLimit", &path, errors);
@@ -121,13 +121,10 @@ fn strategy(strategy: &Value, path: Path<'_>, errors: &mut FieldErrors) {
             let (unavailable, surge) = (&rolling["maxUnavailable"], &rolling["maxSurge"]);
             checks::int_or_percent(unavailable, at.child("maxUnavailable"), errors);
             checks::int_or_percent(surge, at.child("maxSurge"), errors);
-            let zero = |v: &Value| checks::percent(v).unwrap_or_else(|| v.as_i64().unwrap_or(1)) == 0;
-            if zero(unavailable) && zero(surge) {
+            if checks::is_zero_part(unavailable) && checks::is_zero_part(surge) {
                 errors.invalid(at.child("maxUnavailable"), unavailable, "may not be 0 when `maxSurge` is 0");
             }
-            if checks::percent(unavailable).is_some_and(|p| p > 100) {
-                errors.invalid(at.child("maxUnavailable"), unavailable, "must not be greater than 100%");
-            }
+            checks::at_most_all(unavailable, at.child("maxUnavailable"), errors);
         }
         _ => errors.not_supported(path, strategy, &["Recreate", "RollingUpdate"]),
     }
@@ -139,7 +136,7 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     }
 }
 
-fn validate_status(new: &Value, _old: &Value, errors: &mut FieldErrors) {
+fn validate_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let fields = [
         "observedGeneration",
         "replicas",
@@ -147,9 +144,11 @@ fn validate_status(new: &Value, _old: &Value, errors: &mut FieldErrors) {
         "readyReplicas",
         "availableReplicas",
         "unavailableReplicas",
+        "terminatingReplicas",
         "collisionCount",
     ];
     super::validate::counts(&new["status"], &fields, errors);
+    super::validate::collisions(new, old, errors);
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! apps/v1.
 
+pub mod controller_revision;
+pub mod daemon_set;
 pub mod deployment;
 pub mod replica_set;
-mod validate;
+pub mod stateful_set;
+pub(crate) mod validate;

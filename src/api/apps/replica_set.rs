@@ -41,7 +41,7 @@ pub static REPLICA_SETS: Resource = Resource {
         validate,
         validate_update,
         validate_status,
-        warnings: super::validate::warnings,
+        warnings: super::validate::named_warnings,
         ..Rules::NONE
     },
 };
@@ -89,8 +89,8 @@ fn validate(set: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&set["spec"], Path::root("spec"));
     checks::non_negative(spec, "replicas", &path, errors);
     checks::non_negative(spec, "minReadySeconds", &path, errors);
-    super::validate::selector(spec, path, errors);
-    super::validate::template(spec, path, errors);
+    super::validate::selector(spec, path, "deployment", errors);
+    super::validate::template(spec, path, "ReplicaSet", errors);
 }
 
 fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
@@ -100,6 +100,13 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
 }
 
 fn validate_status(new: &Value, _old: &Value, errors: &mut FieldErrors) {
-    let fields = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+    let fields = [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "terminatingReplicas",
+        "observedGeneration",
+    ];
     super::validate::counts(&new["status"], &fields, errors);
 }

@@ -2,51 +2,68 @@
 
 use crate::checks::{self, non_negative};
 use crate::core::pod;
-use crate::meta::validate;
+use crate::meta::{names, validate};
 use crate::status::{FieldErrors, Path};
-use crate::tree::{entries, is_empty, list};
+use crate::tree::{int, is_empty, list, text};
 use serde_json::{Map, Value};
 
-/// The selector must be there, valid, and select something.
-pub(super) fn selector(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+/// The selector must be there, valid, and select something. `kind` is the word for the kind in the error.
+pub(super) fn selector(spec: &Value, path: Path<'_>, kind: &str, errors: &mut FieldErrors) {
     let (selector, at) = (&spec["selector"], path.child("selector"));
     if !selector.is_object() {
         errors.required(at, "");
         return;
     }
     validate::label_selector(selector, &at, errors);
-    if entries(&selector["matchLabels"]).next().is_none() && list(&selector["matchExpressions"]).is_empty() {
-        errors.invalid(at, selector, "empty selector is invalid for deployment");
+    selects_something(selector, at, kind, errors);
+}
+
+/// A selector without requirements would select every pod.
+pub(super) fn selects_something(selector: &Value, path: Path<'_>, kind: &str, errors: &mut FieldErrors) {
+    if selector.is_object() && is_empty(&selector["matchLabels"]) && list(&selector["matchExpressions"]).is_empty() {
+        errors.invalid(path, selector, &format!("empty selector is invalid for {kind}"));
     }
 }
 
 /// The template: a pod that is always restarted and that the selector selects.
-pub(super) fn template(spec: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+pub(super) fn template(spec: &Value, path: Path<'_>, kind: &str, errors: &mut FieldErrors) {
     let (template, at) = (&spec["template"], path.child("template"));
     if !template.is_object() {
         errors.required(at, "");
         return;
     }
-    let labels = &template["metadata"]["labels"];
-    if spec["selector"].is_object() && !is_empty(&spec["selector"]) && !checks::selects(&spec["selector"], labels) {
-        let none = Value::Object(Map::new());
-        let shown = if labels.is_object() { labels } else { &none };
-        let metadata = at.child("metadata");
-        errors.invalid(metadata.child("labels"), shown, "`selector` does not match template `labels`");
+    if spec["selector"].is_object() {
+        selected(&spec["selector"], template, at, errors);
     }
     pod::validate::template(template, at, errors);
-    let (pod, at) = (&template["spec"], at.child("spec"));
+    always_restarted(template, at, kind, errors);
+}
+
+/// The selector must select the template's pods.
+pub(crate) fn selected(selector: &Value, template: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let labels = &template["metadata"]["labels"];
+    if !checks::selects(selector, labels) {
+        let none = Value::Object(Map::new());
+        let shown = if labels.is_object() { labels } else { &none };
+        let metadata = path.child("metadata");
+        errors.invalid(metadata.child("labels"), shown, "`selector` does not match template `labels`");
+    }
+}
+
+/// Pods that are to run for ever are restarted and have no deadline.
+pub(crate) fn always_restarted(template: &Value, path: Path<'_>, kind: &str, errors: &mut FieldErrors) {
+    let (pod, at) = (&template["spec"], path.child("spec"));
     if pod["restartPolicy"] != "Always" {
         errors.not_supported(at.child("restartPolicy"), &pod["restartPolicy"], &["Always"]);
     }
     if !pod["activeDeadlineSeconds"].is_null() {
-        let why = "activeDeadlineSeconds in ReplicaSet is not Supported";
-        errors.forbidden(at.child("activeDeadlineSeconds"), why);
+        let why = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(at.child("activeDeadlineSeconds"), &why);
     }
 }
 
 /// Counts in a status are not negative, and parts not greater than the whole.
-pub(super) fn counts(status: &Value, fields: &[&str], errors: &mut FieldErrors) {
+pub(crate) fn counts(status: &Value, fields: &[&str], errors: &mut FieldErrors) {
     let path = Path::root("status");
     for field in fields {
         non_negative(status, field, &path, errors);
@@ -65,8 +82,34 @@ pub(super) fn counts(status: &Value, fields: &[&str], errors: &mut FieldErrors) 
     }
 }
 
+/// The count of collisions only grows.
+pub(super) fn collisions(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let count = |object: &Value| int(&object["status"]["collisionCount"]);
+    if count(new) < count(old) {
+        errors.invalid("status.collisionCount", count(new), "cannot be decremented");
+    }
+}
+
+/// Warnings about the template, and about a name that pods cannot have.
+pub(crate) fn named_warnings(object: &Value) -> Vec<String> {
+    let mut found: Vec<String> = name_warning(object).into_iter().collect();
+    found.extend(warnings(object));
+    found
+}
+
+/// Pods are named after the object, and hosts after pods.
+pub(crate) fn name_warning(object: &Value) -> Option<String> {
+    let why = names::dns_label(text(&object["metadata"]["name"]));
+    (!why.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            why.join(" ")
+        )
+    })
+}
+
 /// Warnings about the template.
-pub(super) fn warnings(object: &Value) -> Vec<String> {
+pub(crate) fn warnings(object: &Value) -> Vec<String> {
     let path = Path::root("spec");
     let at = path.child("template");
     pod::warnings::of_spec(&object["spec"]["template"]["spec"], at.child("spec"))

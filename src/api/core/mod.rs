@@ -13,6 +13,8 @@ pub mod node;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
+pub mod pod_template;
+pub mod replication_controller;
 pub(crate) mod resource_names;
 pub mod resource_quota;
 pub mod secret;

@@ -216,8 +216,8 @@ mod tests {
     fn the_aggregated_document_has_everything() {
         let groups = aggregated(RESOURCES, false);
         let apps = groups["items"].as_array().unwrap().iter().find(|g| g["metadata"]["name"] == "apps").unwrap();
-        let deployments = &apps["versions"][0]["resources"][0];
-        assert_eq!(deployments["resource"], "deployments");
+        let resources = apps["versions"][0]["resources"].as_array().unwrap();
+        let deployments = resources.iter().find(|r| r["resource"] == "deployments").unwrap();
         assert_eq!(deployments["scope"], "Namespaced");
         assert_eq!(deployments["subresources"][0]["responseKind"]["kind"], "Scale");
         let core = aggregated(RESOURCES, true);

@@ -1,6 +1,6 @@
 //! IngressClass: which controller answers for Ingresses of this class.
 
-use crate::checks::{complain, required};
+use crate::checks::{complain, domain_prefixed_path, required};
 use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
@@ -32,7 +32,6 @@ pub static INGRESS_CLASSES: Resource = Resource {
 };
 
 const MAX_CONTROLLER: usize = 250;
-const BAD_PATH: &str = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
 
 fn default(class: &mut Value) {
     let spec = tree::ensure(tree::object(class), "spec");
@@ -82,21 +81,6 @@ fn validate(class: &Value, errors: &mut FieldErrors) {
     }
     if spec["parameters"].is_object() {
         reference(&spec["parameters"], path.child("parameters"), errors);
-    }
-}
-
-fn domain_prefixed_path(text: &str, path: Path<'_>, errors: &mut FieldErrors) {
-    match text.split_once('/') {
-        None | Some(("", _) | (_, "")) => {
-            errors.invalid(path, text, "must be a domain-prefixed path (such as \"acme.io/foo\")");
-        }
-        Some((host, rest)) => {
-            complain(names::dns_subdomain(host), host, path, errors);
-            let fine = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
-            if !rest.bytes().all(fine) {
-                errors.invalid(path, rest, BAD_PATH);
-            }
-        }
     }
 }
 
@@ -160,7 +144,7 @@ mod tests {
         );
         assert_eq!(
             errors_of(json!({"controller": "a.b/c d"})),
-            [format!("spec.controller: Invalid value: \"c d\": {BAD_PATH}")]
+            [format!("spec.controller: Invalid value: \"c d\": {}", crate::checks::BAD_PATH)]
         );
         let long = format!("a/{}", "b".repeat(MAX_CONTROLLER));
         assert_eq!(

@@ -219,6 +219,11 @@ impl FieldErrors {
         self.push("FieldValueInvalid", path, format!("Invalid value: {}", value.show()), detail);
     }
 
+    /// `Invalid value: detail`, where the value would say too much.
+    pub fn invalid_whole(&mut self, path: impl Display, detail: &str) {
+        self.push("FieldValueInvalid", path, "Invalid value".to_owned(), detail);
+    }
+
     /// `Unsupported value: "x": supported values: "A", "B"`.
     pub fn not_supported(&mut self, path: impl Display, value: impl BadValue, supported: &[&str]) {
         let detail = if supported.is_empty() {

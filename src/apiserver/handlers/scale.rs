@@ -73,7 +73,12 @@ fn scale_of(object: &Value) -> Value {
             meta[field] = value.clone();
         }
     }
-    let selector = LabelSelector::from_object(&object["spec"]["selector"]).map(|s| s.to_string()).unwrap_or_default();
+    // A ReplicationController's selector is the labels themselves.
+    let selector = match object["kind"].as_str() {
+        Some("ReplicationController") => &json!({ "matchLabels": object["spec"]["selector"] }),
+        _ => &object["spec"]["selector"],
+    };
+    let selector = LabelSelector::from_object(selector).map(|s| s.to_string()).unwrap_or_default();
     json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",

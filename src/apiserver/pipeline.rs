@@ -70,7 +70,7 @@ impl State {
             .map_err(|error| StartError::Store(error.to_string()))?;
         let state = Self {
             store: config.store.clone(),
-            authn: Authn { issuer, tokens },
+            authn: Authn { issuer, tokens, anonymous_everywhere: config.anonymous_auth },
             authz: Authz::new(),
             quota_locks: crate::admission::QuotaLocks::default(),
             services: ServiceAllocator::new(&config, &cache)?,
@@ -118,11 +118,13 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
         return response::into_http(Err(Box::new(status)), presentation);
     }
     let authorization = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let Ok(user) = state.authn.authenticate(&state.cache, &peer, authorization) else {
+    let Ok(user) = state.authn.authenticate(&state.cache, &peer, authorization, request.uri().path()) else {
         return response::into_http(Err(Box::new(Status::unauthorized())), presentation);
     };
     let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    // What has been looked at goes no further, into no log and to no proxied backend.
+    parts.headers.remove(http::header::AUTHORIZATION);
     let request = Authenticated {
         user,
         method: parts.method,

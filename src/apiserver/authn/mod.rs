@@ -1,5 +1,6 @@
 //! Who is asking: client certificates, bearer tokens, or nobody (anonymous).
 
+mod bootstrap_token;
 mod impersonation;
 pub(crate) mod jwt;
 mod service_account;
@@ -7,8 +8,10 @@ mod tokens;
 mod x509;
 
 pub(crate) use impersonation::impersonated;
-pub(crate) use service_account::{Binding, Issuer, SERVICE_ACCOUNT_PREFIX};
+pub(crate) use service_account::{Binding, Issuer, Life, SERVICE_ACCOUNT_PREFIX};
 pub(crate) use tokens::StaticTokens;
+
+use service_account::{TokenAnswer, TokenError};
 
 use crate::cache::Cache;
 use std::collections::BTreeMap;
@@ -79,32 +82,53 @@ impl Peer {
 pub(crate) struct Authn {
     pub(crate) issuer: Issuer,
     pub(crate) tokens: StaticTokens,
+    /// Whether requests without credentials get further than the health checks.
+    pub(crate) anonymous_everywhere: bool,
 }
 
+/// What is open to everybody: load balancers ask for these.
+const ANONYMOUS_PATHS: [&str; 3] = ["/livez", "/readyz", "/healthz"];
+
 impl Authn {
-    /// The user of a request; `Err` when credentials were given and are not valid (401).
+    /// The user of a request; `Err` when credentials were given and are not valid, or when none were and the path
+    /// is not open to everybody (401).
     pub(crate) fn authenticate(
         &self,
         cache: &Cache,
         peer: &Peer,
         authorization: Option<&str>,
+        path: &str,
     ) -> Result<Arc<User>, Unauthenticated> {
         if let Some(user) = &peer.user {
             return Ok(user.clone());
         }
         let Some(token) = authorization.and_then(bearer) else {
-            return Ok(Arc::new(User::anonymous()));
+            let open = self.anonymous_everywhere || ANONYMOUS_PATHS.contains(&path);
+            return if open { Ok(Arc::new(User::anonymous())) } else { Err(Unauthenticated) };
         };
-        if let Some(user) = self.tokens.user(token) {
-            return Ok(user);
-        }
-        match self.issuer.verify(cache, token, self.issuer.api_audiences()) {
+        match self.token(cache, token, self.issuer.api_audiences()) {
             Ok(answer) => Ok(Arc::new(answer.user)),
             Err(reason) => {
                 tracing::debug!(%reason, "bearer token refused");
                 Err(Unauthenticated)
             }
         }
+    }
+
+    /// Whose token this is, for one of these audiences.
+    pub(crate) fn token(&self, cache: &Cache, token: &str, accepted: &[String]) -> Result<TokenAnswer, TokenError> {
+        // Static and bootstrap tokens know no audiences: they are the API server's.
+        let ours: Vec<String> =
+            accepted.iter().filter(|audience| self.issuer.api_audiences().contains(audience)).cloned().collect();
+        if !ours.is_empty() {
+            if let Some(user) = self.tokens.user(token) {
+                return Ok(TokenAnswer { user: (*user).clone(), audiences: ours });
+            }
+            if let Some(user) = bootstrap_token::user(cache, token, crate::clock::now_seconds()) {
+                return Ok(TokenAnswer { user, audiences: ours });
+            }
+        }
+        self.issuer.verify(cache, token, accepted)
     }
 }
 

@@ -4,11 +4,16 @@
 use super::User;
 use super::jwt::{JwtError, Signer};
 use crate::cache::Cache;
+use base64::Engine;
 use naru_api::registry;
 use serde_json::{Value, json};
 
 /// What service accounts' user names start with.
 pub(crate) const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
+/// `iss` of tokens that live in Secrets.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// Seconds that clocks may differ, and that an object may be overdue for deletion.
+const LEEWAY: i64 = 60;
 
 /// Issues and verifies service account tokens.
 #[derive(Debug)]
@@ -16,6 +21,15 @@ pub(crate) struct Issuer {
     signer: Signer,
     url: String,
     audiences: Vec<String>,
+}
+
+/// How long a token lives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    /// Until it is refused.
+    pub(crate) seconds: i64,
+    /// Until its use is worth a warning, where that is sooner.
+    pub(crate) warn_after: Option<i64>,
 }
 
 /// The object that a token's life is bound to, beside its service account.
@@ -49,18 +63,41 @@ pub(crate) enum TokenError {
     /// Another issuer's.
     #[error("issued by another issuer")]
     Issuer,
-    /// Too late, or too early.
-    #[error("expired or not yet valid")]
-    Time,
+    /// Too late.
+    #[error("service account token has expired")]
+    Expired,
+    /// Too early.
+    #[error("service account token is not valid yet")]
+    Early,
     /// For somebody else.
-    #[error("audience is not accepted")]
-    Audience,
+    #[error("token audiences {claimed} is invalid for the target audiences {accepted}")]
+    Audience {
+        /// The token's.
+        claimed: String,
+        /// The verifier's.
+        accepted: String,
+    },
     /// Lacks a claim.
     #[error("lacks claim {0}")]
     Claim(&'static str),
-    /// The account, pod, node or secret is gone or another one of the same name.
-    #[error("{0} is gone")]
-    Gone(&'static str),
+    /// The pod, node or secret is gone, or the token is no longer the one in its secret.
+    #[error("service account token has been invalidated")]
+    Invalidated,
+    /// The account is gone.
+    #[error("serviceaccounts {0:?} not found")]
+    NoAccount(String),
+    /// Another one of the same name.
+    #[error("{what} UID ({present}) does not match {claim} ({claimed})")]
+    Uid {
+        /// Kind.
+        what: &'static str,
+        /// What the claim is called.
+        claim: &'static str,
+        /// The uid of the present object.
+        present: String,
+        /// The uid in the token.
+        claimed: String,
+    },
 }
 
 impl Issuer {
@@ -100,7 +137,7 @@ impl Issuer {
         audiences: &[String],
         binding: Option<&Binding>,
         now: i64,
-        seconds: i64,
+        life: Life,
         id: &str,
     ) -> Result<String, ring::error::Unspecified> {
         let (name, uid) = account;
@@ -114,9 +151,12 @@ impl Issuer {
                 private["node"] = json!({ "name": node, "uid": node_uid });
             }
         }
+        if let Some(after) = life.warn_after {
+            private["warnafter"] = (now + after).into();
+        }
         self.signer.sign(&json!({
             "aud": audiences,
-            "exp": now + seconds,
+            "exp": now + life.seconds,
             "iat": now,
             "nbf": now,
             "iss": self.url,
@@ -129,27 +169,68 @@ impl Issuer {
     /// Checks a token and the objects it is bound to.
     pub(crate) fn verify(&self, cache: &Cache, token: &str, accepted: &[String]) -> Result<TokenAnswer, TokenError> {
         let claims = self.signer.verify(token)?;
+        if claims["iss"] == LEGACY_ISSUER {
+            return self.verify_legacy(cache, &claims, token, accepted);
+        }
         if claims["iss"].as_str() != Some(&self.url) {
             return Err(TokenError::Issuer);
         }
-        check_times(&claims, crate::clock::now_seconds())?;
-        let audiences = common_audiences(&claims["aud"], accepted);
-        if audiences.is_empty() {
-            return Err(TokenError::Audience);
-        }
+        let now = crate::clock::now_seconds();
+        check_times(&claims, now)?;
+        let audiences = common_audiences(&claims["aud"], accepted)?;
         let private = &claims["kubernetes.io"];
         let namespace = private["namespace"].as_str().ok_or(TokenError::Claim("namespace"))?;
         let account = &private["serviceaccount"];
         let name = account["name"].as_str().ok_or(TokenError::Claim("serviceaccount"))?;
-        check_object(cache, &registry::SERVICE_ACCOUNTS, namespace, account, "service account")?;
-        if private["pod"].is_object() {
-            check_object(cache, &registry::PODS, namespace, &private["pod"], "pod")?;
-        } else if private["secret"].is_object() {
-            check_object(cache, &registry::SECRETS, namespace, &private["secret"], "secret")?;
-        } else if private["node"].is_object() {
-            check_object(cache, &registry::NODES, "", &private["node"], "node")?;
+        let bound = |part: &str, place: (&'static registry::Resource, &str), what: (&'static str, &'static str)| {
+            if private[part].is_object() { check_object(cache, place, &private[part], what, now) } else { Ok(()) }
+        };
+        check_object(cache, (&registry::SERVICE_ACCOUNTS, namespace), account, ("service account", "claim"), now)
+            .map_err(|error| match error {
+                TokenError::Invalidated => TokenError::NoAccount(name.to_owned()),
+                other => other,
+            })?;
+        bound("secret", (&registry::SECRETS, namespace), ("secret", "service account secret ref claim"))?;
+        bound("pod", (&registry::PODS, namespace), ("pod", "service account pod ref claim"))?;
+        // A pod's token names its node too, but lives by the pod alone.
+        if !private["pod"].is_object() {
+            bound("node", (&registry::NODES, ""), ("node", "service account node ref claim"))?;
         }
         Ok(TokenAnswer { user: self.user(&claims, namespace, name), audiences })
+    }
+
+    /// A token from a Secret of the old kind: it lives as long as the Secret holds it.
+    fn verify_legacy(
+        &self,
+        cache: &Cache,
+        claims: &Value,
+        token: &str,
+        accepted: &[String],
+    ) -> Result<TokenAnswer, TokenError> {
+        let claim = |name: &'static str| {
+            claims[format!("kubernetes.io/serviceaccount/{name}")].as_str().ok_or(TokenError::Claim(name))
+        };
+        let (namespace, secret) = (claim("namespace")?, claim("secret.name")?);
+        let (name, uid) = (claim("service-account.name")?, claim("service-account.uid")?);
+        // Such tokens are for the API server alone.
+        if !accepted.iter().any(|audience| self.audiences.contains(audience)) {
+            return Err(TokenError::Audience { claimed: quoted(&self.audiences), accepted: quoted(accepted) });
+        }
+        let found = cache.get(&registry::SECRETS, Some(namespace), secret).ok_or(TokenError::Invalidated)?;
+        let found = crate::objects::tree(&found).map_err(|_| TokenError::Invalidated)?;
+        let held = found["data"]["token"].as_str().unwrap_or_default();
+        let deleted = !found["metadata"]["deletionTimestamp"].is_null();
+        if deleted || held != base64::engine::general_purpose::STANDARD.encode(token) {
+            return Err(TokenError::Invalidated);
+        }
+        let account = json!({ "name": name, "uid": uid });
+        let now = crate::clock::now_seconds();
+        check_object(cache, (&registry::SERVICE_ACCOUNTS, namespace), &account, ("service account", "claim"), now)
+            .map_err(|_| TokenError::NoAccount(name.to_owned()))?;
+        let mut user = service_account_user(namespace, name);
+        uid.clone_into(&mut user.uid);
+        let audiences = accepted.iter().filter(|audience| self.audiences.contains(audience)).cloned().collect();
+        Ok(TokenAnswer { user, audiences })
     }
 
     fn user(&self, claims: &Value, namespace: &str, name: &str) -> User {
@@ -182,32 +263,50 @@ pub(crate) fn service_account_user(namespace: &str, name: &str) -> User {
 fn check_times(claims: &Value, now: i64) -> Result<(), TokenError> {
     let expires = claims["exp"].as_i64().ok_or(TokenError::Claim("exp"))?;
     // Nodes' clocks may be a little apart from the server's that reads the token.
-    let not_before = claims["nbf"].as_i64().unwrap_or(0) - 60;
-    if now >= expires || now < not_before { Err(TokenError::Time) } else { Ok(()) }
+    let not_before = claims["nbf"].as_i64().unwrap_or(0) - LEEWAY;
+    match now {
+        _ if now >= expires => Err(TokenError::Expired),
+        _ if now < not_before => Err(TokenError::Early),
+        _ => Ok(()),
+    }
 }
 
-fn common_audiences(claimed: &Value, accepted: &[String]) -> Vec<String> {
-    let claimed: Vec<&str> = match claimed {
-        Value::String(one) => vec![one.as_str()],
-        Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
+fn common_audiences(claimed: &Value, accepted: &[String]) -> Result<Vec<String>, TokenError> {
+    let claimed: Vec<String> = match claimed {
+        Value::String(one) => vec![one.clone()],
+        Value::Array(all) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     };
-    accepted.iter().filter(|audience| claimed.contains(&audience.as_str())).cloned().collect()
+    let common: Vec<String> = accepted.iter().filter(|audience| claimed.contains(audience)).cloned().collect();
+    if common.is_empty() {
+        return Err(TokenError::Audience { claimed: quoted(&claimed), accepted: quoted(accepted) });
+    }
+    Ok(common)
+}
+
+/// `["a" "b"]`.
+fn quoted(list: &[String]) -> String {
+    format!("[{}]", list.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join(" "))
 }
 
 /// The object a claim names must exist, be the same one, and not be long on its way out.
 fn check_object(
     cache: &Cache,
-    resource: &'static registry::Resource,
-    namespace: &str,
+    (resource, namespace): (&'static registry::Resource, &str),
     claim: &Value,
-    what: &'static str,
+    (what, claim_name): (&'static str, &'static str),
+    now: i64,
 ) -> Result<(), TokenError> {
     let name = claim["name"].as_str().ok_or(TokenError::Claim(what))?;
     let uid = claim["uid"].as_str().ok_or(TokenError::Claim(what))?;
     let namespace = (!namespace.is_empty()).then_some(namespace);
-    match cache.get(resource, namespace, name) {
-        Some(object) if object.uid() == uid => Ok(()),
-        _ => Err(TokenError::Gone(what)),
+    let found = cache.get(resource, namespace, name).ok_or(TokenError::Invalidated)?;
+    if found.uid() != uid {
+        let (present, claimed) = (found.uid().to_owned(), uid.to_owned());
+        return Err(TokenError::Uid { what, claim: claim_name, present, claimed });
     }
+    let deleted = crate::objects::tree(&found)
+        .ok()
+        .and_then(|object| crate::clock::parse_rfc3339(naru_api::meta::deletion_timestamp(&object)?));
+    if deleted.is_some_and(|at| at < now - LEEWAY) { Err(TokenError::Invalidated) } else { Ok(()) }
 }

@@ -4,7 +4,7 @@ use super::Call;
 use super::body::{self, Expected};
 use crate::authn::User;
 use crate::authz::{Attributes, Verdict};
-use crate::response::{Outcome, Reply};
+use crate::response::{Failure, Outcome, Reply};
 use naru_api::codec;
 use naru_api::registry::Resource;
 use naru_api::status::{FieldErrors, Status};
@@ -31,7 +31,7 @@ pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome 
         }
         "SelfSubjectRulesReview" => value["status"] = rules(call, &value["spec"], &user),
         "SelfSubjectReview" => value["status"] = json!({ "userInfo": user_info(&user) }),
-        "TokenReview" => value["status"] = token(call, &value["spec"]),
+        "TokenReview" => value["status"] = token(call, &value["spec"])?,
         _ => return Err(Box::new(Status::method_not_allowed())),
     }
     if !value["metadata"].is_object() {
@@ -118,17 +118,17 @@ fn user_info(user: &User) -> Value {
     info
 }
 
-fn token(call: &Call, spec: &Value) -> Value {
+fn token(call: &Call, spec: &Value) -> Result<Value, Failure> {
+    let token = spec["token"].as_str().unwrap_or_default();
+    if token.is_empty() {
+        return Err(Box::new(Status::bad_request("token is required for TokenReview in authentication")));
+    }
     let wanted: Vec<String> =
         spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    let issuer = &call.state.authn.issuer;
-    let audiences = if wanted.is_empty() { issuer.api_audiences() } else { &wanted };
-    let token = spec["token"].as_str().unwrap_or_default();
-    if let Some(user) = call.state.authn.tokens.user(token) {
-        return json!({ "authenticated": true, "user": user_info(&user) });
-    }
-    match issuer.verify(&call.state.cache, token, audiences) {
+    let authn = &call.state.authn;
+    let audiences = if wanted.is_empty() { authn.issuer.api_audiences() } else { &wanted };
+    Ok(match authn.token(&call.state.cache, token, audiences) {
         Ok(answer) => json!({ "authenticated": true, "user": user_info(&answer.user), "audiences": answer.audiences }),
-        Err(error) => json!({ "authenticated": false, "user": {}, "error": error.to_string() }),
-    }
+        Err(error) => json!({ "user": {}, "error": error.to_string() }),
+    })
 }

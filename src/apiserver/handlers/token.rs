@@ -3,7 +3,7 @@
 use super::Call;
 use super::body::{self, Expected};
 use crate::admission::{self, Attributes, Operation};
-use crate::authn::Binding;
+use crate::authn::{Binding, Life};
 use crate::clock;
 use crate::objects;
 use crate::response::{Failure, Outcome, Reply};
@@ -20,8 +20,10 @@ const SHORTEST: i64 = 600;
 const LONGEST: i64 = 1 << 32;
 /// What is issued without a wish.
 const USUAL: i64 = 3600;
-/// No token lives longer than this, whatever is asked for.
-const CAP: i64 = 24 * 3600;
+/// What clients of before tokens expired ask for, through the volume that admission gives every pod. Such a token
+/// lives for a year, and is worth a warning after the time asked for.
+const WARN_ONLY: i64 = 3607;
+const EXTENDED: i64 = 365 * 24 * 3600;
 
 /// POST of `/token`.
 pub(super) async fn create(call: &Call) -> Outcome {
@@ -55,10 +57,23 @@ pub(super) async fn create(call: &Call) -> Outcome {
     admission::admit(&call.state, &attributes, &mut request).await?;
     admission::validate(&call.state, &attributes, &request).await?;
     let binding = binding(call, &request["spec"]["boundObjectRef"])?;
+    let uid = meta::uid(&request).to_owned();
+    if !uid.is_empty() && uid != account.uid() {
+        let why = format!(
+            "the UID in the token request ({uid}) does not match the UID of the service account ({})",
+            account.uid()
+        );
+        return Err(Box::new(Status::conflict("authentication.k8s.io", "tokenrequests", name, &why)));
+    }
     let now = clock::now_seconds();
-    let seconds = seconds.min(CAP);
+    let for_server = audiences.iter().all(|audience| issuer.api_audiences().contains(audience));
+    let life = if seconds == WARN_ONLY && for_server {
+        Life { seconds: EXTENDED, warn_after: Some(seconds) }
+    } else {
+        Life { seconds, warn_after: None }
+    };
     let token = issuer
-        .issue(namespace, (name, account.uid()), &audiences, binding.as_ref(), now, seconds, &objects::new_uid())
+        .issue(namespace, (name, account.uid()), &audiences, binding.as_ref(), now, life, &objects::new_uid())
         .map_err(|_| Box::new(Status::internal("the token could not be signed")))?;
     meta::set(&mut request, "name", name);
     meta::set(&mut request, "namespace", namespace);

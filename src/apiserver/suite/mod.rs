@@ -8,6 +8,7 @@ mod content;
 mod deletion;
 mod identity;
 mod objects;
+mod permissions;
 mod versions;
 mod watches;
 

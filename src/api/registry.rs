@@ -77,8 +77,6 @@ pub enum Action {
     Eviction,
     /// One part of the object, with rules of its own.
     Piece(&'static Piece),
-    /// Passes HTTP requests through.
-    Proxy,
 }
 
 /// A part of an object that has a subresource of its own, such as a pod's `resize`.

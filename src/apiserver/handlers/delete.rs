@@ -97,7 +97,7 @@ impl Options {
         let dry_run = super::dry_run(body_dry.chain(call.query.all("dryRun")))?;
         let preconditions = &body["preconditions"];
         Ok(Self {
-            grace: grace.map(|grace| grace.max(0)),
+            grace: grace.map(at_least_a_second),
             uid: preconditions["uid"].as_str().map(str::to_owned),
             resource_version: preconditions["resourceVersion"].as_str().map(str::to_owned),
             propagation,
@@ -290,6 +290,11 @@ async fn attempt(
     }
 }
 
+/// A negative grace is one of a second.
+fn at_least_a_second(grace: i64) -> i64 {
+    if grace < 0 { 1 } else { grace }
+}
+
 /// How long the object may still live. Only pods get time: a node has to stop them.
 fn grace(resource: &Resource, old: &Value, options: &Options) -> i64 {
     if !std::ptr::eq(resource, &registry::PODS) {
@@ -303,7 +308,7 @@ fn grace(resource: &Resource, old: &Value, options: &Options) -> i64 {
     }
     let wanted = options
         .grace
-        .or_else(|| old["spec"]["terminationGracePeriodSeconds"].as_i64().filter(|grace| *grace >= 0))
+        .or_else(|| old["spec"]["terminationGracePeriodSeconds"].as_i64().map(at_least_a_second))
         .unwrap_or(POD_GRACE);
     // A second delete can shorten the grace, never lengthen it.
     match meta::deletion_grace_period_seconds(old) {

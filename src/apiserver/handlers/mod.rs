@@ -162,7 +162,6 @@ async fn sub(call: Call, resource: &'static Resource, action: Action, verbs: &[V
             "update" => Box::pin(update::update_piece(&call, resource, piece)).await,
             _ => Box::pin(patch::patch_piece(&call, resource, piece)).await,
         },
-        Action::Proxy => Err(Box::new(Status::method_not_allowed())),
         Action::Finalize => Box::pin(update::finalize(&call, resource)).await,
         Action::Binding => Box::pin(binding::bind(&call)).await,
         Action::Token => Box::pin(token::create(&call)).await,

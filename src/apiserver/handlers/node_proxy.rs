@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use naru_api::registry::{self, Action};
-use naru_api::status::Status;
+use naru_api::status::{FieldErrors, Status};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use serde_json::Value;
@@ -90,6 +90,9 @@ impl KubeletDialer {
 pub(super) async fn proxy(call: Call, action: Action) -> Outcome {
     let name = call.info.name.clone();
     let namespace = call.info.namespace.clone();
+    if action == Action::Log {
+        check_log_options(&call)?;
+    }
     let pod = call
         .state
         .cache
@@ -112,6 +115,29 @@ pub(super) async fn proxy(call: Call, action: Action) -> Outcome {
     let request = request(&call, &path, &format!("{address}:{port}"))?;
     let response = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
     answer(call, response, action).await
+}
+
+/// Refuses options of a log that contradict each other or make no sense.
+fn check_log_options(call: &Call) -> Result<(), Failure> {
+    let number = |key: &str| call.query.get(key).and_then(|text| text.parse::<i64>().ok());
+    let mut errors = FieldErrors::default();
+    if let Some(lines) = number("tailLines").filter(|lines| *lines < 0) {
+        errors.invalid("tailLines", lines, "must be greater than or equal to 0");
+    }
+    if let Some(bytes) = number("limitBytes").filter(|bytes| *bytes < 1) {
+        errors.invalid("limitBytes", bytes, "must be greater than 0");
+    }
+    match (number("sinceSeconds"), call.query.get("sinceTime")) {
+        (Some(_), Some(_)) => {
+            errors.forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified");
+        }
+        (Some(seconds), None) if seconds < 1 => errors.invalid("sinceSeconds", seconds, "must be greater than 0"),
+        _ => {}
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Box::new(Status::invalid("", "PodLogOptions", &call.info.name, errors)))
 }
 
 /// The node's internal address and the port of its API.

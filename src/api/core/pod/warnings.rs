@@ -250,9 +250,7 @@ fn overlap(port: &Value, other: &Value, here: &str, there: &str) -> Option<Strin
     let ((ip, number), (other_ip, other_number)) = (host(port), host(other));
     if ip == other_ip && number == other_number {
         Some(format!("{here}: duplicate port definition with {there}"))
-    } else if number == 0 || other_number == 0 {
-        Some(format!("{here}: overlapping port definition with {there}"))
-    } else if number == other_number && (ip.is_empty() || other_ip.is_empty()) {
+    } else if number == 0 || other_number == 0 || (number == other_number && (ip.is_empty() || other_ip.is_empty())) {
         Some(format!("{here}: overlapping port definition with {there}"))
     } else {
         None

@@ -6,7 +6,7 @@ use crate::pipeline::{self, Authenticated, Source, State};
 use crate::response::Reply;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use naru_client::transport::{Error, Request, Transport, WatchStream};
 use std::sync::Arc;
@@ -14,17 +14,39 @@ use std::sync::Arc;
 struct InProcess {
     state: Arc<State>,
     user: Arc<User>,
+    /// What the part calls itself: its managed fields carry the name of upstream's program.
+    program: HeaderValue,
+}
+
+/// Upstream's program in which the user's work is done.
+fn program(user: &str) -> HeaderValue {
+    HeaderValue::from_static(
+        if user.starts_with("system:serviceaccount:kube-system:") || user.starts_with("system:kube-controller-manager")
+        {
+            "kube-controller-manager"
+        } else if user.starts_with("system:kube-scheduler") {
+            "kube-scheduler"
+        } else if user.starts_with("system:node:") {
+            "kubelet"
+        } else if user.starts_with("system:kube-proxy") {
+            "kube-proxy"
+        } else {
+            "naru"
+        },
+    )
 }
 
 /// A transport for one user.
 pub(crate) fn transport(state: Arc<State>, user: &str, groups: &[&str]) -> Arc<dyn Transport> {
+    let program = program(user);
     let user = User::authenticated(user, groups.iter().map(|group| (*group).to_owned()));
-    Arc::new(InProcess { state, user: Arc::new(user) })
+    Arc::new(InProcess { state, user: Arc::new(user), program })
 }
 
 impl InProcess {
     async fn call(&self, request: Request) -> Result<Reply, Error> {
         let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, self.program.clone());
         if !request.body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
         }

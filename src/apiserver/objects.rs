@@ -40,7 +40,6 @@ pub(crate) fn stamp_new(object: &mut Value) {
     for field in SERVER_FIELDS {
         metadata.remove(field);
     }
-    metadata.remove("managedFields");
     metadata.remove("generation");
     metadata.insert("uid".to_owned(), new_uid().into());
     metadata.insert("creationTimestamp".to_owned(), clock::now_rfc3339().into());
@@ -52,7 +51,6 @@ pub(crate) fn carry_over(object: &mut Value, old: &Value) {
     let old_metadata = meta::metadata(old).cloned().unwrap_or_default();
     let metadata = meta::metadata_mut(object);
     metadata.remove("selfLink");
-    metadata.remove("managedFields");
     for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         match old_metadata.get(field) {
             Some(value) => {

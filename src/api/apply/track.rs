@@ -314,6 +314,8 @@ fn prune<V: Versions>(versions: &V, merged: &mut Value, last: &Entry, now: &Entr
             gone.subtract(&with_structs(&entry.set, place));
         }
     }
+    // Not even the last owner of a label takes the object's name along.
+    strip(&mut gone);
     if !gone.is_empty() {
         remove(merged, &gone, place);
     }

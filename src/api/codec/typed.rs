@@ -374,7 +374,8 @@ pub(super) fn absent(field: &Field, value: &Value) -> bool {
         Value::Bool(b) => !b && field.kind == Kind::Bool,
         Value::Number(n) => n.as_f64() == Some(0.0) && matches!(field.kind, Kind::I32 | Kind::I64 | Kind::F64),
         Value::String(s) => s.is_empty() && matches!(field.kind, Kind::Str | Kind::Bytes),
-        Value::Array(list) => list.is_empty() && matches!(field.kind, Kind::List(_)),
+        // An empty list of managed fields asks for them to be forgotten.
+        Value::Array(list) => list.is_empty() && matches!(field.kind, Kind::List(_)) && field.name != "managedFields",
         Value::Object(map) => map.is_empty() && matches!(field.kind, Kind::Map(_)),
     }
 }

@@ -20,4 +20,7 @@ pub enum PatchError {
     /// The patch asks for too much (413).
     #[error("{0}")]
     TooLarge(String),
+    /// The patch contradicts itself or the type (500, as upstream has it).
+    #[error("{0}")]
+    Failed(String),
 }

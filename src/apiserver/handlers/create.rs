@@ -1,7 +1,7 @@
 //! Creates objects.
 
 use super::body::{self, FieldValidation};
-use super::{Call, render};
+use super::{Call, managed, patch, render};
 use crate::admission::{self, Attributes, Operation};
 use crate::objects::{self, Put};
 use crate::pipeline::State;
@@ -20,6 +20,7 @@ const NAME_ATTEMPTS: usize = 8;
 
 /// POST to a collection.
 pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome {
+    managed::check_options(call, "CreateOptions")?;
     let body::Object { value, warnings } = body::decode_stored(call, resource)?;
     let created = insert(call, resource, value, call.dry_run()?).await?;
     let warnings = answer_warnings(call, resource, &created.value, warnings)?;
@@ -129,6 +130,9 @@ async fn insert_named(
     objects::stamp_new(&mut object);
     codec::apply_constant_defaults(&mut object, ty);
     (resource.rules.default)(&mut object);
+    if !patch::is_apply(call) {
+        managed::track(call, resource, "", None, &mut object);
+    }
     admission::admit(state, &attributes, &mut object).await?;
     // What admission added has defaults of its own.
     codec::apply_constant_defaults(&mut object, ty);

@@ -1,10 +1,12 @@
 //! From a parsed request to the handler that answers it.
 
+mod apply;
 mod binding;
 mod body;
 mod create;
 mod delete;
 mod list_options;
+mod managed;
 pub(crate) mod node_proxy;
 mod patch;
 mod plain;

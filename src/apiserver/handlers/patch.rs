@@ -1,11 +1,12 @@
-//! PATCH: merge, strategic merge and JSON patches, as a change that is tried again when the object moves.
+//! PATCH: apply, merge, strategic merge and JSON patches, as a change that is tried again when the object moves.
 
 use super::body::{self, FieldValidation};
 use super::update::{Change, Part, modify};
-use super::{Call, create, render, type_of};
+use super::{Call, apply, create, managed, render, type_of};
 use crate::negotiate;
 use crate::response::{Failure, Outcome};
-use naru_api::codec;
+use naru_api::apply::GoValue;
+use naru_api::codec::{self, DecodeError};
 use naru_api::facts::Type;
 use naru_api::meta;
 use naru_api::patch::{self, PatchError};
@@ -17,50 +18,125 @@ use std::sync::Mutex;
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
 /// A parsed patch.
+#[derive(Debug)]
 pub(super) enum Patch {
     Json(bytes::Bytes),
     Merge(Value),
     Strategic(Value),
+    /// A configuration to apply.
+    Apply(Value),
+}
+
+/// A patch and what strict reading objects to in it.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) patch: Patch,
+    pub(super) strict: Vec<String>,
+}
+
+/// Whether the request applies a configuration. That is told by its type alone.
+pub(super) fn is_apply(call: &Call) -> bool {
+    call.info.verb == "patch" && negotiate::content_type(&call.headers) == APPLY_PATCH
 }
 
 impl Patch {
-    /// Reads the body by its content type. Apply is known by its type alone, and not served yet.
-    pub(super) fn of(call: &Call) -> Result<Self, Failure> {
-        let parse = || {
-            let value = codec::parse_json(&call.body)
-                .map_err(|error| Box::new(Status::bad_request(format!("error decoding patch: {error}"))))?;
-            if value.is_object() {
-                return Ok(value);
-            }
-            Err(Box::new(Status::bad_request("error decoding patch: a patch must be an object")))
+    /// Reads the body by its content type, and checks the request's options.
+    pub(super) fn of(call: &Call) -> Result<Parsed, Failure> {
+        let media = negotiate::content_type(&call.headers);
+        if ![JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH].contains(&media.as_str()) {
+            let accepted = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
+            return Err(Box::new(Status::unsupported_media_type(&accepted)));
+        }
+        managed::check_patch_options(call, media == APPLY_PATCH)?;
+        let text = |error: DecodeError| match error {
+            DecodeError::Syntax(text) => text,
+            other => other.to_string(),
         };
-        match negotiate::content_type(&call.headers).as_str() {
-            JSON_PATCH => Ok(Self::Json(call.body.clone())),
-            MERGE_PATCH => Ok(Self::Merge(parse()?)),
-            STRATEGIC_PATCH => Ok(Self::Strategic(parse()?)),
-            _ => Err(Box::new(Status::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH]))),
+        let decoding = |why: String| Box::new(Status::bad_request(format!("error decoding patch: {why}")));
+        match media.as_str() {
+            JSON_PATCH => {
+                let read = codec::parse_json_strict(&call.body).map_err(|error| decoding(text(error)))?;
+                let mut strict = read.strict;
+                strict.extend(unknown_in_operations(&read.value));
+                strict.iter_mut().for_each(|complaint| *complaint = format!("json patch {complaint}"));
+                Ok(Parsed { patch: Self::Json(call.body.clone()), strict })
+            }
+            APPLY_PATCH => {
+                let (value, strict) = apply::read(&call.body).map_err(|error| decoding(text(error)))?;
+                Ok(Parsed { patch: Self::Apply(an_object(value).map_err(decoding)?), strict })
+            }
+            MERGE_PATCH => {
+                let read = codec::parse_json_strict(&call.body).map_err(|error| decoding(text(error)))?;
+                Ok(Parsed { patch: Self::Merge(an_object(read.value).map_err(decoding)?), strict: read.strict })
+            }
+            _ => {
+                let plain = |why: String| Box::new(Status::bad_request(why));
+                let read = codec::parse_json_strict(&call.body).map_err(|error| plain(text(error)))?;
+                Ok(Parsed { patch: Self::Strategic(an_object(read.value).map_err(plain)?), strict: read.strict })
+            }
         }
     }
 
-    /// The patched tree.
-    pub(super) fn apply(&self, object: &Value, ty: &'static Type) -> Result<Value, PatchError> {
-        let mut object = object.clone();
+    /// Patches the tree; on error it may be half changed.
+    pub(super) fn change(&self, object: &mut Value, ty: &'static Type) -> Result<(), PatchError> {
         match self {
-            Self::Json(operations) => patch::json(&mut object, operations)?,
-            Self::Merge(merge) => patch::merge(&mut object, merge),
-            Self::Strategic(merge) => patch::strategic(&mut object, merge, ty)?,
+            Self::Json(operations) => patch::json(object, operations),
+            Self::Merge(merge) => {
+                patch::merge(object, merge);
+                Ok(())
+            }
+            Self::Strategic(merge) => patch::strategic(object, merge, ty),
+            Self::Apply(_) => Err(PatchError::Malformed("an apply is no patch of a tree".to_owned())),
         }
-        Ok(object)
     }
 
-    fn text(&self) -> String {
+    /// What errors about the result show: the patch of a strategic merge, else the patched object.
+    fn shown(&self, patched: &Value) -> String {
         match self {
-            Self::Json(operations) => String::from_utf8_lossy(operations).into_owned(),
-            Self::Merge(value) | Self::Strategic(value) => value.to_string(),
+            Self::Strategic(merge) => GoValue(merge).to_string(),
+            _ => patched.to_string(),
         }
     }
+
+    /// Whether it could read or change managed fields. Others are spared the work of carrying them along.
+    fn is_about_managed_fields(&self) -> bool {
+        match self {
+            Self::Json(operations) => {
+                let text = String::from_utf8_lossy(operations);
+                ["managedFields", "\"/metadata\"", "\"\"", "\\"].iter().any(|piece| text.contains(piece))
+            }
+            Self::Merge(patch) | Self::Strategic(patch) => patch["metadata"].get("managedFields").is_some(),
+            Self::Apply(_) => true,
+        }
+    }
+}
+
+fn an_object(value: Value) -> Result<Value, String> {
+    let found = match &value {
+        Value::Object(_) => return Ok(value),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => return Ok(Value::Object(serde_json::Map::new())),
+    };
+    Err(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
+}
+
+/// Fields that operations of a JSON patch do not have.
+fn unknown_in_operations(operations: &Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (at, operation) in operations.as_array().into_iter().flatten().enumerate() {
+        for key in operation.as_object().into_iter().flatten().map(|(key, _)| key) {
+            if !["op", "path", "from", "value"].contains(&key.as_str()) && unknown.len() < 100 {
+                unknown.push(format!("unknown field \"[{at}].{key}\""));
+            }
+        }
+    }
+    unknown
 }
 
 /// PATCH of an object.
@@ -84,19 +160,26 @@ pub(super) async fn patch_piece(call: &Call, resource: &'static Resource, piece:
 }
 
 async fn patch_part(call: &Call, resource: &'static Resource, part: Part) -> Outcome {
-    let patch = Patch::of(call)?;
+    let Parsed { patch, strict } = Patch::of(call)?;
+    if let Patch::Apply(config) = patch {
+        return apply::apply(call, resource, part, config, strict).await;
+    }
     let validation = FieldValidation::of(call)?;
     let ty = type_of(resource)?;
     let complaints = Mutex::new(Vec::new());
+    let whole = patch.is_about_managed_fields();
     let make = |old: &Value| {
         // The client's patch is about the version that it reads.
-        let mut old = old.clone();
-        resource.from_stored(&mut old);
-        let patched = patch.apply(&old, ty).map_err(|error| patch_failure(&error))?;
+        let mut patched = old.clone();
+        if !whole {
+            managed::take(&mut patched);
+        }
+        resource.from_stored(&mut patched);
+        patch.change(&mut patched, ty).map_err(|error| patch_failure(&error))?;
+        let mut patched = decode(resource, &patch, &patched, ty, validation, (&strict, &complaints))?;
+        check_identity(resource, &patched, old)?;
         // A precondition counts only when the patch itself names a version.
-        let mut patched = decode(resource, &patch, &patched, ty, validation, &complaints)?;
-        check_identity(resource, &patched, &old)?;
-        if meta::resource_version(&patched) == meta::resource_version(&old) {
+        if meta::resource_version(&patched) == meta::resource_version(old) {
             meta::set(&mut patched, "resourceVersion", "");
         }
         body::to_stored(resource, &mut patched)?;
@@ -117,31 +200,41 @@ async fn patch_part(call: &Call, resource: &'static Resource, part: Part) -> Out
     Ok(render::object(call, resource, 200, changed.json)?.with_warnings(warnings))
 }
 
-/// Checks the patched tree against the type.
+/// Checks the patched tree against the type. What strict decoding objects to, in the patch and in the tree, is
+/// an error or is left in `complaints`, as the client wants it.
 fn decode(
     resource: &Resource,
     patch: &Patch,
     patched: &Value,
     ty: &'static Type,
     validation: FieldValidation,
-    complaints: &Mutex<Vec<String>>,
+    (strict, complaints): (&[String], &Mutex<Vec<String>>),
 ) -> Result<Value, Failure> {
-    let decoded = codec::decode_value(patched, ty).map_err(|error| {
-        Box::new(Status::bad_request(error.bad_request(Some((resource.kind, resource.version)), resource.kind, &[])))
+    let refused = |why: &str| {
+        let mut errors = FieldErrors::default();
+        errors.invalid("patch", patch.shown(patched).as_str(), why);
+        Box::new(Status::invalid("", "", "", errors))
+    };
+    let decoded = codec::decode_value(patched, ty).map_err(|error| match &error {
+        DecodeError::Type(why) => refused(why),
+        _ => Box::new(Status::bad_request(error.bad_request(
+            Some((resource.kind, resource.version)),
+            resource.kind,
+            &[],
+        ))),
     })?;
-    if validation == FieldValidation::Strict {
-        if let Some(error) = decoded.strict_error() {
-            let mut errors = FieldErrors::default();
-            errors.invalid("patch", patch.text().as_str(), &error);
-            return Err(Box::new(Status::invalid("", "", "", errors)));
+    let found: Vec<String> = strict.iter().chain(&decoded.strict).cloned().collect();
+    match validation {
+        FieldValidation::Strict if !found.is_empty() => {
+            return Err(refused(&format!("strict decoding error: {}", found.join(", "))));
         }
-    } else if validation == FieldValidation::Warn {
-        *complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = decoded.strict;
+        FieldValidation::Warn => *complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found,
+        FieldValidation::Strict | FieldValidation::Ignore => {}
     }
     Ok(decoded.value)
 }
 
-/// A patch changes neither kind nor name.
+/// A patch changes neither kind nor name. The new object is in the request's version.
 fn check_identity(resource: &Resource, new: &Value, old: &Value) -> Result<(), Failure> {
     let mut errors = FieldErrors::default();
     if meta::name(new) != meta::name(old) {
@@ -152,13 +245,13 @@ fn check_identity(resource: &Resource, new: &Value, old: &Value) -> Result<(), F
             "the namespace of the provided object does not match the namespace sent on the request",
         )));
     }
-    if meta::kind(new) != meta::kind(old) || meta::api_version(new) != meta::api_version(old) {
+    let version = resource.api_version();
+    if meta::kind(new) != resource.kind || meta::api_version(new) != version {
         return Err(Box::new(Status::bad_request(format!(
-            "the API version or kind in the data ({}, {}) does not match the expected ({}, {})",
+            "the API version or kind in the data ({}, {}) does not match the expected ({version}, {})",
             meta::api_version(new),
             meta::kind(new),
-            meta::api_version(old),
-            meta::kind(old)
+            resource.kind
         ))));
     }
     if errors.is_empty() {
@@ -174,5 +267,6 @@ pub(super) fn patch_failure(error: &PatchError) -> Failure {
         PatchError::TooLarge(text) => Status::failure(413, "RequestEntityTooLarge", text),
         // Without details: clients print the message only then.
         PatchError::DoesNotApply(text) => Status::failure(422, "Invalid", text),
+        PatchError::Failed(text) => Status::failure(500, "", text),
     })
 }

@@ -1,12 +1,16 @@
 //! `/scale`: autoscaling/v1 Scale over `spec.replicas`.
 
 use super::Call;
+use super::apply;
 use super::body::{self, Expected};
-use super::patch::{Patch, patch_failure};
+use super::managed;
+use super::patch::{Parsed, Patch, patch_failure};
 use super::update::{Change, Make, Part, modify};
 use crate::objects;
 use crate::response::{Failure, Outcome, Reply};
+use naru_api::apply::{to_parent, to_scale};
 use naru_api::facts;
+use naru_api::facts::Type;
 use naru_api::meta;
 use naru_api::registry::Resource;
 use naru_api::selector::LabelSelector;
@@ -36,10 +40,17 @@ pub(super) async fn handle(call: &Call, resource: &'static Resource) -> Outcome 
         }
         Box::new(move |object| rescaled(object, &wanted))
     } else {
-        let patch = Patch::of(call)?;
+        let Parsed { patch, .. } = Patch::of(call)?;
+        if let Patch::Apply(config) = &patch {
+            apply::check_kind(config, "autoscaling", "v1", "Scale")?;
+        }
         Box::new(move |object| {
             let before = scale_of(object);
-            let mut after = patch.apply(&before, ty).map_err(|error| patch_failure(&error))?;
+            if let Patch::Apply(config) = &patch {
+                return applied(call, resource, object, before, ty, config);
+            }
+            let mut after = before.clone();
+            patch.change(&mut after, ty).map_err(|error| patch_failure(&error))?;
             if meta::resource_version(&after) == meta::resource_version(&before) {
                 meta::set(&mut after, "resourceVersion", "");
             }
@@ -58,6 +69,34 @@ pub(super) async fn handle(call: &Call, resource: &'static Resource) -> Outcome 
     let changed = modify(call, change).await?;
     let object: Value = serde_json::from_slice(&changed.json).map_err(|error| Box::new(Status::internal(error)))?;
     answer(&scale_of(&object))
+}
+
+/// The object with the replicas of an applied Scale: who owns them is told by both.
+fn applied(
+    call: &Call,
+    resource: &Resource,
+    object: &Value,
+    mut before: Value,
+    ty: &'static Type,
+    config: &Value,
+) -> Result<Value, Failure> {
+    let owners = &object["metadata"]["managedFields"];
+    managed::put(&mut before, to_scale(owners));
+    let mut after = apply::scale(call, &before, ty, config)?;
+    let given = meta::name(&after);
+    if given != call.info.name {
+        return Err(Box::new(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            call.info.name
+        ))));
+    }
+    if meta::resource_version(&after) == meta::resource_version(&before) {
+        meta::set(&mut after, "resourceVersion", "");
+    }
+    let mut scaled = rescaled(object, &after)?;
+    let owners = to_parent(owners, &after["metadata"]["managedFields"], &resource.api_version());
+    managed::put(&mut scaled, owners);
+    Ok(scaled)
 }
 
 fn answer(scale: &Value) -> Outcome {

@@ -1,7 +1,7 @@
 //! Changes objects: the read-change-write loop that updates, patches and subresources share.
 
 use super::body;
-use super::{Call, create, render, type_of};
+use super::{Call, create, managed, patch, render, type_of};
 use crate::admission::{self, Attributes, Operation};
 use crate::cache::CachedObject;
 use crate::clock;
@@ -87,6 +87,7 @@ pub(super) async fn update_piece(call: &Call, resource: &'static Resource, piece
 }
 
 async fn put_part(call: &Call, resource: &'static Resource, part: Part) -> Outcome {
+    managed::check_options(call, "UpdateOptions")?;
     let body::Object { mut value, warnings } = body::decode_stored(call, resource)?;
     let name = call.info.name.as_str();
     let given = meta::name(&value);
@@ -164,6 +165,9 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
         true => Some(state.services.reserve(&mut new, Some(&old))?),
         false => None,
     };
+    if managed::only_times_differ(&new, &old) && is_same_but_owners(&new, &old) {
+        return Ok(Some(Changed { json: current.json().clone(), value: old }));
+    }
     let bytes = objects::encode(new.clone());
     if objects::with_revision(&bytes, current.revision()) == current.json() {
         return Ok(Some(Changed { json: current.json(), value: old }));
@@ -187,6 +191,17 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
         Put::Conflict if pinned => Err(Box::new(Status::modified(resource.group, resource.plural, name))),
         Put::Conflict => Ok(None),
     }
+}
+
+/// Whether the objects differ in nothing but versions and managed fields.
+fn is_same_but_owners(new: &Value, old: &Value) -> bool {
+    let stripped = |object: &Value| {
+        let mut object = object.clone();
+        managed::put(&mut object, None);
+        meta::set(&mut object, "resourceVersion", "");
+        object
+    };
+    stripped(new) == stripped(old)
 }
 
 /// The resourceVersion and uid that the client gave must be the object's.
@@ -222,6 +237,8 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
     let Change { resource, namespace, name, .. } = *change;
     let rules = &resource.rules;
     let ty = type_of(resource.storage())?;
+    // Who owns what after an apply is known already.
+    let owners = patch::is_apply(call).then(|| managed::take(new));
     match change.part {
         Part::Main | Part::Whole => objects::carry_over(new, old),
         Part::Approval => *new = request::approved(old, new),
@@ -247,6 +264,12 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
     }
     codec::apply_constant_defaults(new, ty);
     (rules.default)(new);
+    match owners {
+        Some(owners) => managed::put(new, owners),
+        // Upstream records neither a binding nor what else the server itself decides.
+        None if change.part == Part::Whole => {}
+        None => managed::track(call, resource, change.subresource, Some(old), new),
+    }
     let attributes = Attributes {
         operation: Operation::Update,
         resource,

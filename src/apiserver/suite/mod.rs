@@ -4,6 +4,7 @@
 
 mod access;
 mod admission;
+mod apply;
 mod content;
 mod deletion;
 mod identity;

@@ -120,8 +120,11 @@ async fn patches_of_each_kind() {
     let operations = br#"[{"op":"test","path":"/metadata/labels/a","value":"b"},{"op":"add","path":"/metadata/labels/x","value":"y"}]"#;
     let patched = server.call(Method::PATCH, &one, "application/json-patch+json", operations).await.ok();
     assert_eq!(patched["metadata"]["labels"]["x"], "y");
-    let apply = server.call(Method::PATCH, &one, "application/apply-patch+yaml", b"{}").await;
-    assert_eq!(apply.code, 415);
+    let unknown = server.call(Method::PATCH, &one, "application/json", b"{}").await;
+    unknown.refused(
+        415,
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
+    );
     let stale = json!({ "metadata": { "resourceVersion": "1", "labels": { "z": "z" } } });
     assert_eq!(server.merge(&one, stale).await.code, 409);
     let nothing = server.merge(&one, json!({})).await.ok();

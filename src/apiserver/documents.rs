@@ -1,10 +1,11 @@
 //! Discovery and OpenAPI: rendered when first asked for, and kept as bytes with their hash.
 
 use crate::negotiate::Encoding;
-use crate::response::Reply;
+use crate::response::{Reply, gzip};
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use http::HeaderValue;
-use http::header::{CACHE_CONTROL, ETAG, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, VARY};
 use naru_api::codec;
 use naru_api::documents::{discovery, openapi, served};
 use naru_api::registry::RESOURCES;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha512};
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
 /// The version that clients compare with their own.
@@ -25,7 +27,7 @@ const AGGREGATED_PROTOBUF: &str =
 pub(crate) struct Documents {
     /// Where legacy discovery says that the server is, `address:port`.
     server: String,
-    /// By path, aggregated discovery under its own; bounded by the number of documents. Leaf lock.
+    /// By path, aggregated discovery and protobuf under their own; bounded by the number of documents. Leaf lock.
     rendered: Mutex<HashMap<String, Document>>,
 }
 
@@ -66,6 +68,34 @@ impl Documents {
         };
         let reply = reply.with_header(ETAG, etag).with_header(VARY, HeaderValue::from_static("Accept"));
         Some(if aggregated { reply.with_header(CACHE_CONTROL, HeaderValue::from_static("public")) } else { reply })
+    }
+
+    /// OpenAPI version 2. It is a few megabytes, so that it is kept compressed; nearly all clients take it so.
+    pub(crate) fn openapi_v2(&self, protobuf: bool, accepts_gzip: bool, known: Option<&str>) -> Option<Reply> {
+        let key = if protobuf { "/openapi/v2?protobuf" } else { "/openapi/v2" };
+        let cached = self.rendered.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let document = match cached {
+            Some(document) => document,
+            None => {
+                let document = render_v2(protobuf)?;
+                let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+                rendered.insert(key.to_owned(), document.clone());
+                document
+            }
+        };
+        let etag = HeaderValue::from_str(&document.etag).ok()?;
+        let reply = if known.is_some_and(|known| known.contains(&document.etag)) {
+            Reply::typed(304, document.content_type, Bytes::new())
+        } else if accepts_gzip {
+            Reply::typed(200, document.content_type, document.body)
+                .with_header(CONTENT_ENCODING, HeaderValue::from_static("gzip"))
+                .with_header(VARY, HeaderValue::from_static("Accept-Encoding"))
+        } else {
+            let mut body = Vec::new();
+            GzDecoder::new(document.body.as_ref()).read_to_end(&mut body).ok()?;
+            Reply::typed(200, document.content_type, body)
+        };
+        Some(reply.with_header(ETAG, etag).with_header(VARY, HeaderValue::from_static("Accept")))
     }
 
     fn document(&self, path: &str, aggregated: bool) -> Option<Document> {
@@ -110,6 +140,17 @@ impl Documents {
         };
         self.document(&path, false).map(|document| document.etag.trim_matches('"').to_owned()).unwrap_or_default()
     }
+}
+
+fn render_v2(protobuf: bool) -> Option<Document> {
+    let document = openapi::v2(RESOURCES, GIT_VERSION);
+    let (body, content_type) = if protobuf {
+        (openapi::encode_v2(&document), "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
+    } else {
+        (document.to_string().into_bytes(), openapi::CONTENT_TYPE)
+    };
+    let etag = format!("\"{}\"", hex(&Sha512::digest(&body)));
+    Some(Document { body: gzip(&body).ok()?, content_type, etag })
 }
 
 fn openapi((group, version): (&str, &str)) -> Option<Value> {

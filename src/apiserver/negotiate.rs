@@ -179,6 +179,27 @@ pub(crate) fn discovery(headers: &HeaderMap) -> Option<(Encoding, bool)> {
     })
 }
 
+/// Whether OpenAPI version 2 is asked for as protobuf; 406 when in nothing that there is.
+pub(crate) fn openapi_v2(headers: &HeaderMap) -> Result<bool, Box<Status>> {
+    const PROTOBUF: [&str; 2] =
+        ["com.github.proto-openapi.spec.v2@v1.0+protobuf", "com.github.proto-openapi.spec.v2.v1.0+protobuf"];
+    let accept = header(headers, ACCEPT);
+    if accept.is_empty() {
+        return Ok(false);
+    }
+    clauses(&accept)
+        .iter()
+        .find_map(|clause| match clause {
+            clause if clause.matches("json") => Some(false),
+            clause if PROTOBUF.iter().any(|subtype| clause.matches(subtype)) => Some(true),
+            _ => None,
+        })
+        .ok_or_else(|| {
+            let offered = PROTOBUF.map(|subtype| format!("application/{subtype}"));
+            Box::new(Status::not_acceptable(&["application/json", &offered[0], &offered[1]]))
+        })
+}
+
 /// Whether gzip is accepted.
 pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     header(headers, ACCEPT_ENCODING)

@@ -154,6 +154,7 @@ fn bytes_response(mut reply: Complete, presentation: Presentation) -> Response<B
     if !reply.headers.iter().any(|(name, _)| name == CACHE_CONTROL) {
         response = response.header(CACHE_CONTROL, "no-cache, private");
     }
+    let encoded = reply.headers.iter().any(|(name, _)| name == CONTENT_ENCODING);
     for (name, value) in reply.headers {
         response = response.header(name, value);
     }
@@ -163,6 +164,7 @@ fn bytes_response(mut reply: Complete, presentation: Presentation) -> Response<B
         }
     }
     if presentation.gzip
+        && !encoded
         && body.len() >= GZIP_FROM
         && let Ok(compressed) = gzip(&body)
     {
@@ -208,7 +210,8 @@ fn warning(text: &str) -> String {
     format!("299 - \"{clean}\"")
 }
 
-fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
+/// The compressed form of a body.
+pub(crate) fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 6), Compression::fast());
     encoder.write_all(body)?;
     Ok(encoder.finish()?.into())

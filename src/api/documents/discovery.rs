@@ -3,7 +3,10 @@
 use super::{resources_of, served};
 use crate::meta::{Verb, join_api_version};
 use crate::registry::{Resource, Scope, Subresource};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 /// The media type parameters of the aggregated document.
 pub const AGGREGATED_CONTENT_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -117,7 +120,18 @@ fn resource_row(resource: &Resource) -> Value {
     row.insert("verbs".into(), Value::from(verbs(resource.verbs)));
     names(&mut row, "shortNames", resource.short_names);
     names(&mut row, "categories", resource.categories);
+    if resource.is_stored() {
+        row.insert("storageVersionHash".into(), Value::from(storage_version_hash(resource)));
+    }
     Value::Object(row)
+}
+
+/// What changes when objects are stored in another version: the stored one's group, version and kind,
+/// hashed. The core group's name is empty here, so that its texts begin with a slash.
+fn storage_version_hash(resource: &Resource) -> String {
+    let stored = resource.rules.view.map_or(resource, |view| view.of);
+    let digest = Sha256::digest(format!("{}/{}/{}", stored.group, stored.version, stored.kind));
+    STANDARD.encode(&digest[..8])
 }
 
 fn subresource_row(resource: &Resource, subresource: &Subresource) -> Value {
@@ -208,6 +222,9 @@ mod tests {
         let row = |name: &str| rows.iter().find(|r| r["name"] == name).unwrap();
         assert_eq!(row("pods")["shortNames"], json!(["po"]));
         assert_eq!(row("pods/log")["kind"], "Pod");
+        assert_eq!(row("pods")["storageVersionHash"], "xPOwRZ+Yhw8=");
+        assert_eq!(row("configmaps")["storageVersionHash"], "qFsyl6wFWjQ=");
+        assert!(row("pods/log").get("storageVersionHash").is_none());
         assert_eq!(row("serviceaccounts/token")["group"], "authentication.k8s.io");
         assert!(api_resource_list(RESOURCES, "apps", "v9").is_none());
     }

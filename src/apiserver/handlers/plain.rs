@@ -37,7 +37,13 @@ pub(super) fn handle(call: &Call) -> Outcome {
     }
     let (encoding, aggregated) = negotiate::discovery(&call.headers).unwrap_or_default();
     let known_hash = call.headers.get(http::header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-    match call.state.documents.answer(path, encoding, aggregated, known_hash) {
+    let answer = if path == "/openapi/v2" {
+        let protobuf = negotiate::openapi_v2(&call.headers)?;
+        call.state.documents.openapi_v2(protobuf, negotiate::accepts_gzip(&call.headers), known_hash)
+    } else {
+        call.state.documents.answer(path, encoding, aggregated, known_hash)
+    };
+    match answer {
         Some(reply) if matches!(call.method, Method::GET | Method::HEAD) => Ok(reply),
         Some(_) => Err(Box::new(Status::method_not_allowed())),
         None => Err(Box::new(Status::no_such_resource())),
@@ -58,7 +64,8 @@ fn index() -> Reply {
             }
         }
     }
-    let rest = ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    let rest =
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
     paths.extend(rest.map(str::to_owned));
     paths.sort();
     Reply::typed(200, "application/json", format!("{:#}", json!({ "paths": paths })))

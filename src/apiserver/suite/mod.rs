@@ -222,6 +222,27 @@ async fn documents_and_health() {
     let index = server.get("/openapi/v3").await.ok();
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
     assert!(server.get(&url).await.ok()["paths"].is_object());
+    let document = server.get("/openapi/v2").await.ok();
+    assert!(document["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    for (accept, kind) in
+        [("*/*", "application/json"), (protobuf, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")]
+    {
+        let ask = async |headers: &[(&str, &str)]| match server
+            .outcome(admin(), Method::GET, "/openapi/v2", headers, b"")
+            .await
+        {
+            Ok(Reply::Bytes(complete)) => complete,
+            _ => panic!("{accept}: no document"),
+        };
+        let given = ask(&[("accept", accept), ("accept-encoding", "gzip")]).await;
+        assert_eq!((given.code, given.content_type), (200, kind));
+        assert!(given.body.starts_with(&[0x1f, 0x8b]));
+        let etag = given.headers.iter().find(|(name, _)| *name == http::header::ETAG).unwrap();
+        let again = ask(&[("accept", accept), ("if-none-match", etag.1.to_str().unwrap())]).await;
+        assert_eq!((again.code, again.body.len()), (304, 0));
+    }
+    server.call_as(admin(), Method::GET, "/openapi/v2", &[("accept", "text/html")], b"").await.code_is(406);
     server.get("/nowhere").await.refused(404, "the server could not find the requested resource");
 }
 

@@ -1,14 +1,19 @@
-//! OpenAPI: version 3 per group-version, and its index.
+//! OpenAPI: version 3 per group-version, and its index; version 2 from those, as JSON and protobuf.
 
+mod gnostic;
 mod operation;
 mod paths;
 mod schema;
+mod v2;
 
 use super::{resources_of, served};
 use crate::facts;
 use crate::meta::join_api_version;
 use crate::registry::Resource;
 use serde_json::{Map, Value, json};
+
+pub use gnostic::encode_v2;
+pub use v2::v2;
 
 /// The media type of a version 3 document.
 pub const CONTENT_TYPE: &str = "application/json";

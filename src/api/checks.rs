@@ -150,15 +150,6 @@ pub(crate) fn is_zero_part(value: &Value) -> bool {
     percent(value).unwrap_or_else(|| value.as_i64().unwrap_or(1)) == 0
 }
 
-/// The fields that must be as they were, in order.
-pub(crate) fn immutable(new: &Value, old: &Value, fields: &[&str], path: &Path<'_>, errors: &mut FieldErrors) {
-    for field in fields {
-        if new[*field] != old[*field] {
-            errors.immutable(path.child(field), &new[*field]);
-        }
-    }
-}
-
 /// The number of a percentage.
 pub(crate) fn percent(value: &Value) -> Option<i64> {
     value.as_str()?.strip_suffix('%')?.parse().ok()

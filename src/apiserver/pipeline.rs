@@ -205,13 +205,22 @@ async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
         upgrade: request.upgrade,
         notes: notes.clone(),
     };
+    let deprecation: Vec<String> = deprecation(&call.info).map(str::to_owned).into_iter().collect();
     if long_running {
-        return handlers::dispatch(call).await;
+        return handlers::dispatch(call).await.map(|reply| reply.with_warnings(deprecation));
     }
     match tokio::time::timeout(REQUEST_TIMEOUT, handlers::dispatch(call)).await {
-        Ok(outcome) => outcome.map(|reply| reply.with_warnings(notes.warnings())),
+        Ok(outcome) => outcome.map(|reply| reply.with_warnings(deprecation).with_warnings(notes.warnings())),
         Err(_) => Err(Box::new(Status::timeout("request did not complete within the allotted timeout", 0))),
     }
+}
+
+/// What is said about the resource whatever is done with it.
+fn deprecation(info: &RequestInfo) -> Option<&'static str> {
+    if !info.is_resource {
+        return None;
+    }
+    naru_api::registry::find(&info.group, &info.version, &info.resource)?.deprecation()
 }
 
 fn is_websocket(request: &Authenticated) -> bool {

@@ -23,11 +23,8 @@ pub static ENDPOINTS: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Endpoints", "string"), Column::new("Age", "string")],
-    rules: Rules { default, row, validate, warnings: |_| vec![DEPRECATED.to_owned()], ..Rules::NONE },
+    rules: Rules { default, row, validate, ..Rules::NONE },
 };
-
-/// Told to whoever writes one.
-const DEPRECATED: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
 /// So many addresses are named; the others are counted.
 const SHOWN: usize = 3;
@@ -82,10 +79,7 @@ fn validate(endpoints: &Value, errors: &mut FieldErrors) {
         for field in ["addresses", "notReadyAddresses"] {
             let at = item.child(field);
             for (n, address) in list(&subset[field]).iter().enumerate() {
-                let ip = &address["ip"];
-                if let Some(parsed) = checks::ip(ip, at.index(n).child("ip"), errors) {
-                    checks::ordinary_ip(parsed, ip, at.index(n).child("ip"), errors);
-                }
+                one_address(address, at.index(n), errors);
             }
         }
         let ports = list(&subset["ports"]);
@@ -99,7 +93,23 @@ fn validate(endpoints: &Value, errors: &mut FieldErrors) {
             }
             checks::port_number(&port["port"], one.child("port"), errors);
             checks::protocol(&port["protocol"], one.child("protocol"), errors);
+            if let Some(protocol) = port["appProtocol"].as_str() {
+                complain(names::qualified_name(protocol), protocol, one.child("appProtocol"), errors);
+            }
         }
+    }
+}
+
+fn one_address(address: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    let parsed = checks::ip(&address["ip"], path.child("ip"), errors);
+    if let Some(host) = tree::some_text(&address["hostname"]) {
+        complain(names::dns_label(host), host, path.child("hostname"), errors);
+    }
+    if let Some(node) = address["nodeName"].as_str() {
+        complain(names::dns_subdomain(node), node, path.child("nodeName"), errors);
+    }
+    if let Some(parsed) = parsed {
+        checks::ordinary_ip(parsed, &address["ip"], path.child("ip"), errors);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Node: a machine that runs pods. Its agent creates it with a status.
 
+use crate::address;
 use crate::checks::{self, complain};
 use crate::meta::names;
 use crate::quantity::Quantity;
@@ -41,7 +42,7 @@ pub static NODES: Resource = Resource {
         Column::wide("Kernel-Version", "string"),
         Column::wide("Container-Runtime", "string"),
     ],
-    rules: Rules { default, prepare_update, fields, row, validate, validate_update, ..Rules::NONE },
+    rules: Rules { default, prepare_update, fields, row, validate, validate_update, validate_status, ..Rules::NONE },
 };
 
 fn default(node: &mut Value) {
@@ -122,43 +123,77 @@ fn row(node: &Value, now: i64) -> Vec<Value> {
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 fn validate(node: &Value, errors: &mut FieldErrors) {
-    let path = Path::root("spec");
-    let spec = &node["spec"];
-    let taints = path.child("taints");
+    // Upstream names taints below the metadata.
+    let metadata = Path::root("metadata");
+    taints(&node["spec"]["taints"], metadata.child("taints"), errors);
+    resources(node, errors);
+    let (path, ranges) = (Path::root("spec"), list(&node["spec"]["podCIDRs"]));
+    let cidrs = path.child("podCIDRs");
+    for (i, cidr) in ranges.iter().enumerate() {
+        address::check_canonical_cidr(text(cidr), cidrs.index(i), errors);
+    }
+    if ranges.len() < 2 {
+        return;
+    }
+    let families: BTreeSet<bool> =
+        ranges.iter().filter_map(|c| address::parse_cidr(text(c))).map(|c| c.network.is_ipv4()).collect();
+    if families.len() < 2 || ranges.len() > 2 {
+        let why = "may specify no more than one CIDR for each IP family";
+        errors.invalid(cidrs, &node["spec"]["podCIDRs"], why);
+    }
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    for (i, cidr) in ranges.iter().enumerate() {
+        if !seen.insert(text(cidr)) {
+            errors.duplicate(cidrs.index(i), cidr);
+        }
+    }
+}
+
+fn taints(taints: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     let mut seen: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for (i, taint) in list(&spec["taints"]).iter().enumerate() {
-        let item = taints.index(i);
+    for (i, taint) in list(taints).iter().enumerate() {
+        let item = path.index(i);
         let (key, effect) = (text(&taint["key"]), text(&taint["effect"]));
         complain(names::qualified_name(key), key, item.child("key"), errors);
         let wrong = names::label_value(text(&taint["value"]));
         if !wrong.is_empty() {
             errors.invalid(item.child("value"), text(&taint["value"]), &wrong.join(";"));
         }
-        if effect.is_empty() {
-            errors.required(item.child("effect"), "");
-        } else {
-            checks::one_of(&taint["effect"], item.child("effect"), &EFFECTS, errors);
+        checks::required_one_of(&taint["effect"], item.child("effect"), &EFFECTS, errors);
+        if !seen.insert((key, effect)) {
+            errors.duplicate_because(item, taint, "taints must be unique by key and effect pair");
         }
-        if seen.contains(&(key, effect)) {
-            errors.duplicate(item, taint);
-        }
-        seen.insert((key, effect));
     }
-    let cidrs = path.child("podCIDRs");
-    for (i, cidr) in list(&spec["podCIDRs"]).iter().enumerate() {
-        checks::cidr(cidr, cidrs.index(i), errors);
-    }
+}
+
+fn resources(node: &Value, errors: &mut FieldErrors) {
     let status = Path::root("status");
     for kind in ["capacity", "allocatable"] {
+        let at = status.child(kind);
         for (name, amount) in tree::entries(&node["status"][kind]) {
             if Quantity::parse(text(amount)).is_ok_and(|q| q.is_negative()) {
-                errors.invalid(status.child(kind).key(name), amount, checks::NEGATIVE);
+                errors.invalid(at.child(name), amount, checks::NEGATIVE);
             }
         }
     }
 }
 
+/// Each address of a kind is told once.
+fn addresses(node: &Value, errors: &mut FieldErrors) {
+    let status = Path::root("status");
+    let (all, at) = (list(&node["status"]["addresses"]), status.child("addresses"));
+    for (i, address) in all.iter().enumerate().filter(|(i, a)| all[..*i].contains(a)) {
+        errors.duplicate(at.index(i), address);
+    }
+}
+
+fn validate_status(new: &Value, _old: &Value, errors: &mut FieldErrors) {
+    resources(new, errors);
+    addresses(new, errors);
+}
+
 fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    addresses(new, errors);
     let path = Path::root("spec");
     for (field, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
         let (new, old) = (&new["spec"][field], &old["spec"][field]);
@@ -233,8 +268,8 @@ mod tests {
         assert_eq!(
             errors.messages(),
             [
-                "spec.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}",
-                "spec.taints[2].effect: Unsupported value: \"Foo\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
+                "metadata.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by key and effect pair",
+                "metadata.taints[2].effect: Unsupported value: \"Foo\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
                 "spec.podCIDRs[0]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
             ]
         );
@@ -260,5 +295,23 @@ mod tests {
         ] {
             assert!(!kubelet_may_set(label), "{label}");
         }
+    }
+
+    #[test]
+    fn ranges_differ_in_family_and_statuses_are_checked() {
+        let mut errors = FieldErrors::default();
+        validate(&json!({"spec": {"podCIDRs": ["10.0.0.0/24", "10.0.0.0/24"]}}), &mut errors);
+        let address = json!({"type": "InternalIP", "address": "10.0.0.1"});
+        let status = json!({"capacity": {"cpu": "-1"}, "addresses": [address, address]});
+        validate_status(&json!({ "status": status }), &Value::Null, &mut errors);
+        assert_eq!(
+            errors.messages(),
+            [
+                "spec.podCIDRs: Invalid value: [\"10.0.0.0/24\",\"10.0.0.0/24\"]: may specify no more than one CIDR for each IP family",
+                "spec.podCIDRs[1]: Duplicate value: \"10.0.0.0/24\"",
+                "status.capacity.cpu: Invalid value: \"-1\": must be greater than or equal to 0",
+                "status.addresses[1]: Duplicate value: {\"address\":\"10.0.0.1\",\"type\":\"InternalIP\"}",
+            ]
+        );
     }
 }

@@ -76,6 +76,7 @@ fn validate(secret: &Value, errors: &mut FieldErrors) {
     for key in REQUIRED_KEYS.iter().filter(|(k, _)| *k == kind).flat_map(|(_, keys)| *keys) {
         match content[*key].as_str() {
             None => errors.required(path.key(key), ""),
+            Some("") if *key == "ssh-privatekey" => errors.required(path.key(key), ""),
             Some(value) if key.starts_with(".docker") => docker_config(value, path.key(key), errors),
             Some(_) => {}
         }

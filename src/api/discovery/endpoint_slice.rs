@@ -1,5 +1,6 @@
 //! EndpointSlice: the backends of a Service.
 
+use crate::address;
 use crate::checks::{self, complain};
 use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
@@ -30,7 +31,7 @@ pub static ENDPOINT_SLICES: Resource = Resource {
         Column::new("Endpoints", "string"),
         Column::new("Age", "string"),
     ],
-    rules: Rules { default, prepare_create, prepare_update, row, validate, validate_update, ..Rules::NONE },
+    rules: Rules { default, prepare_create, prepare_update, row, validate, validate_update, warnings, ..Rules::NONE },
 };
 
 /// So many ports or addresses are named; the others are counted.
@@ -112,13 +113,74 @@ fn validate(slice: &Value, errors: &mut FieldErrors) {
         if let Some(host) = endpoint["hostname"].as_str() {
             complain(names::dns_label(host), host, item.child("hostname"), errors);
         }
+        hints(&endpoint["hints"], item.child("hints"), errors);
     }
     ports(slice, errors);
 }
 
+/// A name of at least two labels; a dot may end it.
+fn domain_name(name: &str, path: Path<'_>, errors: &mut FieldErrors) {
+    if name.is_empty() {
+        errors.required(path, "");
+        return;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let wrong = names::dns_subdomain(name);
+    if !wrong.is_empty() {
+        errors.invalid(path, name, &wrong.join(","));
+    } else if !name.contains('.') {
+        errors.invalid(path, name, "should be a domain with at least two segments separated by dots");
+    } else {
+        for label in name.split('.').filter(|l| l.len() > names::LABEL_MAX) {
+            errors.invalid(path, label, &names::dns_label(label).join(","));
+        }
+    }
+}
+
+const MAX_HINTS: usize = 8;
+
+/// Where an endpoint is best used from.
+fn hints(hints: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    for (field, rule) in
+        [("forZones", names::label_value as fn(&str) -> Vec<String>), ("forNodes", names::dns_subdomain)]
+    {
+        let (all, at) = (list(&hints[field]), path.child(field));
+        if all.len() > MAX_HINTS {
+            errors.too_many(at, all.len(), MAX_HINTS);
+            continue;
+        }
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        for (i, name) in all.iter().map(|h| text(&h["name"])).enumerate() {
+            let item = at.index(i);
+            if !seen.insert(name) {
+                errors.duplicate(item.child("name"), name);
+            }
+            complain(rule(name), name, item.child("name"), errors);
+        }
+    }
+}
+
+/// Advice about addresses that are right, but not spelled in the canonical way, and about names.
+fn warnings(slice: &Value) -> Vec<String> {
+    let spec = Path::root("spec");
+    if slice["addressType"] == "FQDN" {
+        return vec![format!("{}: FQDN endpoints are deprecated", spec.child("addressType"))];
+    }
+    let at = spec.child("endpoints");
+    let mut all = Vec::new();
+    for (i, endpoint) in list(&slice["endpoints"]).iter().enumerate() {
+        let item = at.index(i);
+        let addresses = item.child("addresses");
+        for (n, address) in list(&endpoint["addresses"]).iter().enumerate() {
+            all.extend(address::warning(text(address), addresses.index(n)));
+        }
+    }
+    all
+}
+
 fn address(kind: &str, value: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     if kind == "FQDN" {
-        complain(names::dns_subdomain(text(value)), value, path, errors);
+        domain_name(text(value), path, errors);
         return;
     }
     let Some(ip) = checks::ip(value, path, errors) else { return };
@@ -147,6 +209,9 @@ fn ports(slice: &Value, errors: &mut FieldErrors) {
         }
         seen.insert(name);
         checks::protocol(&port["protocol"], item.child("protocol"), errors);
+        if let Some(protocol) = port["appProtocol"].as_str() {
+            complain(names::qualified_name(protocol), protocol, item.child("appProtocol"), errors);
+        }
     }
 }
 
@@ -194,6 +259,30 @@ mod tests {
                 "endpoints[0].addresses[0]: Invalid value: \"::1\": must be an IPv4 address",
                 "endpoints[1].addresses: Required value: must contain at least 1 address",
                 "ports[1].name: Duplicate value: \"\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_hints_and_advice() {
+        let slice = json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a"], "hints": {"forZones": [{"name": "z"}, {"name": "z"}]}}],
+            "ports": [{"name": "", "protocol": "TCP", "appProtocol": "a/b/c"}]});
+        let mut errors = FieldErrors::default();
+        validate(&slice, &mut errors);
+        let messages = errors.messages();
+        assert_eq!(
+            messages[..2],
+            [
+                "endpoints[0].addresses[0]: Invalid value: \"a\": should be a domain with at least two segments separated by dots",
+                "endpoints[0].hints.forZones[1].name: Duplicate value: \"z\"",
+            ]
+        );
+        assert!(messages[2].starts_with("ports[0].appProtocol: Invalid value: \"a/b/c\""), "{messages:?}");
+        assert_eq!(warnings(&slice), ["spec.addressType: FQDN endpoints are deprecated"]);
+        assert_eq!(
+            warnings(&json!({"addressType": "IPv6", "endpoints": [{"addresses": ["2001:DB8::1"]}]})),
+            [
+                "spec.endpoints[0].addresses[0]: IPv6 address \"2001:DB8::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")"
             ]
         );
     }

@@ -26,6 +26,7 @@ pub fn metadata(resource: &Resource, object: &Value, errors: &mut FieldErrors) {
     annotations(&metadata["annotations"], &path.child("annotations"), errors);
     owners(metadata, &path, errors);
     finalizers(resource, metadata, &path, errors);
+    managed_fields(metadata, &path, errors);
 }
 
 fn name(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -119,53 +120,97 @@ fn requirement(expression: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 
 fn owners(metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let path = path.child("ownerReferences");
-    let mut controller: Option<&str> = None;
-    for (i, owner) in list(&metadata["ownerReferences"]).iter().enumerate() {
-        let item = path.index(i);
-        let version = text(&owner["apiVersion"]);
+    let mut controller: Option<String> = None;
+    for owner in list(&metadata["ownerReferences"]) {
+        let (version, kind) = (text(&owner["apiVersion"]), text(&owner["kind"]));
         if version.rsplit('/').next().unwrap_or("").is_empty() {
-            errors.invalid(item.child("apiVersion"), version, "version must not be empty");
+            errors.invalid(path.child("apiVersion"), version, "version must not be empty");
         }
         for field in ["kind", "name", "uid"] {
             if text(&owner[field]).is_empty() {
-                errors.invalid(item.child(field), "", "must not be empty");
+                errors.invalid(path.child(field), "", "must not be empty");
             }
         }
-        if owner["kind"] == "Event" && matches!(version, "v1" | "events.k8s.io/v1") {
-            let why = format!("{version}, Kind=Event is disallowed from being an owner");
-            errors.invalid(item, owner, &why);
+        if (version, kind) == ("v1", "Event") {
+            errors.invalid(path, owner, "/v1, Kind=Event is disallowed from being an owner");
         }
         if flag(&owner["controller"]) {
-            if let Some(first) = controller {
-                let why = format!(
-                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
-                    text(&owner["name"])
-                );
-                errors.invalid(path, &metadata["ownerReferences"], &why);
+            let this = format!("{kind}/{}", text(&owner["name"]));
+            match &controller {
+                None => controller = Some(this),
+                Some(first) => {
+                    let why = format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                    );
+                    errors.invalid(path, &metadata["ownerReferences"], &why);
+                }
             }
-            controller = Some(text(&owner["name"]));
         }
     }
 }
 
+/// Groups whose kinds take any qualified name for a finalizer; the others want a path in it.
+const FREE_FINALIZERS: [&str; 5] = [
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+];
+
 fn finalizers(resource: &Resource, metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let path = path.child("finalizers");
     let all = list(&metadata["finalizers"]);
-    for (i, finalizer) in all.iter().enumerate() {
-        let name = text(finalizer);
+    for name in all.iter().map(text) {
         for why in names::qualified_name(name) {
             errors.invalid(path, name, &why);
-        }
-        let standard = matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
-        if resource.group.is_empty() && !name.contains('/') && !standard {
-            let why = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.invalid(path.index(i), name, why);
         }
     }
     let has = |name: &str| all.iter().any(|f| f == name);
     if has("orphan") && has("foregroundDeletion") {
         let why = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.invalid(path, &metadata["finalizers"], why);
+    }
+    if FREE_FINALIZERS.contains(&resource.group) {
+        return;
+    }
+    for (i, name) in all.iter().map(text).enumerate() {
+        let standard = matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
+        if !name.contains('/') && !standard {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(path.index(i), name, why);
+        }
+    }
+}
+
+const MAX_MANAGER: usize = 128;
+const MAX_SUBRESOURCE: usize = 256;
+
+fn managed_fields(metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let path = path.child("managedFields");
+    for (i, entry) in list(&metadata["managedFields"]).iter().enumerate() {
+        let item = path.index(i);
+        if !matches!(text(&entry["operation"]), "Apply" | "Update") {
+            errors.invalid(item.child("operation"), text(&entry["operation"]), "must be `Apply` or `Update`");
+        }
+        if some_text(&entry["fieldsType"]).is_some_and(|t| t != "FieldsV1") {
+            errors.invalid(item.child("fieldsType"), &entry["fieldsType"], "must be `FieldsV1`");
+        }
+        field_manager(text(&entry["manager"]), item.child("manager"), errors);
+        if text(&entry["subresource"]).len() > MAX_SUBRESOURCE {
+            errors.too_long(item.child("subresource"), MAX_SUBRESOURCE);
+        }
+    }
+}
+
+/// Adds what is wrong with the name of a field manager, in an object or in a request's options.
+pub fn field_manager(name: &str, path: impl std::fmt::Display, errors: &mut FieldErrors) {
+    if name.len() > MAX_MANAGER {
+        errors.too_long(&path, MAX_MANAGER);
+    }
+    for (at, c) in name.char_indices().filter(|(_, c)| c.is_control()) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        errors.invalid(&path, name, &why);
     }
 }
 
@@ -186,13 +231,13 @@ pub fn metadata_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
             errors.forbidden(path.child("finalizers"), &why);
         }
     }
+    if int(&new["generation"]) < int(&old["generation"]) {
+        errors.invalid(path.child("generation"), int(&new["generation"]), "must not be decremented");
+    }
     for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         if new[field] != old[field] {
             errors.immutable(path.child(field), &new[field]);
         }
-    }
-    if int(&new["generation"]) < int(&old["generation"]) {
-        errors.invalid(path.child("generation"), int(&new["generation"]), "must not be decremented");
     }
 }
 
@@ -249,8 +294,39 @@ mod tests {
                 "metadata.labels: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
                 "metadata.labels: Invalid value: \"x y\"",
                 "metadata.annotations: Too long: may not be more than 262144 bytes",
-                "metadata.ownerReferences[0].name: Invalid value: \"\": must not be empty",
+                "metadata.ownerReferences.name: Invalid value: \"\": must not be empty",
                 "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
+            ],
+        );
+    }
+
+    #[test]
+    fn owners_finalizers_and_managers_by_kind() {
+        let owner =
+            |name: &str| json!({"apiVersion": "apps/v1", "kind": "R", "name": name, "uid": "u", "controller": true});
+        let owners = json!([owner("a"), owner("b")]);
+        check(
+            &registry::LEASES,
+            json!({"name": "l", "namespace": "n", "ownerReferences": owners, "finalizers": ["mine"],
+                "managedFields": [{"operation": "X", "fieldsType": "Y", "manager": "a\n"}]}),
+            &[
+                &format!(
+                    "metadata.ownerReferences: Invalid value: {owners}: Only one reference can have Controller set to true. Found \"true\" in references for R/a and R/b"
+                ),
+                "metadata.managedFields[0].operation: Invalid value: \"X\": must be `Apply` or `Update`",
+                "metadata.managedFields[0].fieldsType: Invalid value: \"Y\": must be `FieldsV1`",
+                "metadata.managedFields[0].manager: Invalid value: \"a\\n\": invalid character U+000A (at position 1)",
+            ],
+        );
+        let event = json!({"apiVersion": "v1", "kind": "Event", "name": "e", "uid": "u"});
+        check(
+            &registry::NODES,
+            json!({"name": "n", "ownerReferences": [event], "finalizers": ["orphan", "foregroundDeletion"]}),
+            &[
+                &format!(
+                    "metadata.ownerReferences: Invalid value: {event}: /v1, Kind=Event is disallowed from being an owner"
+                ),
+                "metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set",
             ],
         );
     }

@@ -106,3 +106,80 @@ fn exercise(resource: &Resource, mut tree: Value) {
     (rules.fields)(&tree);
     assert_eq!((rules.row)(&tree, 0).len(), resource.columns.len().max(1), "{}", resource.plural);
 }
+
+/// The columns of a resource as the facts write them.
+fn columns_of(resource: &Resource) -> String {
+    let one = |c: &Column| {
+        let format = if c.format.is_empty() { String::new() } else { format!("/{}", c.format) };
+        let wide = if c.priority > 0 { " wide" } else { "" };
+        format!("{}:{}{format}{wide}", c.name, c.kind)
+    };
+    resource.columns.iter().map(one).collect::<Vec<_>>().join(" | ")
+}
+
+#[test]
+fn columns_are_those_of_the_facts() {
+    let facts = include_str!("../facts/table-columns.txt");
+    for line in facts.lines() {
+        let Some((place, columns)) = line.split_once(": ") else { continue };
+        let Some((api, plural)) = place.split_once(' ') else { continue };
+        let (group, version) = api.split_once('/').unwrap_or(("", api));
+        let group = if group == "core" { "" } else { group };
+        if let Some(resource) = find(group, version, plural) {
+            assert_eq!(columns_of(resource), columns, "{place}");
+        }
+    }
+}
+
+/// A line of the facts about a resource or, indented, its subresource.
+fn described(resource: &Resource) -> Vec<String> {
+    let verbs = |verbs: &[crate::meta::Verb]| {
+        let names: Vec<&str> = verbs.iter().map(|v| v.as_str()).collect();
+        format!("verbs={}", names.join(","))
+    };
+    let mut line = format!(
+        "{} {} {:?} singular={} {}",
+        resource.plural,
+        resource.kind,
+        resource.scope,
+        resource.singular,
+        verbs(resource.verbs)
+    );
+    for (word, names) in [("short", resource.short_names), ("categories", resource.categories)] {
+        if !names.is_empty() {
+            line.push_str(&format!(" {word}={}", names.join(",")));
+        }
+    }
+    let mut lines = vec![line];
+    for one in resource.subresources {
+        let (group, version, kind) = one.gvk;
+        let same = (group, version) == (resource.group, resource.version);
+        let kind = if same { kind.to_owned() } else { format!("{group}/{version}/{kind}") };
+        lines.push(format!("  /{} {kind} {}", one.name, verbs(one.verbs)));
+    }
+    lines
+}
+
+#[test]
+fn discovery_is_that_of_the_facts() {
+    let facts = include_str!("../facts/api-resources.txt");
+    let (mut group, mut version) = ("", "");
+    let mut lines = facts.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(api) = line.strip_prefix("GV ") {
+            (group, version) = api.split_once('/').unwrap_or(("", api));
+            continue;
+        }
+        let mut known = Vec::new();
+        while let Some(sub) = lines.next_if(|l| l.starts_with(' ')) {
+            known.push(sub.trim_end());
+        }
+        let plural = line.split(' ').next().unwrap_or("");
+        let Some(resource) = find(group, version, plural) else { continue };
+        let described = described(resource);
+        assert_eq!(described[0], line, "{group}/{version}");
+        for sub in &described[1..] {
+            assert!(known.contains(&sub.as_str()), "{plural}:{sub} is not in {known:?}");
+        }
+    }
+}

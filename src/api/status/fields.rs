@@ -246,6 +246,11 @@ impl FieldErrors {
         self.push("FieldValueDuplicate", path, format!("Duplicate value: {}", value.show()), "");
     }
 
+    /// `Duplicate value: "x": detail`.
+    pub fn duplicate_because(&mut self, path: impl Display, value: impl BadValue, detail: &str) {
+        self.push("FieldValueDuplicate", path, format!("Duplicate value: {}", value.show()), detail);
+    }
+
     /// `Not found: "x"`.
     pub fn not_found(&mut self, path: impl Display, value: impl BadValue) {
         self.push("FieldValueNotFound", path, format!("Not found: {}", value.show()), "");

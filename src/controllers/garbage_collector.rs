@@ -70,7 +70,9 @@ struct Graph {
 pub(crate) fn start(ctx: &Context) {
     let kinds: Vec<Kind> = RESOURCES
         .iter()
-        .filter(|resource| resource.is_storage() && resource.verbs.contains(&Verb::Watch) && resource.verbs.contains(&Verb::Delete))
+        .filter(|resource| {
+            resource.is_storage() && resource.verbs.contains(&Verb::Watch) && resource.verbs.contains(&Verb::Delete)
+        })
         // Nobody owns events, and there are many.
         .filter(|resource| resource.kind != registry::EVENTS.kind)
         .map(|resource| {

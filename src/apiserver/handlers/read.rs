@@ -68,9 +68,9 @@ fn stored_fields(call: &Call, resource: &'static Resource, fields: FieldSelector
         let unknown = || {
             Box::new(Status::bad_request(match call.state.cache.has_own_fields(resource) {
                 true => format!("field label not supported: {field}"),
-                false => format!(
-                    "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
-                ),
+                false => {
+                    format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                }
             }))
         };
         stored.map(str::to_owned).ok_or_else(unknown)

@@ -3,6 +3,9 @@
 use super::*;
 use serde_json::json;
 
+/// A change, and the error that it has to bring.
+type Case<'a> = (&'a dyn Fn(&mut Value), &'a str);
+
 fn errors_of(mut value: Value) -> Vec<String> {
     super::super::defaults::pod(&mut value);
     let mut errors = FieldErrors::default();
@@ -323,7 +326,7 @@ fn resizes() {
     };
     assert_eq!(errors_of(&|s| s["containers"][0]["resources"]["requests"]["cpu"] = "2".into()), [""; 0]);
     assert_eq!(errors_of(&|s| s["containers"][0]["image"] = "y".into()), [""; 0], "all else is left as it is");
-    let cases: &[(&dyn Fn(&mut Value), &str)] = &[
+    let cases: &[Case<'_>] = &[
         (
             &|s| s["containers"][0]["resources"]["requests"] = json!({"cpu": "1"}),
             "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
@@ -368,7 +371,7 @@ fn statuses() {
         errors.messages()
     };
     assert_eq!(errors_of(&|_| ()), [""; 0]);
-    let cases: &[(&dyn Fn(&mut Value), &str)] = &[
+    let cases: &[Case<'_>] = &[
         (
             &|s| s["qosClass"] = "Guaranteed".into(),
             "status.qosClass: Invalid value: \"Guaranteed\": field is immutable",

@@ -232,7 +232,8 @@ impl EndpointGate for ProxyGate {
 
 /// Whether the flags can be used, before anything is started.
 pub(crate) fn check(args: &NodeArgs) -> Result<()> {
-    for label in pairs(&args.node_label)?.keys().filter(|label| !kubelet_may_set(label)) {
+    let labels = pairs(&args.node_label)?;
+    if let Some(label) = labels.keys().find(|label| !kubelet_may_set(label)) {
         bail!("--node-label {label}: a node may not give itself this label; set it with kubectl label node");
     }
     args.node_taint.iter().try_for_each(|text| taint(text).map(drop))

@@ -32,15 +32,16 @@ pub(super) fn wanted(state: &State) -> Result<Vec<Write>, StartError> {
             "preferences": {},
             "users": [],
         });
+        let kubeconfig = kubeconfig.to_string();
         // Signatures of it (`jws-kubeconfig-ID`) live beside the text, and go when it changes.
         let known = state.cache.get(&registry::CONFIG_MAPS, Some("kube-public"), "cluster-info");
         let same = known.is_some_and(|found| {
-            crate::objects::tree(&found).is_ok_and(|found| found["data"]["kubeconfig"] == kubeconfig.to_string())
+            crate::objects::tree(&found).is_ok_and(|found| found["data"]["kubeconfig"] == kubeconfig)
         });
         if !same {
             let info = json!({
                 "metadata": { "name": "cluster-info", "namespace": "kube-public" },
-                "data": { "kubeconfig": kubeconfig.to_string() },
+                "data": { "kubeconfig": kubeconfig },
             });
             writes.extend(current(state, &registry::CONFIG_MAPS, info, &["data"])?);
         }

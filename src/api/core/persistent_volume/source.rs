@@ -88,10 +88,8 @@ fn one(kind: &str, source: &Value, name: &str, path: Path<'_>, errors: &mut Fiel
         "gcePersistentDisk" | "awsElasticBlockStore" => partition(source, path, errors),
         "glusterfs" => glusterfs(source, path, errors),
         "flocker" => flocker(source, path, errors),
-        "nfs" => {
-            if !text(&source["path"]).starts_with('/') {
-                errors.invalid(path.child("path"), text(&source["path"]), "must be an absolute path");
-            }
+        "nfs" if !text(&source["path"]).starts_with('/') => {
+            errors.invalid(path.child("path"), text(&source["path"]), "must be an absolute path");
         }
         "rbd" => {
             if is_empty(&source["monitors"]) {
@@ -107,11 +105,7 @@ fn one(kind: &str, source: &Value, name: &str, path: Path<'_>, errors: &mut Fiel
         "flexVolume" => flex(source, path, errors),
         "azureFile" if source["secretNamespace"] == "" => errors.required(path.child("secretNamespace"), ""),
         "azureDisk" => azure_disk(source, path, errors),
-        "local" => {
-            if required(&source["path"], path.child("path"), errors) {
-                no_back_steps(text(&source["path"]), path.child("path"), errors);
-            }
-        }
+        "local" => local(source, path, errors),
         "storageos" => storage_os(source, path, errors),
         "csi" => csi(source, path, errors),
         _ => {}
@@ -131,6 +125,12 @@ fn host_path(source: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     if required(&source["path"], path.child("path"), errors) {
         no_back_steps(text(&source["path"]), path.child("path"), errors);
         one_of(&source["type"], path.child("type"), &HOST_PATH_TYPES, errors);
+    }
+}
+
+fn local(source: &Value, path: Path<'_>, errors: &mut FieldErrors) {
+    if required(&source["path"], path.child("path"), errors) {
+        no_back_steps(text(&source["path"]), path.child("path"), errors);
     }
 }
 

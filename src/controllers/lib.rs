@@ -3,6 +3,7 @@
 //! A controller is a reconciler `(key, cached state) → actions`: level-triggered, one run per key at a
 //! time, started once its caches are synced. A converged cluster makes it write nothing.
 
+mod claim_protection;
 mod context;
 mod deployment;
 mod endpoints;
@@ -46,6 +47,8 @@ pub static ALL: &[Controller] = &[
     Controller { name: "node-controller", start: node_ipam::start },
     Controller { name: "node-controller", start: node_lifecycle::start },
     Controller { name: "pod-garbage-collector", start: pod_gc::start },
+    Controller { name: "pv-protection-controller", start: claim_protection::start_volumes },
+    Controller { name: "pvc-protection-controller", start: claim_protection::start_claims },
     Controller { name: "replicaset-controller", start: replicaset::start },
     Controller { name: "root-ca-cert-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },

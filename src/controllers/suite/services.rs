@@ -87,3 +87,22 @@ fn is_settled(all: &[Arc<Value>], name: &str) -> bool {
     let mut conditions = conditions.and_then(Value::as_array).into_iter().flatten();
     conditions.any(|condition| condition["reason"] == "NewReplicaSetAvailable")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_claim_waits_for_its_pod_and_then_goes() {
+    let cluster = Cluster::start().await;
+    let claims = &registry::PERSISTENT_VOLUME_CLAIMS;
+    let claim = json!({"metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    cluster.create(claims, claim).await;
+    let pod = json!({"metadata": {"name": "user"}, "spec": {"containers": [{"name": "c", "image": "x"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    cluster.create(&registry::PODS, pod).await;
+    let options = DeleteOptions::default();
+    cluster.client.delete(claims, Some("default"), "data", &options).await.unwrap();
+    cluster
+        .until(claims, "the claim waits", |all| all.len() == 1 && !all[0]["metadata"]["deletionTimestamp"].is_null())
+        .await;
+    cluster.client.delete(&registry::PODS, Some("default"), "user", &options).await.unwrap();
+    cluster.until(claims, "the claim is gone", <[_]>::is_empty).await;
+}

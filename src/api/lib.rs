@@ -28,6 +28,7 @@ pub mod quantity;
 pub mod quota;
 pub mod rbac;
 pub mod registry;
+pub mod resource;
 pub mod scheduling;
 pub mod selector;
 pub mod status;

@@ -34,6 +34,10 @@ pub use crate::node::runtime_class::RUNTIME_CLASSES;
 pub use crate::rbac::{
     cluster_role::CLUSTER_ROLES, cluster_role_binding::CLUSTER_ROLE_BINDINGS, role::ROLES, role_binding::ROLE_BINDINGS,
 };
+pub use crate::resource::{
+    device_class::DEVICE_CLASSES, resource_claim::RESOURCE_CLAIMS, resource_claim_template::RESOURCE_CLAIM_TEMPLATES,
+    resource_slice::RESOURCE_SLICES,
+};
 pub use crate::scheduling::priority_class::PRIORITY_CLASSES;
 pub use crate::storage::{
     csi_driver::CSI_DRIVERS, csi_node::CSI_NODES, csi_storage_capacity::CSI_STORAGE_CAPACITIES,
@@ -422,6 +426,10 @@ pub static RESOURCES: &[&Resource] = &[
     &LEASES,
     &RUNTIME_CLASSES,
     &ENDPOINT_SLICES,
+    &DEVICE_CLASSES,
+    &RESOURCE_CLAIMS,
+    &RESOURCE_CLAIM_TEMPLATES,
+    &RESOURCE_SLICES,
     &FLOW_SCHEMAS,
     &PRIORITY_LEVEL_CONFIGURATIONS,
 ];

@@ -12,6 +12,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod notes;
+mod owner_references;
 mod pod_resize;
 mod pod_security;
 mod pod_topology_labels;
@@ -148,7 +149,7 @@ pub(crate) static CHAIN: &[&Plugin] = &[
     &default_tolerations::PLUGIN,
     &storage_class::PLUGIN,
     &in_use_protection::PLUGIN,
-    // OwnerReferencesPermissionEnforcement.
+    &owner_references::PLUGIN,
     &claim_resize::PLUGIN,
     &runtime_class::PLUGIN,
     &certificate_approval::PLUGIN,

@@ -175,3 +175,26 @@ async fn one_priority_class_is_the_default() {
         "priorityclasses.scheduling.k8s.io \"b\" is forbidden: PriorityClass a is already marked as default. Only one default can exist",
     );
 }
+
+#[tokio::test]
+async fn owners_are_named_by_those_who_may_delete() {
+    let server = Server::start().await;
+    let role = json!({ "metadata": { "name": "creator" }, "rules": [
+        { "apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"] }] });
+    server.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", role).await.ok();
+    let binding = json!({ "metadata": { "name": "creator" }, "subjects": [{ "kind": "User", "name": "jane",
+        "apiGroup": "rbac.authorization.k8s.io" }], "roleRef": { "kind": "ClusterRole", "name": "creator",
+        "apiGroup": "rbac.authorization.k8s.io" } });
+    server.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await.ok();
+    let json_type = [("content-type", "application/json")];
+    let mut owned = config_map("a");
+    let plain = owned.to_string();
+    let jane = || User::authenticated("jane", []);
+    server.call_as(jane(), Method::POST, CONFIG_MAPS, &json_type, plain.as_bytes()).await.ok();
+    owned["metadata"]["name"] = "b".into();
+    owned["metadata"]["ownerReferences"] = json!([{ "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u" }]);
+    let answer = server.call_as(jane(), Method::POST, CONFIG_MAPS, &json_type, owned.to_string().as_bytes()).await;
+    assert_eq!(answer.code, 403);
+    let message = answer.body["message"].as_str().unwrap();
+    assert!(message.contains("cannot set an ownerRef on a resource you can't delete"), "{message}");
+}

@@ -1,0 +1,70 @@
+//! DeviceClass: devices that are alike, by selectors, with their configuration.
+
+use super::validate::{MAX_CONFIGS, config, items, selectors};
+use crate::core::resource_names::is_extended;
+use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
+use crate::status::{FieldErrors, Path};
+use crate::{table, tree};
+use serde_json::Value;
+
+/// DeviceClasses.
+pub static DEVICE_CLASSES: Resource = Resource {
+    group: "resource.k8s.io",
+    version: "v1",
+    kind: "DeviceClass",
+    plural: "deviceclasses",
+    singular: "deviceclass",
+    scope: Scope::Cluster,
+    verbs: verbs::ALL,
+    short_names: &[],
+    categories: &[],
+    type_name: "io.k8s.api.resource.v1.DeviceClass",
+    churn: Churn::Durable,
+    subresources: &[],
+    columns: &[Column::NAME, Column::new("Age", "string")],
+    rules: Rules { prepare_create, prepare_update, row, validate, ..Rules::NONE },
+};
+
+fn prepare_create(class: &mut Value) {
+    tree::ensure(tree::object(class), "metadata").insert("generation".to_owned(), 1.into());
+}
+
+fn prepare_update(new: &mut Value, old: &Value) {
+    tree::bump_generation(tree::object(new), old, |new, old| new.get("spec") != Some(&old["spec"]));
+}
+
+fn row(class: &Value, now: i64) -> Vec<Value> {
+    vec![table::name(class), table::created(class, now)]
+}
+
+fn validate(class: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&class["spec"], Path::root("spec"));
+    selectors(&spec["selectors"], path.child("selectors"), errors);
+    items(&spec["config"], MAX_CONFIGS, path.child("config"), errors, config);
+    if let Some(name) = spec["extendedResourceName"].as_str().filter(|name| !is_extended(name)) {
+        errors.invalid(path.child("extendedResourceName"), name, "must be a valid extended resource name");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_can_be_wrong() {
+        let mut errors = FieldErrors::default();
+        let spec = json!({"selectors": [{}], "config": [{}, {"opaque": {"driver": "d.example.com", "parameters": [1]}}],
+            "extendedResourceName": "cpu"});
+        validate(&json!({ "spec": spec }), &mut errors);
+        assert_eq!(
+            errors.messages(),
+            [
+                "spec.selectors[0].cel: Required value",
+                "spec.config[0].opaque: Required value",
+                "spec.config[1].opaque.parameters: Invalid value: \"<value omitted>\": must be a valid JSON object",
+                "spec.extendedResourceName: Invalid value: \"cpu\": must be a valid extended resource name",
+            ]
+        );
+    }
+}

@@ -124,7 +124,7 @@ impl Walk {
                 self.complain(&text);
             }
             (ScalarKind::Number, other) => {
-                let text = format!("expected numeric (int or float), got {}", go_type(other));
+                let text = format!("expected numeric (int or float), got {}", GoValue(other).type_name());
                 self.complain(&text);
             }
             (ScalarKind::Bool, other) => {
@@ -139,21 +139,24 @@ impl Walk {
     }
 }
 
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
 /// A value as Go's `%v` shows it, which error texts do: `map[a:1 b:[x y]]`.
 #[derive(Debug)]
 pub struct GoValue<'a>(pub &'a Value);
+
+impl GoValue<'_> {
+    /// The name of its type.
+    pub fn type_name(&self) -> &'static str {
+        match self.0 {
+            Value::Null => "<nil>",
+            Value::Bool(_) => "bool",
+            Value::Number(n) if n.is_f64() => "float64",
+            Value::Number(_) => "int64",
+            Value::String(_) => "string",
+            Value::Array(_) => "[]interface {}",
+            Value::Object(_) => "map[string]interface {}",
+        }
+    }
+}
 
 impl std::fmt::Display for GoValue<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,6 +1,7 @@
 //! Strategic merge patch: lists merge by the keys that the facts name, directives steer the rest.
 
 use super::PatchError;
+use crate::apply::GoValue;
 use crate::facts::{Field, Kind, Shape, Type};
 use serde_json::{Map, Value};
 
@@ -79,7 +80,7 @@ fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, contex
                 return Ok(());
             }
             Some("merge") => {}
-            _ => return Err(PatchError::DoesNotApply(format!("unknown patch type: {directive} in map"))),
+            _ => return Err(unknown_directive(directive, patch)),
         }
     }
     retain_keys(target, patch)?;
@@ -100,11 +101,21 @@ fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, contex
         if !patch.contains_key(list)
             && let Some(Value::Array(items)) = target.get_mut(list)
         {
-            let before = items.clone();
-            reorder(items, &before, order, context.field(list))?;
+            let field = context.field(list);
+            let before = identities(items, field);
+            reorder(items, &before, order, field)?;
         }
     }
     Ok(())
+}
+
+fn unknown_directive(directive: &Value, map: &Map<String, Value>) -> PatchError {
+    let map = Value::Object(map.clone());
+    PatchError::Failed(format!("unknown patch type: {} in map: {}", GoValue(directive), GoValue(&map)))
+}
+
+fn no_merge_key(item: &Value, merge_key: &str) -> PatchError {
+    PatchError::Failed(format!("map: {} does not contain declared merge key: {merge_key}", GoValue(item)))
 }
 
 fn merge_member(
@@ -116,6 +127,9 @@ fn merge_member(
 ) -> Result<()> {
     let field = context.field(key);
     let order = patch.get(&format!("{SET_ORDER}{key}"));
+    if let (Some(order), Value::Array(change)) = (order, value) {
+        check_order(change, order, field)?;
+    }
     match (target.get_mut(key), value) {
         (Some(Value::Object(inner)), Value::Object(change)) => {
             if field.is_some_and(|f| f.schema.replace) {
@@ -126,7 +140,7 @@ fn merge_member(
             }
         }
         (Some(Value::Array(items)), Value::Array(change)) if field.is_some_and(|f| f.schema.merge) => {
-            let before = items.clone();
+            let before = identities(items, field);
             merge_list(items, change, field.expect("checked by the guard"))?;
             match order {
                 Some(order) => reorder(items, &before, order, field),
@@ -177,13 +191,15 @@ fn delete_primitives(target: &mut Map<String, Value>, list: &str, values: &Value
     Ok(())
 }
 
-fn merge_list(items: &mut Vec<Value>, change: &[Value], field: &Field) -> Result<()> {
+fn merge_list(items: &mut Vec<Value>, change: &[Value], field: &'static Field) -> Result<()> {
+    let before = identities(items, Some(field));
     let Some(merge_key) = field.schema.merge_key else {
         for value in change {
             if !items.contains(value) {
                 items.push(value.clone());
             }
         }
+        order_by(items, &before, change, Some(field));
         return Ok(());
     };
     let directive = |value: &Value| value.get(PATCH).and_then(Value::as_str).map(str::to_owned);
@@ -198,14 +214,13 @@ fn merge_list(items: &mut Vec<Value>, change: &[Value], field: &Field) -> Result
     };
     for value in change {
         let Value::Object(map) = value else {
-            return Err(PatchError::DoesNotApply(
-                "invalid patch: expected an object in a list that merges by key".into(),
-            ));
+            return Err(PatchError::Failed(format!(
+                "expected a map[string]interface {{}}, but received a {}",
+                GoValue(value).type_name()
+            )));
         };
         let Some(key) = map.get(merge_key) else {
-            return Err(PatchError::DoesNotApply(format!(
-                "map: {value} does not contain declared merge key: {merge_key}"
-            )));
+            return Err(no_merge_key(value, merge_key));
         };
         let same = |item: &Value| item.get(merge_key).is_some_and(|k| same_key(k, key));
         match directive(value).as_deref() {
@@ -214,7 +229,44 @@ fn merge_list(items: &mut Vec<Value>, change: &[Value], field: &Field) -> Result
                 Some(Value::Object(existing)) => merge_map(existing, map, inner)?,
                 _ => items.push(Value::Object(without_directives(map))),
             },
-            Some(other) => return Err(PatchError::DoesNotApply(format!("unknown patch type: {other:?} in list"))),
+            Some(_) => return Err(unknown_directive(&map[PATCH], map)),
+        }
+    }
+    let kept: Vec<Value> =
+        change.iter().filter(|value| directive(value).as_deref() != Some("delete")).cloned().collect();
+    order_by(items, &before, &kept, Some(field));
+    Ok(())
+}
+
+/// The elements of a list must come in the order that goes with it, and be named by it.
+fn check_order(change: &[Value], order: &Value, field: Option<&'static Field>) -> Result<()> {
+    let Value::Array(wanted) = order else {
+        return Err(PatchError::Malformed("invalid patch format of setElementOrder list".into()));
+    };
+    if wanted.is_empty() || change.is_empty() {
+        return Ok(());
+    }
+    let merge_key = field.and_then(|f| f.schema.merge_key);
+    let named = |item: &Value| match merge_key {
+        Some(key) => item.get(key).cloned().ok_or_else(|| no_merge_key(item, key)),
+        None => Ok(item.clone()),
+    };
+    let mut rest = wanted.iter();
+    for item in change.iter().filter(|item| item.get(PATCH).is_none()) {
+        let name = named(item)?;
+        let mut found = false;
+        for candidate in rest.by_ref() {
+            if same_key(&named(candidate)?, &name) {
+                found = true;
+                break;
+            }
+        }
+        if !found {
+            return Err(PatchError::Failed(format!(
+                "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+                GoValue(&Value::Array(change.to_vec())),
+                GoValue(order)
+            )));
         }
     }
     Ok(())
@@ -229,41 +281,55 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Orders a merged list by `$setElementOrder`: elements that it names come in its order; those that only
-/// the server knows keep their place relative to their old neighbours.
-fn reorder(items: &mut Vec<Value>, before: &[Value], order: &Value, field: Option<&'static Field>) -> Result<()> {
-    let Value::Array(order) = order else {
-        return Err(PatchError::Malformed("invalid patch format of setElementOrder list".into()));
-    };
-    let merge_key = field.and_then(|f| f.schema.merge_key);
-    let identity = |value: &Value| match merge_key {
+fn identity(value: &Value, field: Option<&'static Field>) -> String {
+    match field.and_then(|f| f.schema.merge_key) {
         Some(key) => value.get(key).map(text).unwrap_or_default(),
         None => text(value),
-    };
-    let wanted: Vec<String> = order.iter().map(identity).collect();
-    let old: Vec<String> = before.iter().map(identity).collect();
-    let position = |list: &[String], id: &str| list.iter().position(|x| x == id);
+    }
+}
 
-    let mut named: Vec<(usize, Value)> = Vec::new();
-    let mut rest = Vec::new();
+fn identities(items: &[Value], field: Option<&'static Field>) -> Vec<String> {
+    items.iter().map(|item| identity(item, field)).collect()
+}
+
+/// Orders a merged list by `$setElementOrder`.
+fn reorder(items: &mut Vec<Value>, before: &[String], order: &Value, field: Option<&'static Field>) -> Result<()> {
+    let Value::Array(order) = order else {
+        return Err(PatchError::Failed(format!(
+            "expected a []interface {{}}, but received a {}",
+            GoValue(order).type_name()
+        )));
+    };
+    order_by(items, before, order, field);
+    Ok(())
+}
+
+/// Elements that the order names come in its order; those that only the server knows keep their place relative
+/// to their old neighbours.
+fn order_by(items: &mut Vec<Value>, before: &[String], order: &[Value], field: Option<&'static Field>) {
+    let wanted = identities(order, field);
+    let position = |list: &[String], id: &str| list.iter().position(|x| x == id);
+    let mut named: Vec<(usize, Option<usize>, Value)> = Vec::new();
+    let mut rest: Vec<(Option<usize>, Value)> = Vec::new();
     for item in items.drain(..) {
-        match position(&wanted, &identity(&item)) {
-            Some(at) => named.push((at, item)),
-            None => rest.push(item),
+        let id = identity(&item, field);
+        let old = position(before, &id);
+        match position(&wanted, &id) {
+            Some(at) => named.push((at, old, item)),
+            None => rest.push((old, item)),
         }
     }
-    named.sort_by_key(|(at, _)| *at);
+    named.sort_by_key(|(at, ..)| *at);
     let mut rest = rest.into_iter().peekable();
-    for (_, item) in named {
-        if let Some(here) = position(&old, &identity(&item)) {
-            while let Some(server) = rest.next_if(|s| position(&old, &identity(s)).is_some_and(|at| at < here)) {
+    for (_, here, item) in named {
+        if let Some(here) = here {
+            while let Some((_, server)) = rest.next_if(|(at, _)| at.is_some_and(|at| at < here)) {
                 items.push(server);
             }
         }
         items.push(item);
     }
-    items.extend(rest);
-    Ok(())
+    items.extend(rest.map(|(_, item)| item));
 }
 
 /// A copy of new content: nulls and directives have nothing to act on.

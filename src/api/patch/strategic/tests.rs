@@ -59,7 +59,7 @@ fn directives_delete_and_replace() {
         POD,
         &json!({"metadata": {"finalizers": ["x"]}}),
         &json!({"metadata": {"finalizers": ["y", "x"]}}),
-        &json!({"metadata": {"finalizers": ["x", "y"]}}),
+        &json!({"metadata": {"finalizers": ["y", "x"]}}),
     );
 }
 
@@ -109,10 +109,54 @@ fn new_content_comes_without_directives() {
 }
 
 #[test]
+fn without_an_order_the_patch_s_own_counts() {
+    check(
+        POD,
+        &containers(&json!([{"name": "a"}, {"name": "s"}, {"name": "b"}])),
+        &containers(&json!([{"name": "n"}, {"name": "b"}, {"name": "a", "image": "1"}])),
+        &containers(&json!([{"name": "n"}, {"name": "s"}, {"name": "b"}, {"name": "a", "image": "1"}])),
+    );
+}
+
+#[test]
+fn what_contradicts_itself_is_an_error() {
+    let check = |patch: Value, expect: PatchError| {
+        let mut target =
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
+        let error = strategic(&mut target, &patch, type_by_gvk("", "v1", "Pod").unwrap());
+        assert_eq!(error, Err(expect), "{patch}");
+    };
+    let failed = |text: &str| PatchError::Failed(text.to_owned());
+    check(
+        json!({"metadata": {"labels": {"$patch": "explode", "x": "y"}}}),
+        failed("unknown patch type: explode in map: map[$patch:explode x:y]"),
+    );
+    check(
+        json!({"spec": {"containers": [{"$patch": "delete"}]}}),
+        failed("map: map[$patch:delete] does not contain declared merge key: name"),
+    );
+    check(json!({"spec": {"containers": ["a"]}}), failed("expected a map[string]interface {}, but received a string"));
+    check(
+        json!({"spec": {"$setElementOrder/containers": [{"name": "a"}, {"name": "b"}], "containers": [{"name": "b"}, {"name": "a"}]}}),
+        failed(
+            "The order in patch list:\n[map[name:b] map[name:a]]\n doesn't match $setElementOrder list:\n[map[name:a] map[name:b]]\n",
+        ),
+    );
+    check(
+        json!({"spec": {"$retainKeys": ["nodeName"], "hostname": "x"}}),
+        PatchError::Malformed("invalid patch format of retainKeys".to_owned()),
+    );
+    check(
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "x"}}),
+        PatchError::Malformed("invalid patch format of primitive list".to_owned()),
+    );
+}
+
+#[test]
 fn a_missing_merge_key_is_an_error() {
     let mut target = containers(&json!([{"name": "a"}]));
     let error = strategic(&mut target, &containers(&json!([{"image": "x"}])), type_by_gvk("", "v1", "Pod").unwrap());
-    assert_eq!(error.unwrap_err().to_string(), r#"map: {"image":"x"} does not contain declared merge key: name"#);
+    assert_eq!(error.unwrap_err().to_string(), "map: map[image:x] does not contain declared merge key: name");
 }
 
 fn pod_tree() -> impl Strategy<Value = Value> {

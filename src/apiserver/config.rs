@@ -58,9 +58,8 @@ pub struct Config {
     pub api_audiences: Vec<String>,
     /// Static bearer tokens (admin tokens, node join tokens).
     pub static_tokens: Vec<StaticToken>,
-    /// Whether requests without credentials are served as `system:anonymous` everywhere. Otherwise only the health
-    /// checks are, and all else answers 401.
-    pub anonymous_auth: bool,
+    /// What `--kube-apiserver-arg` says; it goes before the fields above.
+    pub flags: crate::flags::Flags,
     /// Service addresses, such as `10.43.0.0/16`. The first one is the `kubernetes` Service's.
     pub service_cidr: String,
     /// Ports that NodePort Services get theirs from.
@@ -84,7 +83,7 @@ impl Config {
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             api_audiences: Vec::new(),
             static_tokens: Vec::new(),
-            anonymous_auth: false,
+            flags: crate::flags::Flags::default(),
             service_cidr: "10.43.0.0/16".to_owned(),
             node_ports: 30000..=32767,
             advertise_address,

@@ -11,6 +11,7 @@ mod cache;
 mod clock;
 mod config;
 mod documents;
+mod flags;
 mod handlers;
 mod in_process;
 mod negotiate;
@@ -24,6 +25,7 @@ mod services;
 mod suite;
 
 pub use config::{ClientIdentity, Config, ServeError, StartError, StaticToken};
+pub use flags::{AuditFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, ServiceAccountFlags};
 pub use server::tls_config;
 
 use naru_base::Shutdown;

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 /// Longest path and query.
 const MAX_URI: usize = 16 * 1024;
-/// How long a request may take that is neither a watch nor a stream.
+/// How long a request may take that is neither a watch nor a stream, unless the flags say otherwise.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Everything that requests share.
@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) cache: Cache,
     pub(crate) authn: Authn,
     pub(crate) authz: Authz,
+    /// The admission plugins that run.
+    pub(crate) plugins: Vec<&'static crate::admission::Plugin>,
     pub(crate) quota_locks: crate::admission::QuotaLocks,
     pub(crate) services: ServiceAllocator,
     pub(crate) documents: Documents,
@@ -63,15 +65,16 @@ impl State {
             .map_err(|error| StartError::Config { what: "service account key", reason: error.to_string() })?;
         let signer = Signer::from_pkcs8(key.secret_pkcs8_der())
             .map_err(|reason| StartError::Config { what: "service account key", reason })?;
-        let issuer = Issuer::new(signer, config.issuer.clone(), config.api_audiences.clone());
+        let issuer = Issuer::new(signer, &config);
         let tokens = StaticTokens::new(&config.static_tokens);
         let cache = Cache::start(config.store.clone(), &shutdown)
             .await
             .map_err(|error| StartError::Store(error.to_string()))?;
         let state = Self {
             store: config.store.clone(),
-            authn: Authn { issuer, tokens, anonymous_everywhere: config.anonymous_auth },
+            authn: Authn { issuer, tokens, anonymous: config.flags.anonymous_auth },
             authz: Authz::new(),
+            plugins: crate::admission::plugins(&config.flags)?,
             quota_locks: crate::admission::QuotaLocks::default(),
             services: ServiceAllocator::new(&config, &cache)?,
             documents: Documents::new(
@@ -205,11 +208,12 @@ async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
         upgrade: request.upgrade,
         notes: notes.clone(),
     };
+    let timeout = call.state.config.flags.request_timeout.unwrap_or(REQUEST_TIMEOUT);
     let deprecation: Vec<String> = deprecation(&call.info).map(str::to_owned).into_iter().collect();
     if long_running {
         return handlers::dispatch(call).await.map(|reply| reply.with_warnings(deprecation));
     }
-    match tokio::time::timeout(REQUEST_TIMEOUT, handlers::dispatch(call)).await {
+    match tokio::time::timeout(timeout, handlers::dispatch(call)).await {
         Ok(outcome) => outcome.map(|reply| reply.with_warnings(deprecation).with_warnings(notes.warnings())),
         Err(_) => Err(Box::new(Status::timeout("request did not complete within the allotted timeout", 0))),
     }

@@ -119,6 +119,10 @@ pub struct ServerArgs {
     #[arg(long, alias = "etcd-compaction-interval", default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
     pub compaction_interval: std::time::Duration,
 
+    /// Set a flag of upstream's API server, such as anonymous-auth=false; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub kube_apiserver_arg: Vec<String>,
+
     /// Do not run pods on this machine
     #[arg(long)]
     pub disable_agent: bool,

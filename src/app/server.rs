@@ -38,7 +38,7 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
 
     let shutdown = Shutdown::new();
     let tls = tls_config(&secrets.serving.cert_pem, &secrets.serving.key_pem, &secrets.client_ca.cert_pem)?;
-    let api = ApiServer::new(api_config(&args, &settings, &secrets, store.clone()), shutdown.child()).await?;
+    let api = ApiServer::new(api_config(&args, &settings, &secrets, store.clone())?, shutdown.child()).await?;
     let serving = naru_base::spawn("api-server", {
         let api = api.clone();
         async move { api.serve(listener, Arc::new(tls)).await }
@@ -271,7 +271,7 @@ impl Secrets {
     }
 }
 
-fn api_config(args: &ServerArgs, settings: &Settings, secrets: &Secrets, store: Store) -> naru_apiserver::Config {
+fn api_config(args: &ServerArgs, settings: &Settings, secrets: &Secrets, store: Store) -> Result<naru_apiserver::Config> {
     let mut config = naru_apiserver::Config::new(store, secrets.service_account_key.clone(), settings.advertise);
     config.kubelet_ca_pem = secrets.server_ca.cert_pem.clone();
     config.root_ca_pem = secrets.server_ca.cert_pem.clone();
@@ -290,7 +290,8 @@ fn api_config(args: &ServerArgs, settings: &Settings, secrets: &Secrets, store: 
     config.service_cidr = args.service_cidr.clone();
     config.node_ports = settings.node_ports.clone();
     config.advertise_port = args.https_listen_port;
-    config
+    config.flags = naru_apiserver::Flags::parse(&args.kube_apiserver_arg).context("--kube-apiserver-arg")?;
+    Ok(config)
 }
 
 async fn bind(address: IpAddr, port: u16) -> Result<TcpListener> {

@@ -7,13 +7,18 @@ use serde_json::{Value, json};
 
 pub(super) static PLUGIN: Plugin = Plugin::new("DefaultTolerationSeconds").admit(admit);
 
+/// Unless the flags say otherwise.
 const SECONDS: i64 = 300;
 
-fn admit(_: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Failure> {
+fn admit(state: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Failure> {
     if !is_pod_create(attributes) || !pod["spec"].is_object() {
         return Ok(());
     }
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    let flags = &state.config.flags;
+    for (key, seconds) in [
+        ("node.kubernetes.io/not-ready", flags.default_not_ready_toleration_seconds),
+        ("node.kubernetes.io/unreachable", flags.default_unreachable_toleration_seconds),
+    ] {
         let tolerations = &mut pod["spec"]["tolerations"];
         if !tolerations.is_array() {
             *tolerations = json!([]);
@@ -26,7 +31,7 @@ fn admit(_: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), 
         });
         if !tolerated {
             list.push(json!({
-                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS,
+                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds.unwrap_or(SECONDS),
             }));
         }
     }

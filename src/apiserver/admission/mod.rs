@@ -28,6 +28,8 @@ pub(crate) use resource_quota::QuotaLocks;
 
 use crate::authn::User;
 use crate::authz;
+use crate::config::StartError;
+use crate::flags::Flags;
 use crate::objects;
 use crate::pipeline::State;
 use crate::response::Failure;
@@ -102,7 +104,9 @@ type ValidateAsync = for<'a> fn(&'a State, &'a Attributes<'a>, &'a Value) -> Pen
 /// One plugin. The first phase may change the object, the second looks at what all of them made of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plugin {
-    name: &'static str,
+    pub(crate) name: &'static str,
+    /// Whether it runs only when the flags ask for it.
+    off: bool,
     admit: Option<Admit>,
     admit_async: Option<AdmitAsync>,
     validate: Option<Validate>,
@@ -112,7 +116,13 @@ pub(crate) struct Plugin {
 impl Plugin {
     /// A plugin under upstream's name; it does nothing yet.
     const fn new(name: &'static str) -> Self {
-        Self { name, admit: None, admit_async: None, validate: None, validate_async: None }
+        Self { name, off: false, admit: None, admit_async: None, validate: None, validate_async: None }
+    }
+
+    /// One that runs only where `enable-admission-plugins` names it.
+    #[allow(dead_code, reason = "for the plugins that follow")]
+    const fn off(self) -> Self {
+        Self { off: true, ..self }
     }
 
     /// With changes in the first phase.
@@ -165,9 +175,30 @@ pub(crate) static CHAIN: &[&Plugin] = &[
     &resource_quota::PLUGIN,
 ];
 
+/// The plugins that run, in order: the chain with what the flags add and without what they take away.
+pub(crate) fn plugins(flags: &Flags) -> Result<Vec<&'static Plugin>, StartError> {
+    let (on, off) = (&flags.enable_admission_plugins, &flags.disable_admission_plugins);
+    let wrong = |reason: String| StartError::Config { what: "admission plugins", reason };
+    // What has no name of upstream's is a rule of the server's own.
+    let known = |name: &str| name != escalation::PLUGIN.name && CHAIN.iter().any(|plugin| plugin.name == name);
+    for (what, names) in [("enable-admission-plugins", on), ("disable-admission-plugins", off)] {
+        if let Some(name) = names.iter().find(|name| !known(name)) {
+            return Err(wrong(format!("{what} plugin {name:?} is unknown")));
+        }
+    }
+    if let Some(both) = on.iter().find(|name| off.contains(name)) {
+        return Err(wrong(format!("{both} in enable-admission-plugins and disable-admission-plugins overlapped")));
+    }
+    let runs = |plugin: &&&Plugin| {
+        let named = |list: &[String]| list.iter().any(|name| name == plugin.name);
+        named(on) || (!plugin.off && !named(off))
+    };
+    Ok(CHAIN.iter().filter(runs).copied().collect())
+}
+
 /// First phase: every plugin's changes.
 pub(crate) async fn admit(state: &State, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {
-    for plugin in CHAIN {
+    for plugin in &state.plugins {
         if let Some(admit) = plugin.admit {
             admit(state, attributes, object).inspect_err(|status| refused(plugin, attributes, status))?;
         }
@@ -180,7 +211,7 @@ pub(crate) async fn admit(state: &State, attributes: &Attributes<'_>, object: &m
 
 /// Second phase, after the kind's own validation.
 pub(crate) async fn validate(state: &State, attributes: &Attributes<'_>, object: &Value) -> Result<(), Failure> {
-    for plugin in CHAIN {
+    for plugin in &state.plugins {
         if let Some(validate) = plugin.validate {
             validate(state, attributes, object).inspect_err(|status| refused(plugin, attributes, status))?;
         }

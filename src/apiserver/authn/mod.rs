@@ -82,8 +82,8 @@ impl Peer {
 pub(crate) struct Authn {
     pub(crate) issuer: Issuer,
     pub(crate) tokens: StaticTokens,
-    /// Whether requests without credentials get further than the health checks.
-    pub(crate) anonymous_everywhere: bool,
+    /// Whether requests without credentials are served; `None`: where they ask for the health checks.
+    pub(crate) anonymous: Option<bool>,
 }
 
 /// What is open to everybody: load balancers ask for these.
@@ -103,7 +103,7 @@ impl Authn {
             return Ok(user.clone());
         }
         let Some(token) = authorization.and_then(bearer) else {
-            let open = self.anonymous_everywhere || ANONYMOUS_PATHS.contains(&path);
+            let open = self.anonymous.unwrap_or_else(|| ANONYMOUS_PATHS.contains(&path));
             return if open { Ok(Arc::new(User::anonymous())) } else { Err(Unauthenticated) };
         };
         match self.token(cache, token, self.issuer.api_audiences()) {

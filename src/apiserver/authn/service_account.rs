@@ -4,6 +4,7 @@
 use super::User;
 use super::jwt::{JwtError, Signer};
 use crate::cache::Cache;
+use crate::config::Config;
 use base64::Engine;
 use naru_api::registry;
 use serde_json::{Value, json};
@@ -19,8 +20,11 @@ const LEEWAY: i64 = 60;
 #[derive(Debug)]
 pub(crate) struct Issuer {
     signer: Signer,
-    url: String,
+    /// `iss` of new tokens first, then of older ones that are still accepted.
+    urls: Vec<String>,
     audiences: Vec<String>,
+    /// Where the keys are published, if not here.
+    pub(crate) jwks_uri: Option<String>,
 }
 
 /// How long a token lives.
@@ -102,11 +106,18 @@ pub(crate) enum TokenError {
 
 impl Issuer {
     /// An issuer with this key.
-    pub(crate) fn new(signer: Signer, url: String, mut audiences: Vec<String>) -> Self {
-        if audiences.is_empty() {
-            audiences.push(url.clone());
+    pub(crate) fn new(signer: Signer, config: &Config) -> Self {
+        let flags = &config.flags;
+        let mut urls = flags.service_account.issuers.clone();
+        if urls.is_empty() {
+            urls.push(config.issuer.clone());
         }
-        Self { signer, url, audiences }
+        let mut audiences = flags.api_audiences.clone();
+        audiences.extend(config.api_audiences.iter().filter(|_| flags.api_audiences.is_empty()).cloned());
+        if audiences.is_empty() {
+            audiences.clone_from(&urls);
+        }
+        Self { signer, urls, audiences, jwks_uri: flags.service_account.jwks_uri.clone() }
     }
 
     /// Audiences of the API server itself; the default of TokenRequest.
@@ -116,7 +127,7 @@ impl Issuer {
 
     /// The issuer's URL.
     pub(crate) fn url(&self) -> &str {
-        &self.url
+        &self.urls[0]
     }
 
     /// The key set document (`/openid/v1/jwks`).
@@ -159,7 +170,7 @@ impl Issuer {
             "exp": now + life.seconds,
             "iat": now,
             "nbf": now,
-            "iss": self.url,
+            "iss": self.url(),
             "jti": id,
             "kubernetes.io": private,
             "sub": format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"),
@@ -172,7 +183,7 @@ impl Issuer {
         if claims["iss"] == LEGACY_ISSUER {
             return self.verify_legacy(cache, &claims, token, accepted);
         }
-        if claims["iss"].as_str() != Some(&self.url) {
+        if !claims["iss"].as_str().is_some_and(|issuer| self.urls.iter().any(|url| url == issuer)) {
             return Err(TokenError::Issuer);
         }
         let now = crate::clock::now_seconds();

@@ -196,10 +196,11 @@ fn metrics(call: &Call) -> Reply {
 
 fn openid(call: &Call) -> Reply {
     let state = &call.state;
-    let host = format!("https://{}:{}", state.config.advertise_address, state.config.advertise_port);
+    let here = std::net::SocketAddr::new(state.config.advertise_address, state.config.advertise_port);
+    let keys = state.authn.issuer.jwks_uri.clone().unwrap_or_else(|| format!("https://{here}/openid/v1/jwks"));
     let document = json!({
         "issuer": state.authn.issuer.url(),
-        "jwks_uri": format!("{host}/openid/v1/jwks"),
+        "jwks_uri": keys,
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],

@@ -1,0 +1,235 @@
+//! The flags of upstream's API server that are honoured here (`--kube-apiserver-arg KEY=VALUE`), in one table.
+//!
+//! A flag is in the table when it does what it does upstream; all others are refused by name, so that nobody believes
+//! in a setting that does nothing.
+
+mod values;
+
+use std::path::PathBuf;
+use std::time::Duration;
+use values::{boolean, duration, file, integer, list, one_of, put, text};
+
+/// What the flags say. What is `None`, or empty, was not said.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// Whether requests without credentials are served as `system:anonymous`; `None`: the health checks alone.
+    pub anonymous_auth: Option<bool>,
+    /// Audiences of the API server itself.
+    pub api_audiences: Vec<String>,
+    /// Service account tokens.
+    pub service_account: ServiceAccountFlags,
+    /// Seconds that pods stay on a node that is not ready.
+    pub default_not_ready_toleration_seconds: Option<i64>,
+    /// The same for a node that cannot be reached.
+    pub default_unreachable_toleration_seconds: Option<i64>,
+    /// Admission plugins beside the usual ones.
+    pub enable_admission_plugins: Vec<String>,
+    /// Usual admission plugins that are left out.
+    pub disable_admission_plugins: Vec<String>,
+    /// How long a request may take that is neither a watch nor a stream.
+    pub request_timeout: Option<Duration>,
+    /// Encryption of what is stored.
+    pub encryption: EncryptionFlags,
+    /// The audit log.
+    pub audit: AuditFlags,
+}
+
+/// `--service-account-*`.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceAccountFlags {
+    /// `iss` of new tokens first, then further ones whose tokens are accepted.
+    pub issuers: Vec<String>,
+    /// Where the key set is published, instead of under the server's own address.
+    pub jwks_uri: Option<String>,
+    /// Whether the tokens of pods that do not know of expiry live for a year (they do).
+    pub extend_token_expiration: Option<bool>,
+    /// The longest life of a token.
+    pub max_token_expiration: Option<Duration>,
+}
+
+/// `--encryption-provider-*`.
+#[derive(Debug, Clone, Default)]
+pub struct EncryptionFlags {
+    /// The EncryptionConfiguration.
+    pub config: Option<PathBuf>,
+    /// Whether it is read again when it changes.
+    pub automatic_reload: Option<bool>,
+}
+
+/// `--audit-*`.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFlags {
+    /// The audit Policy.
+    pub policy_file: Option<PathBuf>,
+    /// Where the log goes; `-` is standard output.
+    pub log_path: Option<PathBuf>,
+    /// `json` or `legacy`.
+    pub log_format: Option<String>,
+    /// Days that old files are kept.
+    pub log_maxage_days: Option<u32>,
+    /// Old files that are kept.
+    pub log_maxbackup: Option<u32>,
+    /// Size at which a file is full.
+    pub log_maxsize_mib: Option<u32>,
+    /// Whether old files are compressed.
+    pub log_compress: Option<bool>,
+    /// `batch`, `blocking` or `blocking-strict`.
+    pub log_mode: Option<String>,
+}
+
+/// One flag.
+#[derive(Clone, Copy)]
+pub struct Flag {
+    /// Its name, without dashes.
+    pub name: &'static str,
+    /// Takes a value over; the error says what is wrong with it.
+    set: fn(&mut Flags, &str) -> Result<(), String>,
+}
+
+impl std::fmt::Debug for Flag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+const fn flag(name: &'static str, set: fn(&mut Flags, &str) -> Result<(), String>) -> Flag {
+    Flag { name, set }
+}
+
+/// Every flag that is honoured, by name. A flag given again adds to a list and replaces anything else.
+pub static FLAGS: &[Flag] = &[
+    flag("anonymous-auth", |f, v| put(&mut f.anonymous_auth, boolean(v))),
+    flag("api-audiences", |f, v| list(&mut f.api_audiences, v)),
+    flag("audit-log-compress", |f, v| put(&mut f.audit.log_compress, boolean(v))),
+    flag("audit-log-format", |f, v| put(&mut f.audit.log_format, one_of(v, &["json", "legacy"]))),
+    flag("audit-log-maxage", |f, v| put(&mut f.audit.log_maxage_days, integer(v))),
+    flag("audit-log-maxbackup", |f, v| put(&mut f.audit.log_maxbackup, integer(v))),
+    flag("audit-log-maxsize", |f, v| put(&mut f.audit.log_maxsize_mib, integer(v))),
+    flag("audit-log-mode", |f, v| put(&mut f.audit.log_mode, one_of(v, &["batch", "blocking", "blocking-strict"]))),
+    flag("audit-log-path", |f, v| put(&mut f.audit.log_path, file(v))),
+    flag("audit-policy-file", |f, v| put(&mut f.audit.policy_file, file(v))),
+    flag("default-not-ready-toleration-seconds", |f, v| put(&mut f.default_not_ready_toleration_seconds, integer(v))),
+    flag("default-unreachable-toleration-seconds", |f, v| {
+        put(&mut f.default_unreachable_toleration_seconds, integer(v))
+    }),
+    flag("disable-admission-plugins", |f, v| list(&mut f.disable_admission_plugins, v)),
+    flag("enable-admission-plugins", |f, v| list(&mut f.enable_admission_plugins, v)),
+    flag("encryption-provider-config", |f, v| put(&mut f.encryption.config, file(v))),
+    flag("encryption-provider-config-automatic-reload", |f, v| put(&mut f.encryption.automatic_reload, boolean(v))),
+    flag("request-timeout", |f, v| put(&mut f.request_timeout, duration(v))),
+    flag("service-account-extend-token-expiration", |f, v| {
+        put(&mut f.service_account.extend_token_expiration, boolean(v))
+    }),
+    flag("service-account-issuer", |f, v| list(&mut f.service_account.issuers, v)),
+    flag("service-account-jwks-uri", |f, v| put(&mut f.service_account.jwks_uri, text(v))),
+    flag("service-account-max-token-expiration", |f, v| put(&mut f.service_account.max_token_expiration, duration(v))),
+];
+
+/// Why the flags cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FlagError {
+    /// Not in the table.
+    #[error("the API server has no flag {name:?} here; these are honoured: {}", names())]
+    Unknown {
+        /// As given.
+        name: String,
+    },
+    /// In the table, with another kind of value.
+    #[error("{name}={value}: {reason}")]
+    Value {
+        /// The flag.
+        name: &'static str,
+        /// As given.
+        value: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Each good, but not together.
+    #[error("{0}")]
+    Together(&'static str),
+}
+
+fn names() -> String {
+    FLAGS.iter().map(|flag| flag.name).collect::<Vec<_>>().join(", ")
+}
+
+impl Flags {
+    /// Reads `KEY=VALUE` arguments in their order. A key alone means `true`.
+    pub fn parse(arguments: &[String]) -> Result<Self, FlagError> {
+        let mut flags = Self::default();
+        for argument in arguments {
+            let (name, value) = argument.split_once('=').unwrap_or((argument, "true"));
+            let name = name.trim_start_matches("--");
+            let flag = FLAGS.iter().find(|flag| flag.name == name);
+            let flag = flag.ok_or_else(|| FlagError::Unknown { name: name.to_owned() })?;
+            (flag.set)(&mut flags, value).map_err(|reason| FlagError::Value {
+                name: flag.name,
+                value: value.to_owned(),
+                reason,
+            })?;
+        }
+        flags.check()?;
+        Ok(flags)
+    }
+
+    /// What upstream refuses of flags that are each good.
+    fn check(&self) -> Result<(), FlagError> {
+        if let Some(longest) = self.service_account.max_token_expiration
+            && (longest < Duration::from_secs(3600) || longest > Duration::from_secs(1 << 32))
+        {
+            return Err(FlagError::Together(
+                "service-account-max-token-expiration must be between one hour and 2^32 seconds",
+            ));
+        }
+        if self.encryption.automatic_reload == Some(true) && self.encryption.config.is_none() {
+            return Err(FlagError::Together(
+                "encryption-provider-config-automatic-reload needs encryption-provider-config",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Flags, FlagError> {
+        Flags::parse(&arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_without_doubles() {
+        let names: Vec<&str> = FLAGS.iter().map(|flag| flag.name).collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
+    }
+
+    #[test]
+    fn lists_grow_and_others_are_replaced() {
+        let flags = parse(&[
+            "--anonymous-auth",
+            "anonymous-auth=false",
+            "enable-admission-plugins=A,B",
+            "enable-admission-plugins=C",
+            "request-timeout=1m30s",
+        ]);
+        let flags = flags.expect("good flags");
+        assert_eq!(flags.anonymous_auth, Some(false));
+        assert_eq!(flags.enable_admission_plugins, ["A", "B", "C"]);
+        assert_eq!(flags.request_timeout, Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn what_is_not_honoured_is_refused_with_what_is() {
+        let error = parse(&["etcd-servers=http://x"]).expect_err("not honoured").to_string();
+        assert!(
+            error.starts_with(
+                "the API server has no flag \"etcd-servers\" here; these are honoured: anonymous-auth, api-audiences, "
+            ),
+            "{error}"
+        );
+        let error = parse(&["request-timeout=soon"]).expect_err("no duration").to_string();
+        assert_eq!(error, "request-timeout=soon: not a duration such as 90s, 5m or 1h30m");
+        assert!(parse(&["service-account-max-token-expiration=1s"]).is_err());
+    }
+}

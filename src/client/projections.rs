@@ -4,10 +4,12 @@
 
 mod apps;
 mod network;
+mod sets;
 mod template;
 
 pub use apps::*;
 pub use network::*;
+pub use sets::*;
 pub use template::{TemplateDigest, TemplateView};
 
 use serde::{Deserialize, Deserializer};

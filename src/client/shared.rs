@@ -3,7 +3,8 @@
 use crate::client::{Client, ListParams};
 use crate::informer::{IndexId, Informer};
 use crate::projections::{
-    DeploymentView, EndpointSliceView, Meta, NamespaceView, NodeView, PodView, ReplicaSetView, ServiceView,
+    DeploymentView, EndpointSliceView, Meta, NamespaceView, NodeView, PodView, ReplicaSetView, RevisionView,
+    ServiceView,
 };
 use naru_api::registry;
 use naru_base::Shutdown;
@@ -27,9 +28,11 @@ struct Inner {
     namespaces: OnceLock<Informer<NamespaceView>>,
     deployments: OnceLock<Informer<DeploymentView>>,
     replica_sets: OnceLock<Informer<ReplicaSetView>>,
+    revisions: OnceLock<Informer<RevisionView>>,
     pods_by_controller: OnceLock<IndexId>,
     pods_by_node: OnceLock<IndexId>,
     replica_sets_by_controller: OnceLock<IndexId>,
+    revisions_by_controller: OnceLock<IndexId>,
 }
 
 fn controller_value(meta: &Meta) -> String {
@@ -52,9 +55,11 @@ impl Informers {
             namespaces: OnceLock::new(),
             deployments: OnceLock::new(),
             replica_sets: OnceLock::new(),
+            revisions: OnceLock::new(),
             pods_by_controller: OnceLock::new(),
             pods_by_node: OnceLock::new(),
             replica_sets_by_controller: OnceLock::new(),
+            revisions_by_controller: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -103,6 +108,14 @@ impl Informers {
         let slot = &self.inner.replica_sets_by_controller;
         let index = *slot.get_or_init(|| sets.index(|set| vec![controller_value(&set.metadata)]));
         (sets, index)
+    }
+
+    /// All ControllerRevisions, and their index by controller as for pods.
+    pub fn revisions_by_controller(&self) -> (Informer<RevisionView>, IndexId) {
+        let revisions = self.shared(&self.inner.revisions, &registry::CONTROLLER_REVISIONS);
+        let slot = &self.inner.revisions_by_controller;
+        let index = *slot.get_or_init(|| revisions.index(|revision| vec![controller_value(&revision.metadata)]));
+        (revisions, index)
     }
 
     /// All nodes.

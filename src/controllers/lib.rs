@@ -17,9 +17,12 @@ mod node_lifecycle;
 mod objects;
 mod ownership;
 mod pod_gc;
+mod pods;
 mod replicaset;
+mod revisions;
 mod root_ca;
 mod service_account;
+mod statefulset;
 #[cfg(test)]
 mod suite;
 mod taint_eviction;
@@ -52,6 +55,7 @@ pub static ALL: &[Controller] = &[
     Controller { name: "replicaset-controller", start: replicaset::start },
     Controller { name: "root-ca-cert-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
+    Controller { name: "statefulset-controller", start: statefulset::start },
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },
 ];
 

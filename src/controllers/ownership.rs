@@ -2,8 +2,9 @@
 
 use naru_api::registry::Resource;
 use naru_client::projections::{Meta, OwnerRef};
-use naru_client::{Client, Error, PatchKind, is_not_found};
+use naru_client::{Client, Error, IndexId, Informer, PatchKind, is_not_found};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The reference by which `owner` manages an object.
 pub(crate) fn controller_reference(resource: &Resource, owner: &Meta) -> OwnerRef {
@@ -17,19 +18,64 @@ pub(crate) fn controller_reference(resource: &Resource, owner: &Meta) -> OwnerRe
     }
 }
 
+/// An owner that looks for its objects in a cache that is indexed by controller.
+#[derive(Debug)]
+pub(crate) struct Claimant<'a, P> {
+    pub(crate) client: &'a Client,
+    /// The objects' resource, cache and index.
+    pub(crate) resource: &'static Resource,
+    pub(crate) cache: &'a Informer<P>,
+    pub(crate) by_controller: IndexId,
+    pub(crate) meta: fn(&P) -> &Meta,
+    /// The owner's resource.
+    pub(crate) kind: &'static Resource,
+    pub(crate) owner: &'a Meta,
+}
+
+impl<P: Send + Sync + 'static> Claimant<'_, P> {
+    /// The owner's objects: those it manages, and orphans that it adopts. What it manages and does not
+    /// match is released. An owner that is being deleted changes nothing.
+    pub(crate) async fn claim(
+        &self,
+        matches: impl Fn(&P) -> bool + Send + Sync,
+        adopts: impl Fn(&P) -> bool + Send + Sync,
+    ) -> Result<Vec<Arc<P>>, Error> {
+        let (uid, meta) = (&self.owner.uid, self.meta);
+        let mut mine = Vec::new();
+        for object in self.cache.indexed(self.by_controller, uid) {
+            if matches(&object) {
+                mine.push(object);
+            } else if !self.owner.is_deleting() && !meta(&object).is_deleting() {
+                release(self.client, self.resource, meta(&object), uid).await?;
+            }
+        }
+        if self.owner.is_deleting() {
+            return Ok(mine);
+        }
+        let orphans = format!("/{}", self.owner.namespace);
+        for object in self.cache.indexed(self.by_controller, &orphans) {
+            if meta(&object).is_deleting() || !matches(&object) || !adopts(&object) {
+                continue;
+            }
+            let reference = controller_reference(self.kind, self.owner);
+            match adopt(self.client, self.resource, meta(&object), &reference).await {
+                Ok(()) => mine.push(object),
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(mine)
+    }
+}
+
 /// Makes `reference` the controller of an object that has none.
-pub(crate) async fn adopt(
-    client: &Client,
-    resource: &Resource,
-    object: &Meta,
-    reference: &OwnerRef,
-) -> Result<(), Error> {
+async fn adopt(client: &Client, resource: &Resource, object: &Meta, reference: &OwnerRef) -> Result<(), Error> {
     let patch = json!({"metadata": {"uid": object.uid, "ownerReferences": [reference]}});
     patch_owner(client, resource, object, &patch).await
 }
 
 /// Takes the owner's reference off an object that its selector does not match any more.
-pub(crate) async fn release(client: &Client, resource: &Resource, object: &Meta, uid: &str) -> Result<(), Error> {
+async fn release(client: &Client, resource: &Resource, object: &Meta, uid: &str) -> Result<(), Error> {
     let patch = json!({"metadata": {
         "uid": object.uid,
         "ownerReferences": [{"$patch": "delete", "uid": uid}],

@@ -4,8 +4,9 @@ mod plan;
 mod sets;
 mod status;
 
+use crate::Context;
 use crate::objects::{self, now};
-use crate::{Context, ownership};
+use crate::ownership::Claimant;
 use naru_api::registry;
 use naru_client::projections::{DeploymentView, Meta, PodView, ReplicaSetView};
 use naru_client::{
@@ -181,33 +182,17 @@ impl Deployments {
 
     /// The Deployment's own sets, with orphans that it adopts; those that do not match are released.
     async fn claim(&self, deployment: &DeploymentView) -> Result<Vec<Arc<ReplicaSetView>>, Error> {
-        let (client, meta) = (&self.context.client, &deployment.metadata);
-        let matches = |set: &ReplicaSetView| {
-            !deployment.spec.selector.is_empty() && deployment.spec.selector.matches(&set.metadata.labels)
+        let claimant = Claimant {
+            client: &self.context.client,
+            resource: &registry::REPLICA_SETS,
+            cache: &self.sets,
+            by_controller: self.sets_by_controller,
+            meta: |set| &set.metadata,
+            kind: &registry::DEPLOYMENTS,
+            owner: &deployment.metadata,
         };
-        let mut sets = Vec::new();
-        for set in self.sets.indexed(self.sets_by_controller, &meta.uid) {
-            if matches(&set) {
-                sets.push(set);
-            } else if !meta.is_deleting() {
-                ownership::release(client, &registry::REPLICA_SETS, &set.metadata, &meta.uid).await?;
-            }
-        }
-        if meta.is_deleting() {
-            return Ok(sets);
-        }
-        let orphans = format!("/{}", meta.namespace);
-        for set in self.sets.indexed(self.sets_by_controller, &orphans) {
-            if matches(&set) && !set.metadata.is_deleting() {
-                let reference = ownership::controller_reference(&registry::DEPLOYMENTS, meta);
-                match ownership::adopt(client, &registry::REPLICA_SETS, &set.metadata, &reference).await {
-                    Ok(()) => sets.push(set),
-                    Err(error) if is_not_found(&error) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(sets)
+        let selector = &deployment.spec.selector;
+        claimant.claim(|set| !selector.is_empty() && selector.matches(&set.metadata.labels), |_| true).await
     }
 
     /// Shows the revision on the Deployment itself.

@@ -4,7 +4,8 @@ mod rank;
 mod status;
 
 use crate::expectations::Expectations;
-use crate::{Context, ownership};
+use crate::ownership::Claimant;
+use crate::{Context, pods};
 use naru_api::meta::generated_name;
 use naru_api::registry;
 use naru_client::projections::{Meta, PodView, ReplicaSetView};
@@ -12,7 +13,7 @@ use naru_client::{
     Change, DeleteOptions, Error, EventRecorder, IndexId, Informer, Next, ObjectKey, ObjectReference, WorkQueue,
     is_already_exists, is_not_found,
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 
 const WORKERS: usize = 4;
@@ -103,31 +104,16 @@ impl ReplicaSets {
     /// The set's pods: owned ones, and orphans that it adopts. Owned ones that do not match any more
     /// are released.
     async fn claim(&self, set: &ReplicaSetView) -> Result<Vec<Arc<PodView>>, Error> {
-        let client = &self.context.client;
-        let uid = &set.metadata.uid;
-        let mut pods = Vec::new();
-        for pod in self.pods.indexed(self.pods_by_controller, uid) {
-            if selects(set, &pod) {
-                pods.push(pod);
-            } else if !set.metadata.is_deleting() && !pod.metadata.is_deleting() {
-                ownership::release(client, &registry::PODS, &pod.metadata, uid).await?;
-            }
-        }
-        if set.metadata.is_deleting() {
-            return Ok(pods);
-        }
-        let orphans = format!("/{}", set.metadata.namespace);
-        for pod in self.pods.indexed(self.pods_by_controller, &orphans) {
-            if pod.is_active() && selects(set, &pod) {
-                let reference = ownership::controller_reference(&registry::REPLICA_SETS, &set.metadata);
-                match ownership::adopt(client, &registry::PODS, &pod.metadata, &reference).await {
-                    Ok(()) => pods.push(pod),
-                    Err(error) if is_not_found(&error) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(pods)
+        let claimant = Claimant {
+            client: &self.context.client,
+            resource: &registry::PODS,
+            cache: &self.pods,
+            by_controller: self.pods_by_controller,
+            meta: |pod| &pod.metadata,
+            kind: &registry::REPLICA_SETS,
+            owner: &set.metadata,
+        };
+        claimant.claim(|pod| selects(set, pod), PodView::is_active).await
     }
 
     async fn manage(&self, set: &ReplicaSetView, pods: &[Arc<PodView>]) -> Result<(), Error> {
@@ -159,7 +145,7 @@ impl ReplicaSets {
     async fn create(&self, set: &ReplicaSetView, count: usize) -> Result<(), Error> {
         let meta = &set.metadata;
         let full: Value = self.context.client.get(&registry::REPLICA_SETS, meta.namespace(), &meta.name).await?;
-        let pod = pod_from_template(meta, &full["spec"]["template"]);
+        let pod = pods::from_template(&registry::REPLICA_SETS, meta, &full["spec"]["template"]);
         let (mut left, mut batch) = (count, 1);
         while left > 0 {
             let now = batch.min(left);
@@ -228,19 +214,4 @@ fn owner_key(pod: &Meta) -> Option<ObjectKey> {
 
 fn selects(set: &ReplicaSetView, pod: &PodView) -> bool {
     !set.spec.selector.is_empty() && set.spec.selector.matches(&pod.metadata.labels)
-}
-
-/// A pod of the set's, but for its name.
-fn pod_from_template(set: &Meta, template: &Value) -> Value {
-    let mut meta = Map::new();
-    for field in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = template.pointer(&format!("/metadata/{field}")).filter(|value| !value.is_null()) {
-            meta.insert(field.to_owned(), value.clone());
-        }
-    }
-    meta.insert("generateName".to_owned(), format!("{}-", set.name).into());
-    meta.insert("namespace".to_owned(), set.namespace.as_str().into());
-    let owner = ownership::controller_reference(&registry::REPLICA_SETS, set);
-    meta.insert("ownerReferences".to_owned(), json!([owner]));
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]})
 }

@@ -1,7 +1,8 @@
 //! A set's status.
 
 use super::ReplicaSets;
-use crate::objects::{self, now, now_text, seconds};
+use crate::objects::{self, now, now_text};
+use crate::pods::until_available;
 use naru_api::registry;
 use naru_client::projections::{Condition, PodView, ReplicaSetStatusView, ReplicaSetView, condition};
 use naru_client::{Error, Next, is_not_found};
@@ -67,15 +68,6 @@ fn observe(set: &ReplicaSetView, pods: &[Arc<PodView>], now: i64) -> (ReplicaSet
     (status, wait.map_or(Next::Done, |wait| Next::After(Duration::from_secs(wait))))
 }
 
-/// Seconds until a ready pod counts as available; none are left at 0.
-fn until_available(pod: &PodView, min_ready_seconds: i32, now: i64) -> i64 {
-    if min_ready_seconds == 0 {
-        return 0;
-    }
-    let ready = condition(&pod.status.conditions, "Ready");
-    ready.map_or(0, |ready| seconds(&ready.last_transition_time)) + i64::from(min_ready_seconds) - now
-}
-
 /// The failure condition comes with the first failure and goes with the next success.
 fn note_failure(conditions: &mut Vec<Condition>, creating: bool, failure: Option<String>) {
     match failure {
@@ -96,6 +88,7 @@ fn note_failure(conditions: &mut Vec<Condition>, creating: bool, failure: Option
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::objects::seconds;
     use serde_json::json;
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod deployments;
 mod services;
+mod statefulsets;
 
 use crate::Config;
 use bytes::Bytes;

@@ -49,6 +49,17 @@ fn an_image_from_a_registry_answers_through_its_service() {
     c.kubectl(&["run", "client", &format!("--image={registry}/busybox:1"), "--restart=Never", "--", "sleep", "3600"]);
     c.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=120s"]);
     assert_eq!(c.kubectl(&["exec", "client", "--", "wget", "-qO-", &format!("http://{ip}/")]), HELLO);
+    // By its name, as libraries find it and as the search list completes it.
+    assert_eq!(c.kubectl(&["exec", "client", "--", "wget", "-qO-", "http://web/"]), HELLO);
+    let found = c.kubectl(&["exec", "client", "--", "nslookup", "web.default.svc.cluster.local"]);
+    assert!(found.contains(&ip), "{found}");
+    let reverse = c.kubectl(&["exec", "client", "--", "nslookup", &ip]);
+    assert!(reverse.contains("web.default.svc.cluster.local"), "{reverse}");
+    let dns = c.get("service kube-dns -n kube-system", "{.spec.clusterIP}");
+    assert_eq!(dns, "10.43.0.10");
+    let metrics = c.curl(&format!("http://{dns}:9153/metrics"));
+    assert!(metrics.contains("coredns_dns_requests_total"), "{metrics}");
+
     // The API server's own Service, with the pod's own credentials.
     let answer = c.kubectl(&[
         "exec",
@@ -116,6 +127,8 @@ fn clean_removal(mut c: Cluster) {
         0,
         "{links:?}"
     );
+    let addresses = String::from_utf8(c.host.sh("ip -br addr").stdout).unwrap();
+    assert!(!addresses.contains("10.43.0.10"), "the DNS address is left: {addresses}");
     let cgroups = std::process::Command::new("find")
         .args(["/sys/fs/cgroup", "-type", "d", "-name", &c.host.name])
         .output()

@@ -154,6 +154,10 @@ pub struct NodeArgs {
     /// Cgroup under which all pods' cgroups are placed
     #[arg(long, value_name = "PATH")]
     pub cgroup_root: Option<String>,
+
+    /// File naming the DNS servers that answer for names outside the cluster
+    #[arg(long, env = "NARU_RESOLV_CONF", default_value = "/etc/resolv.conf", value_name = "FILE")]
+    pub resolv_conf: PathBuf,
 }
 
 /// Permission bits given in octal.

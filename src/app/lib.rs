@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 pub mod cli;
 mod config_file;
+mod dns;
 mod files;
 mod hello;
 mod host;

@@ -14,6 +14,7 @@ use naru_client::{Client, Informer, Informers, ListParams};
 use naru_kubelet::engine::{EndpointGate, LocalImages, PodNetwork};
 use naru_kubelet::{Kubelet, KubeletConfig, NodeApiConfig};
 use naru_libcni::{Network, NetworkConfig};
+use naru_network::dns::{self, DnsConfig};
 use naru_network::proxy::{Proxy, ProxyConfig};
 use naru_runtime::images::ImageStore;
 use naru_runtime::snapshots::Snapshots;
@@ -88,9 +89,11 @@ pub(crate) async fn start(
             cluster_cidr: config.cluster_cidr.parse().context("--cluster-cidr")?,
             service_cidr: config.service_cidr.parse().context("--service-cidr")?,
             localhost_node_ports: false,
+            answered_here: vec![config.cluster_dns],
         },
         shutdown,
     );
+    start_dns(&config, args, shutdown)?;
     let kubelet = KubeletConfig {
         client: config.client,
         node_name: config.name,
@@ -103,7 +106,7 @@ pub(crate) async fn start(
         version: crate::VERSION.into(),
         cluster_dns: vec![config.cluster_dns],
         cluster_domain: config.cluster_domain,
-        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        resolv_conf: args.resolv_conf.clone(),
         max_pods: MAX_PODS,
         runtime: Arc::new(runtime),
         images: Arc::new(images),
@@ -116,6 +119,25 @@ pub(crate) async fn start(
         }),
     };
     Ok(Kubelet::start(kubelet, shutdown).await?)
+}
+
+/// Answers for the cluster's names on the address that pods are given.
+fn start_dns(config: &NodeConfig, args: &NodeArgs, shutdown: &Shutdown) -> Result<()> {
+    let sources = dns::Sources {
+        services: config.informers.services(),
+        slices: config.informers.endpoint_slices(),
+        namespaces: config.informers.namespaces(),
+        nodes: config.informers.nodes(),
+    };
+    let settings = ListParams::namespace("kube-system").fields("metadata.name=naru-dns");
+    let settings = config.informers.start(&registry::CONFIG_MAPS, settings);
+    let dns = DnsConfig {
+        addresses: vec![config.cluster_dns],
+        port: 53,
+        domain: config.cluster_domain.clone(),
+        resolv_conf: args.resolv_conf.clone(),
+    };
+    dns::start(dns, sources, &settings, shutdown).context("--cluster-domain")
 }
 
 /// The runtime of a data directory; adopts the shims that are there.

@@ -3,7 +3,7 @@
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
-use crate::{host, kubeconfig, node, token};
+use crate::{dns, host, kubeconfig, node, token};
 use anyhow::{Context, Result, bail};
 use naru_apiserver::{ApiServer, ClientIdentity, StaticToken, tls_config};
 use naru_base::Shutdown;
@@ -58,6 +58,9 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
 
     let informers = Informers::new(as_user(&api, "system:admin", &["system:masters"]), &shutdown);
     start_control_plane(&args, &api, &informers, &secrets, &shutdown);
+    let publishing = dns::publish(as_user(&api, "system:admin", &["system:masters"]), settings.cluster_dns);
+    let stop = shutdown.clone();
+    naru_base::spawn("dns-service", async move { stop.guard(publishing).await });
     if !args.disable_agent {
         start_node(&args, &settings, &secrets, &layout, &api, &informers, &shutdown).await?;
     }

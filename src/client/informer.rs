@@ -223,7 +223,8 @@ impl<P: Send + Sync + 'static> Informer<P> {
         let _ = self.inner.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    pub(crate) fn set_synced(&self) {
+    /// Says that the first list has been taken in; tests that feed a detached cache call it.
+    pub fn mark_synced(&self) {
         self.inner.synced.send_replace(true);
     }
 

@@ -87,7 +87,7 @@ impl<P: DeserializeOwned + Send + Sync + 'static> Reflector<P> {
     async fn step(&mut self) -> Result<(), Error> {
         if self.version.is_empty() {
             self.version = self.list().await?;
-            self.informer.set_synced();
+            self.informer.mark_synced();
         }
         let mut events = self.client.watch(self.resource, &self.params, &self.version).await?;
         while let Some(event) = events.next().await {

@@ -1,4 +1,5 @@
-//! The service network: proxy over nftables by netlink.
+//! The service network: proxy over nftables by netlink, and the cluster's DNS.
 
+pub mod dns;
 pub mod nft;
 pub mod proxy;

@@ -2,7 +2,7 @@
 
 use crate::nft::{Compare, Expr, Reg};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 /// A range of IPv4 addresses.
@@ -49,6 +49,8 @@ impl Ipv4Cidr {
 pub struct ProxyConfig {
     /// The name of the nftables table, which is the proxy's alone.
     pub table: String,
+    /// Service addresses on which this host answers itself: the DNS'. The proxy leaves them alone.
+    pub answered_here: Vec<IpAddr>,
     /// This node, for traffic policies.
     pub node_name: String,
     /// The addresses of all pods: what comes from elsewhere, or goes there, gets the node's address.

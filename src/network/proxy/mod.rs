@@ -93,6 +93,12 @@ impl Worker {
         self.follow().await;
     }
 
+    /// Whether this host answers on the Service's address itself.
+    fn answers(&self, service: &ServiceView) -> bool {
+        let address = service.spec.cluster_ip.parse();
+        address.is_ok_and(|address: IpAddr| self.config.answered_here.contains(&address))
+    }
+
     async fn follow(self) {
         let changed = Arc::new(Notify::new());
         let wake = Arc::clone(&changed);
@@ -112,7 +118,9 @@ impl Worker {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let mut current: Option<(Program, Ruleset)> = None;
         loop {
-            let wanted = ruleset(&self.services.list(), &self.slices.list(), &self.config.node_name);
+            let mut services = self.services.list();
+            services.retain(|service| !self.answers(service));
+            let wanted = ruleset(&services, &self.slices.list(), &self.config.node_name);
             let unchanged = current.as_ref().is_some_and(|(_, ruleset)| *ruleset == wanted);
             if !unchanged {
                 match apply(base.clone(), current.take(), wanted).await {

@@ -297,6 +297,7 @@ fn follows_the_informers_and_says_when_an_endpoint_is_out() {
                 cluster_cidr: "10.42.0.0/16".parse().unwrap(),
                 service_cidr: SERVICES.parse().unwrap(),
                 localhost_node_ports: false,
+                answered_here: Vec::new(),
             };
             let (sender, applied) = watch::channel(None);
             let proxy = Proxy { applied };

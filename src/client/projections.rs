@@ -2,11 +2,13 @@
 //!
 //! They hold far less than the objects; a full object is fetched only to be changed.
 
+mod affinity;
 mod apps;
 mod network;
 mod sets;
 mod template;
 
+pub use affinity::*;
 pub use apps::*;
 pub use network::*;
 pub use sets::*;

@@ -5,6 +5,7 @@
 
 mod claim_protection;
 mod context;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod endpointslice;
@@ -42,6 +43,7 @@ pub struct Controller {
 
 /// All controllers.
 pub static ALL: &[Controller] = &[
+    Controller { name: "daemon-set-controller", start: daemonset::start },
     Controller { name: "deployment-controller", start: deployment::start },
     Controller { name: "endpoint-controller", start: endpoints::start },
     Controller { name: "endpointslice-controller", start: endpointslice::start },

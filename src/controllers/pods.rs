@@ -1,10 +1,144 @@
-//! What the controllers of pods share: pods made from templates, and when pods count.
+//! What the controllers of pods share: pods made from templates, created and deleted in batches with
+//! events, and when they count.
 
+use crate::expectations::Expectations;
 use crate::objects::seconds;
-use crate::ownership;
-use naru_api::registry::Resource;
+use crate::{Context, ownership};
+use naru_api::meta::generated_name;
+use naru_api::registry::{self, Resource};
 use naru_client::projections::{Meta, PodView, condition};
+use naru_client::{
+    Change, Client, DeleteOptions, Error, EventRecorder, ObjectKey, ObjectReference, WorkQueue, is_already_exists,
+    is_not_found,
+};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Pods created or deleted in one run.
+pub(crate) const BURST: usize = 500;
+
+/// Creates and deletes the pods of all owners of one kind, and knows what the caches do not show yet.
+#[derive(Debug)]
+pub(crate) struct PodControl {
+    client: Client,
+    pub(crate) recorder: EventRecorder,
+    kind: &'static Resource,
+    pub(crate) expectations: Expectations,
+}
+
+impl PodControl {
+    /// Events come from `component`.
+    pub(crate) fn new(context: &Context, kind: &'static Resource, component: &str) -> Self {
+        Self {
+            client: context.client.clone(),
+            recorder: context.recorder(component),
+            kind,
+            expectations: Expectations::default(),
+        }
+    }
+
+    fn owner_key(&self, pod: &Meta) -> Option<ObjectKey> {
+        let owner = pod.controller().filter(|owner| owner.kind == self.kind.kind)?;
+        Some(ObjectKey::new(&pod.namespace, &owner.name))
+    }
+
+    /// Takes note of a pod's change and queues its owners. Hands back a pod that has no owner.
+    pub(crate) fn observe<'a>(
+        &self,
+        change: &'a Change<PodView>,
+        queue: &WorkQueue<ObjectKey>,
+    ) -> Option<&'a Arc<PodView>> {
+        let owner = |pod: &Arc<PodView>| self.owner_key(&pod.metadata);
+        if let Some(old) = &change.old
+            && let Some(owner) = owner(old)
+        {
+            let uid = &old.metadata.uid;
+            let replaced = change.new.as_ref().is_none_or(|new| new.metadata.uid != *uid);
+            if replaced || change.latest().metadata.is_deleting() {
+                self.expectations.saw_deleted(&owner, uid);
+            }
+            queue.add(owner);
+        }
+        if let Some(owner) = change.new.as_ref().and_then(owner) {
+            self.expectations.saw_created(&owner, &change.key.name);
+            queue.add(owner);
+        }
+        change.new.as_ref().filter(|pod| pod.metadata.controller().is_none())
+    }
+
+    /// Creates pods in growing batches, so that an error that hits all of them is not made 500 times.
+    pub(crate) async fn create(&self, owner: &Meta, pods: Vec<Value>) -> Result<(), Error> {
+        let (mut pods, mut batch) = (pods.into_iter(), 1);
+        loop {
+            let now: Vec<_> = pods.by_ref().take(batch).map(|pod| self.create_one(owner, pod)).collect();
+            if now.is_empty() {
+                return Ok(());
+            }
+            futures::future::join_all(now).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+            batch *= 2;
+        }
+    }
+
+    async fn create_one(&self, owner: &Meta, mut pod: Value) -> Result<(), Error> {
+        let key = owner.key();
+        let name = generated_name(&format!("{}-", key.name), rand::random());
+        pod["metadata"]["name"] = name.as_str().into();
+        self.expectations.expect_created(&key, &name);
+        let created = self.client.create::<Value>(&registry::PODS, key.namespace(), &pod).await;
+        let about = ObjectReference::of(self.kind, owner);
+        match created {
+            Ok(_) => {
+                self.recorder.normal(&about, "SuccessfulCreate", format!("Created pod: {name}"));
+                Ok(())
+            }
+            Err(error) => {
+                self.expectations.saw_created(&key, &name);
+                if is_namespace_terminating(&error) {
+                    // All later ones would fail as well, and nobody wants them.
+                    return Ok(());
+                }
+                if !is_already_exists(&error) {
+                    self.recorder.warning(&about, "FailedCreate", format!("Error creating: {error}"));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) async fn delete(&self, owner: &Meta, pods: &[Arc<PodView>]) -> Result<(), Error> {
+        let deleted = pods.iter().map(|pod| self.delete_one(owner, &pod.metadata));
+        futures::future::join_all(deleted).await.into_iter().collect()
+    }
+
+    async fn delete_one(&self, owner: &Meta, pod: &Meta) -> Result<(), Error> {
+        let key = owner.key();
+        self.expectations.expect_deleted(&key, &pod.uid);
+        let options = DeleteOptions::default().uid(&pod.uid);
+        let deleted = self.client.delete(&registry::PODS, pod.namespace(), &pod.name, &options).await;
+        let about = ObjectReference::of(self.kind, owner);
+        match deleted {
+            Ok(()) => {
+                self.recorder.normal(&about, "SuccessfulDelete", format!("Deleted pod: {}", pod.name));
+                Ok(())
+            }
+            Err(error) => {
+                self.expectations.saw_deleted(&key, &pod.uid);
+                if is_not_found(&error) {
+                    return Ok(());
+                }
+                self.recorder.warning(&about, "FailedDelete", format!("Error deleting: {error}"));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether something was not created because its namespace is going.
+pub(crate) fn is_namespace_terminating(error: &Error) -> bool {
+    let Error::Status(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
 
 /// A pod from an owner's template, but for its name.
 pub(crate) fn from_template(kind: &Resource, owner: &Meta, template: &Value) -> Value {

@@ -2,7 +2,7 @@
 
 use crate::ownership::{Claimant, controller_reference};
 use naru_api::registry::{self, Resource};
-use naru_client::projections::{Meta, RevisionView, Selector, TemplateDigest};
+use naru_client::projections::{Meta, RevisionView, Selector, TemplateDigest, TemplateView};
 use naru_client::{
     Client, DeleteOptions, Error, IndexId, Informer, Informers, PatchKind, is_already_exists, is_not_found,
 };
@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Revisions kept, if unsaid.
+const HISTORY_LIMIT: i32 = 10;
 /// Names tried before a collision is left to the next run.
 const ATTEMPTS: i32 = 8;
 /// A revision's name is the owner's with a hash, within the longest name.
@@ -28,11 +30,11 @@ pub(crate) struct History {
 
 /// What an owner's new revision is made of.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Snapshot<'a> {
-    pub(crate) owner: &'a Meta,
-    pub(crate) labels: &'a BTreeMap<String, String>,
-    pub(crate) template: &'a Value,
-    pub(crate) revision: i64,
+struct Snapshot<'a> {
+    owner: &'a Meta,
+    labels: &'a BTreeMap<String, String>,
+    template: &'a Value,
+    revision: i64,
 }
 
 impl History {
@@ -67,9 +69,33 @@ impl History {
         Ok(mine)
     }
 
+    /// The revision of an owner's present template, and the newest one. A template that is new is kept;
+    /// one that comes back becomes the newest again. Nothing if it would have to be written for an owner
+    /// that goes.
+    pub(crate) async fn newest(
+        &self,
+        owner: &Meta,
+        template: &TemplateView,
+        history: &[Arc<RevisionView>],
+        collisions: &mut i32,
+    ) -> Result<Option<Arc<RevisionView>>, Error> {
+        let next = history.last().map_or(1, |last| last.revision + 1);
+        match history.iter().rposition(|known| known.data.digest == template.digest) {
+            Some(index) if index + 1 == history.len() => Ok(Some(history[index].clone())),
+            _ if owner.is_deleting() => Ok(None),
+            Some(index) => self.renumber(&history[index], next).await.map(Some),
+            None => {
+                let full: Value = self.client.get(self.kind, owner.namespace(), &owner.name).await?;
+                let what =
+                    Snapshot { owner, labels: &template.labels, template: &full["spec"]["template"], revision: next };
+                self.keep(what, collisions).await.map(Some)
+            }
+        }
+    }
+
     /// Keeps a template under a name that is made from it. A name that something else has taken counts
     /// as a collision, and leads to another name.
-    pub(crate) async fn keep(&self, what: Snapshot<'_>, collisions: &mut i32) -> Result<Arc<RevisionView>, Error> {
+    async fn keep(&self, what: Snapshot<'_>, collisions: &mut i32) -> Result<Arc<RevisionView>, Error> {
         let digest = TemplateDigest::of(what.template);
         let resource = &registry::CONTROLLER_REVISIONS;
         for attempt in 0.. {
@@ -118,7 +144,7 @@ impl History {
     }
 
     /// Gives a revision that came back a new number.
-    pub(crate) async fn renumber(&self, revision: &RevisionView, number: i64) -> Result<Arc<RevisionView>, Error> {
+    async fn renumber(&self, revision: &RevisionView, number: i64) -> Result<Arc<RevisionView>, Error> {
         let meta = &revision.metadata;
         let patch = json!({"metadata": {"resourceVersion": meta.resource_version}, "revision": number});
         let resource = &registry::CONTROLLER_REVISIONS;
@@ -137,17 +163,14 @@ impl History {
         Ok(template)
     }
 
-    /// Deletes the oldest revisions beyond the limit, but for those in use.
+    /// Deletes the oldest revisions that are not in use, at most `surplus`.
     pub(crate) async fn trim(
         &self,
         oldest_first: &[Arc<RevisionView>],
-        limit: i32,
+        surplus: usize,
         in_use: impl Fn(&RevisionView) -> bool,
     ) -> Result<(), Error> {
-        let unused: Vec<_> = oldest_first.iter().filter(|revision| !in_use(revision)).collect();
-        let Ok(limit) = usize::try_from(limit) else { return Ok(()) };
-        let surplus = unused.len().saturating_sub(limit);
-        for revision in unused.into_iter().take(surplus) {
+        for revision in oldest_first.iter().filter(|revision| !in_use(revision)).take(surplus) {
             let meta = &revision.metadata;
             let options = DeleteOptions::default().uid(&meta.uid);
             let resource = &registry::CONTROLLER_REVISIONS;
@@ -158,4 +181,10 @@ impl History {
         }
         Ok(())
     }
+}
+
+/// How many of `count` revisions are beyond the limit.
+pub(crate) fn surplus(count: usize, limit: Option<i32>) -> usize {
+    // A negative limit keeps all.
+    usize::try_from(limit.unwrap_or(HISTORY_LIMIT)).map_or(0, |limit| count.saturating_sub(limit))
 }

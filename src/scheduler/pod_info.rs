@@ -1,8 +1,7 @@
 //! What the plugins read of a pod, worked out once.
 
 use crate::resources::Resources;
-use naru_client::projections::{PodView, SelectorTerm, Toleration};
-use serde::Deserialize;
+use naru_client::projections::{NodeAffinity, PodView, Toleration};
 use std::sync::Arc;
 
 /// A pod with its derived figures.
@@ -35,46 +34,9 @@ impl HostPort {
     }
 }
 
-/// `spec.affinity.nodeAffinity`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct NodeAffinity {
-    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
-    pub(crate) required: Option<NodeSelector>,
-    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
-    pub(crate) preferred: Vec<Preference>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct NodeSelector {
-    pub(crate) node_selector_terms: Vec<NodeTerm>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct NodeTerm {
-    pub(crate) match_expressions: Vec<SelectorTerm>,
-    pub(crate) match_fields: Vec<SelectorTerm>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Preference {
-    pub(crate) weight: i64,
-    pub(crate) preference: NodeTerm,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Affinity {
-    node_affinity: Option<NodeAffinity>,
-}
-
 impl PodInfo {
     pub(crate) fn new(pod: Arc<PodView>) -> Self {
-        let affinity = pod.spec.affinity.as_deref().map(Affinity::deserialize);
-        let node_affinity = affinity.and_then(Result::ok).and_then(|affinity| affinity.node_affinity);
+        let node_affinity = NodeAffinity::of(pod.spec.affinity.as_deref());
         let containers = pod.spec.containers.iter();
         let sidecars = pod.spec.init_containers.iter().filter(|c| c.restart_policy == "Always");
         let ports = containers
@@ -90,13 +52,7 @@ impl PodInfo {
                 port: port.host_port,
             })
             .collect();
-        Self {
-            request: Resources::of_pod(&pod),
-            nonzero: Resources::of_pod_nonzero(&pod),
-            ports,
-            node_affinity: node_affinity.unwrap_or_default(),
-            pod,
-        }
+        Self { request: Resources::of_pod(&pod), nonzero: Resources::of_pod_nonzero(&pod), ports, node_affinity, pod }
     }
 
     pub(crate) fn uid(&self) -> &str {

@@ -3,31 +3,24 @@
 mod rank;
 mod status;
 
-use crate::expectations::Expectations;
 use crate::ownership::Claimant;
+use crate::pods::{BURST, PodControl};
 use crate::{Context, pods};
-use naru_api::meta::generated_name;
 use naru_api::registry;
-use naru_client::projections::{Meta, PodView, ReplicaSetView};
-use naru_client::{
-    Change, DeleteOptions, Error, EventRecorder, IndexId, Informer, Next, ObjectKey, ObjectReference, WorkQueue,
-    is_already_exists, is_not_found,
-};
+use naru_client::projections::{PodView, ReplicaSetView};
+use naru_client::{Change, Error, IndexId, Informer, Next, ObjectKey, WorkQueue};
 use serde_json::Value;
 use std::sync::Arc;
 
 const WORKERS: usize = 4;
-/// Pods created or deleted in one run.
-const BURST: usize = 500;
 
 struct ReplicaSets {
     context: Context,
-    recorder: EventRecorder,
+    control: PodControl,
     sets: Informer<ReplicaSetView>,
     sets_by_controller: IndexId,
     pods: Informer<PodView>,
     pods_by_controller: IndexId,
-    expectations: Expectations,
     queue: WorkQueue<ObjectKey>,
 }
 
@@ -36,12 +29,11 @@ pub(crate) fn start(context: &Context) {
     let (pods, pods_by_controller) = context.informers.pods_by_controller();
     let controller = Arc::new(ReplicaSets {
         context: context.clone(),
-        recorder: context.recorder("replicaset-controller"),
+        control: PodControl::new(context, &registry::REPLICA_SETS, "replicaset-controller"),
         sets: sets.clone(),
         sets_by_controller,
         pods: pods.clone(),
         pods_by_controller,
-        expectations: Expectations::default(),
         queue: WorkQueue::new(),
     });
     let queue = controller.queue.clone();
@@ -61,22 +53,7 @@ pub(crate) fn start(context: &Context) {
 
 impl ReplicaSets {
     fn pod_changed(&self, change: &Change<PodView>) {
-        let owner = |pod: &Arc<PodView>| owner_key(&pod.metadata);
-        let before = change.old.as_ref().and_then(owner);
-        let after = change.new.as_ref().and_then(owner);
-        if let Some(owner) = &before {
-            let pod = &change.old.as_ref().expect("it has an owner").metadata;
-            let replaced = change.new.as_ref().is_none_or(|new| new.metadata.uid != pod.uid);
-            if replaced || change.latest().metadata.is_deleting() {
-                self.expectations.saw_deleted(owner, &pod.uid);
-            }
-            self.queue.add(owner.clone());
-        }
-        if let Some(owner) = &after {
-            self.expectations.saw_created(owner, &change.key.name);
-            self.queue.add(owner.clone());
-        }
-        if let Some(orphan) = change.new.as_ref().filter(|pod| pod.metadata.controller().is_none()) {
+        if let Some(orphan) = self.control.observe(change, &self.queue) {
             for set in self.sets.by_namespace(&orphan.metadata.namespace) {
                 if selects(&set, orphan) {
                     self.queue.add(set.metadata.key());
@@ -87,11 +64,11 @@ impl ReplicaSets {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let Some(set) = self.sets.get_key(key) else {
-            self.expectations.forget(key);
+            self.control.expectations.forget(key);
             return Ok(Next::Done);
         };
         let pods = self.claim(&set).await?;
-        let managed = if self.expectations.are_met(key) && !set.metadata.is_deleting() {
+        let managed = if self.control.expectations.are_met(key) && !set.metadata.is_deleting() {
             self.manage(&set, &pods).await
         } else {
             Ok(())
@@ -127,7 +104,7 @@ impl ReplicaSets {
             return Ok(());
         }
         let victims = rank::victims(active, &self.related(set), surplus);
-        self.delete(set, &victims).await
+        self.control.delete(&set.metadata, &victims).await
     }
 
     /// Active pods of all sets with the same owner: where they crowd, one of them goes first.
@@ -141,75 +118,12 @@ impl ReplicaSets {
         pods.filter(|pod| pod.is_active()).collect()
     }
 
-    /// Creates pods in growing batches, so that an error that hits all of them is not made 500 times.
     async fn create(&self, set: &ReplicaSetView, count: usize) -> Result<(), Error> {
         let meta = &set.metadata;
         let full: Value = self.context.client.get(&registry::REPLICA_SETS, meta.namespace(), &meta.name).await?;
         let pod = pods::from_template(&registry::REPLICA_SETS, meta, &full["spec"]["template"]);
-        let (mut left, mut batch) = (count, 1);
-        while left > 0 {
-            let now = batch.min(left);
-            let made = futures::future::join_all((0..now).map(|_| self.create_one(set, pod.clone()))).await;
-            made.into_iter().collect::<Result<Vec<()>, _>>()?;
-            left -= now;
-            batch *= 2;
-        }
-        Ok(())
+        self.control.create(meta, vec![pod; count]).await
     }
-
-    async fn create_one(&self, set: &ReplicaSetView, mut pod: Value) -> Result<(), Error> {
-        let key = set.metadata.key();
-        let name = generated_name(&format!("{}-", key.name), rand::random());
-        pod["metadata"]["name"] = name.as_str().into();
-        self.expectations.expect_created(&key, &name);
-        let created = self.context.client.create::<Value>(&registry::PODS, key.namespace(), &pod).await;
-        let about = ObjectReference::of(&registry::REPLICA_SETS, &set.metadata);
-        match created {
-            Ok(_) => {
-                self.recorder.normal(&about, "SuccessfulCreate", format!("Created pod: {name}"));
-                Ok(())
-            }
-            Err(error) => {
-                self.expectations.saw_created(&key, &name);
-                if !is_already_exists(&error) {
-                    self.recorder.warning(&about, "FailedCreate", format!("Error creating: {error}"));
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn delete(&self, set: &ReplicaSetView, victims: &[Arc<PodView>]) -> Result<(), Error> {
-        let deleted = victims.iter().map(|pod| self.delete_one(set, &pod.metadata));
-        futures::future::join_all(deleted).await.into_iter().collect()
-    }
-
-    async fn delete_one(&self, set: &ReplicaSetView, pod: &Meta) -> Result<(), Error> {
-        let key = set.metadata.key();
-        self.expectations.expect_deleted(&key, &pod.uid);
-        let options = DeleteOptions::default().uid(&pod.uid);
-        let deleted = self.context.client.delete(&registry::PODS, pod.namespace(), &pod.name, &options).await;
-        let about = ObjectReference::of(&registry::REPLICA_SETS, &set.metadata);
-        match deleted {
-            Ok(()) => {
-                self.recorder.normal(&about, "SuccessfulDelete", format!("Deleted pod: {}", pod.name));
-                Ok(())
-            }
-            Err(error) => {
-                self.expectations.saw_deleted(&key, &pod.uid);
-                if is_not_found(&error) {
-                    return Ok(());
-                }
-                self.recorder.warning(&about, "FailedDelete", format!("Error deleting: {error}"));
-                Err(error)
-            }
-        }
-    }
-}
-
-fn owner_key(pod: &Meta) -> Option<ObjectKey> {
-    let owner = pod.controller().filter(|owner| owner.kind == "ReplicaSet")?;
-    Some(ObjectKey::new(&pod.namespace, &owner.name))
 }
 
 fn selects(set: &ReplicaSetView, pod: &PodView) -> bool {

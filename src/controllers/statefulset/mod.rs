@@ -6,7 +6,7 @@ mod status;
 
 use crate::objects::{self, now};
 use crate::ownership::Claimant;
-use crate::revisions::{History, Snapshot};
+use crate::revisions::{self, History};
 use crate::{Context, pods};
 use naru_api::registry;
 use naru_client::projections::{ClaimView, Meta, PodView, RevisionView, StatefulSetView};
@@ -20,8 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const WORKERS: usize = 4;
-/// Revisions kept, if unsaid.
-const HISTORY_LIMIT: i32 = 10;
 /// Label of a revision: its hash.
 const HASH: &str = "controller.kubernetes.io/hash";
 /// Label of a pod: the name of its revision.
@@ -137,13 +135,14 @@ impl StatefulSets {
             }
         }
         acted?;
-        let limit = set.spec.revision_history_limit.unwrap_or(HISTORY_LIMIT);
         let in_use = |revision: &RevisionView| {
             let name = &revision.metadata.name;
             [&revisions.current, &revisions.update].iter().any(|used| used.metadata.name == *name)
                 || pods.iter().any(|pod| pod.metadata.labels.get(REVISION) == Some(name))
         };
-        self.history.trim(&history, limit, in_use).await?;
+        let unused = history.iter().filter(|revision| !in_use(revision)).count();
+        let surplus = revisions::surplus(unused, set.spec.revision_history_limit);
+        self.history.trim(&history, surplus, in_use).await?;
         Ok(wait.map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds))))
     }
 
@@ -160,29 +159,15 @@ impl StatefulSets {
         claimant.claim(|pod| is_member(set, &pod.metadata), |_| true).await
     }
 
-    /// Where the set comes from and where it goes. A template that is new is kept as a revision; one
-    /// that comes back becomes the newest revision again.
+    /// Where the set comes from and where it goes.
     async fn revisions(
         &self,
         set: &StatefulSetView,
         history: &[Arc<RevisionView>],
     ) -> Result<Option<Revisions>, Error> {
-        let next = history.last().map_or(1, |last| last.revision + 1);
         let mut collisions = set.status.collision_count.unwrap_or_default();
-        let known = history.iter().rposition(|known| known.data.digest == set.spec.template.digest);
-        let update = match known {
-            Some(index) if index + 1 == history.len() => history[index].clone(),
-            _ if set.metadata.is_deleting() => return Ok(None),
-            Some(index) => self.history.renumber(&history[index], next).await?,
-            None => {
-                let meta = &set.metadata;
-                let resource = &registry::STATEFUL_SETS;
-                let full: Value = self.context.client.get(resource, meta.namespace(), &meta.name).await?;
-                let template = &full["spec"]["template"];
-                let what = Snapshot { owner: meta, labels: &set.spec.template.labels, template, revision: next };
-                self.history.keep(what, &mut collisions).await?
-            }
-        };
+        let update = self.history.newest(&set.metadata, &set.spec.template, history, &mut collisions).await?;
+        let Some(update) = update else { return Ok(None) };
         let current = history.iter().find(|known| known.metadata.name == set.status.current_revision);
         Ok(Some(Revisions { current: current.unwrap_or(&update).clone(), update, collisions }))
     }

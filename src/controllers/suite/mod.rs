@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod daemonsets;
 mod deployments;
 mod services;
 mod statefulsets;

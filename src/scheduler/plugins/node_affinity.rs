@@ -1,7 +1,7 @@
 //! NodeAffinity: node selectors and node affinity, required and preferred.
 
 use super::{Plugin, Scale, Score, Unfit};
-use crate::pod_info::{NodeTerm, PodInfo};
+use crate::pod_info::PodInfo;
 use naru_client::projections::NodeView;
 
 pub(super) const PLUGIN: Plugin = Plugin {
@@ -17,29 +17,13 @@ pub(super) const PLUGIN: Plugin = Plugin {
         scale: Scale::HighestBest,
         rate: |pod, _, node| {
             let preferred = pod.node_affinity.preferred.iter();
-            preferred.filter(|term| matches(&term.preference, node)).map(|term| term.weight).sum()
+            preferred.filter(|term| term.preference.matches(node)).map(|term| term.weight).sum()
         },
     }),
 };
 
 fn admits(pod: &PodInfo, node: &NodeView) -> bool {
-    let labels = &node.metadata.labels;
-    let selector = &pod.pod.spec.node_selector;
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-        && pod
-            .node_affinity
-            .required
-            .as_ref()
-            .is_none_or(|required| required.node_selector_terms.iter().any(|term| matches(term, node)))
-}
-
-/// An empty term matches nothing.
-fn matches(term: &NodeTerm, node: &NodeView) -> bool {
-    let labels = &node.metadata.labels;
-    let by_name = |key: &str| (key == "metadata.name").then_some(&node.metadata.name);
-    !(term.match_expressions.is_empty() && term.match_fields.is_empty())
-        && term.match_expressions.iter().all(|demand| demand.matches(labels.get(&demand.key)))
-        && term.match_fields.iter().all(|demand| demand.matches(by_name(&demand.key)))
+    pod.node_affinity.admits(&pod.pod.spec.node_selector, node)
 }
 
 #[cfg(test)]

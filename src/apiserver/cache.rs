@@ -239,6 +239,11 @@ impl Cache {
         self.of(resource).get(&storage_key(resource, namespace, name))
     }
 
+    /// How many objects a resource has.
+    pub(crate) fn count(&self, resource: &Resource) -> usize {
+        self.of(resource).read().objects.len()
+    }
+
     /// All objects of a resource, in key order.
     pub(crate) fn objects(&self, resource: &Resource) -> Vec<Arc<CachedObject>> {
         self.of(resource).all()

@@ -7,6 +7,7 @@ mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
+pub(crate) use values::parse_duration;
 use values::{boolean, duration, file, integer, list, one_of, put, text};
 
 /// What the flags say. What is `None`, or empty, was not said.
@@ -26,8 +27,16 @@ pub struct Flags {
     pub enable_admission_plugins: Vec<String>,
     /// Usual admission plugins that are left out.
     pub disable_admission_plugins: Vec<String>,
+    /// Requests that read, at once; with those that write it is what the priority levels share.
+    pub max_requests_inflight: Option<u32>,
+    /// Requests that write, at once.
+    pub max_mutating_requests_inflight: Option<u32>,
+    /// Seconds that a watch lasts at least which says nothing of it; at most twice as many.
+    pub min_request_timeout_seconds: Option<u64>,
     /// How long a request may take that is neither a watch nor a stream.
     pub request_timeout: Option<Duration>,
+    /// How long the server goes on, no longer ready, after it was told to end.
+    pub shutdown_delay: Option<Duration>,
     /// Encryption of what is stored.
     pub encryption: EncryptionFlags,
     /// The audit log.
@@ -116,6 +125,9 @@ pub static FLAGS: &[Flag] = &[
     flag("enable-admission-plugins", |f, v| list(&mut f.enable_admission_plugins, v)),
     flag("encryption-provider-config", |f, v| put(&mut f.encryption.config, file(v))),
     flag("encryption-provider-config-automatic-reload", |f, v| put(&mut f.encryption.automatic_reload, boolean(v))),
+    flag("max-mutating-requests-inflight", |f, v| put(&mut f.max_mutating_requests_inflight, integer(v))),
+    flag("max-requests-inflight", |f, v| put(&mut f.max_requests_inflight, integer(v))),
+    flag("min-request-timeout", |f, v| put(&mut f.min_request_timeout_seconds, integer(v))),
     flag("request-timeout", |f, v| put(&mut f.request_timeout, duration(v))),
     flag("service-account-extend-token-expiration", |f, v| {
         put(&mut f.service_account.extend_token_expiration, boolean(v))
@@ -123,6 +135,7 @@ pub static FLAGS: &[Flag] = &[
     flag("service-account-issuer", |f, v| list(&mut f.service_account.issuers, v)),
     flag("service-account-jwks-uri", |f, v| put(&mut f.service_account.jwks_uri, text(v))),
     flag("service-account-max-token-expiration", |f, v| put(&mut f.service_account.max_token_expiration, duration(v))),
+    flag("shutdown-delay-duration", |f, v| put(&mut f.shutdown_delay, duration(v))),
 ];
 
 /// Why the flags cannot be used.
@@ -172,6 +185,11 @@ impl Flags {
         Ok(flags)
     }
 
+    /// What the priority levels share: the requests that may be worked on at once.
+    pub(crate) fn seats(&self) -> u32 {
+        self.max_requests_inflight.unwrap_or(400).saturating_add(self.max_mutating_requests_inflight.unwrap_or(200))
+    }
+
     /// What upstream refuses of flags that are each good.
     fn check(&self) -> Result<(), FlagError> {
         if let Some(longest) = self.service_account.max_token_expiration
@@ -179,6 +197,11 @@ impl Flags {
         {
             return Err(FlagError::Together(
                 "service-account-max-token-expiration must be between one hour and 2^32 seconds",
+            ));
+        }
+        if self.seats() == 0 {
+            return Err(FlagError::Together(
+                "max-requests-inflight and max-mutating-requests-inflight cannot both be 0: nothing would be served",
             ));
         }
         if self.encryption.automatic_reload == Some(true) && self.encryption.config.is_none() {

@@ -12,8 +12,10 @@ mod clock;
 mod config;
 mod documents;
 mod flags;
+mod flowcontrol;
 mod handlers;
 mod in_process;
+mod metrics;
 mod negotiate;
 mod objects;
 mod pipeline;
@@ -44,6 +46,7 @@ impl ApiServer {
     /// (namespaces, default RBAC, the `kubernetes` Service).
     pub async fn new(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
         let state = Arc::new(pipeline::State::new(config, shutdown).await?);
+        flowcontrol::follow(state.clone());
         Ok(Self { state })
     }
 
@@ -52,6 +55,13 @@ impl ApiServer {
     /// `http/1.1` and asks for client certificates.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) -> Result<(), ServeError> {
         server::serve(self.state.clone(), listener, tls).await
+    }
+
+    /// Lets `/readyz` fail while everything is still served, so that who balances load looks elsewhere first.
+    /// Returns for how long that should go on before the shutdown is triggered (`shutdown-delay-duration`).
+    pub fn stop_being_ready(&self) -> std::time::Duration {
+        self.state.stopping.store(true, std::sync::atomic::Ordering::Release);
+        self.state.config.flags.shutdown_delay.unwrap_or_default()
     }
 
     /// A transport that skips the network and authentication, and nothing else: requests are

@@ -12,6 +12,7 @@ use naru_store::{Durability, Expect, Write, WriteError};
 use rand::RngCore;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Metadata fields that only the server writes.
 const SERVER_FIELDS: [&str; 5] =
@@ -106,8 +107,9 @@ pub(crate) async fn put(
     durability: Durability,
 ) -> Result<Put, Failure> {
     let key: Arc<str> = cache::storage_key(resource, namespace, name).into();
+    let operation = if expect == Expect::Absent { "create" } else { "update" };
     let write = Write { key, expect, value: Some(value.clone()), durability };
-    match state.store.write(write).await {
+    match stored(state, resource, operation, write).await {
         Ok(revision) => {
             shown(state, revision).await?;
             // The cache's own bytes, unless somebody has written again meanwhile.
@@ -132,13 +134,26 @@ pub(crate) async fn remove(
     let key: Arc<str> = cache::storage_key(resource, namespace, name).into();
     let durability = if resource.churn == Churn::Lazy { Durability::Lazy } else { Durability::Sync };
     let write = Write { key, expect: Expect::Revision(revision), value: None, durability };
-    match state.store.write(write).await {
+    match stored(state, resource, "delete", write).await {
         Ok(revision) => {
             shown(state, revision).await?;
             Ok(Put::Done(Stored { json: Bytes::new() }))
         }
         Err(error) => conflict(state, error).await,
     }
+}
+
+/// Writes, and counts how long it took.
+async fn stored(
+    state: &State,
+    resource: &'static Resource,
+    operation: &'static str,
+    write: Write,
+) -> Result<i64, WriteError> {
+    let started = Instant::now();
+    let result = state.store.write(write).await;
+    state.metrics.stored(operation, resource.group, resource.plural, started.elapsed());
+    result
 }
 
 /// Waits until the cache shows a revision.

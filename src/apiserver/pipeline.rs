@@ -7,28 +7,37 @@ use crate::authz::{Attributes, Authz};
 use crate::cache::Cache;
 use crate::config::{Config, StartError};
 use crate::documents::Documents;
+use crate::flags::parse_duration;
+use crate::flowcontrol::{FlowControl, Permit, Schema};
 use crate::handlers::{self, Call, node_proxy::KubeletDialer};
+use crate::metrics::{LongRunning, Metrics};
 use crate::negotiate;
 use crate::request_info::{self, Query, RequestInfo};
-use crate::response::{self, Body, Outcome, Presentation};
+use crate::response::{self, Body, Outcome, Presentation, Reply};
 use crate::server::{MAX_BODY, read_body};
 use crate::services::ServiceAllocator;
 use bytes::Bytes;
-use futures::FutureExt;
-use http::{HeaderMap, Method, Request, Response};
+use futures::{FutureExt, Stream, StreamExt};
+use http::{HeaderMap, HeaderName, Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use naru_api::selector::{FieldSelector, LabelSelector};
 use naru_api::status::Status;
 use naru_base::Shutdown;
+use naru_client::transport::WatchStream;
 use naru_store::Store;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+/// Headers that tell which objects of flow control a request was held against.
+const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 /// Longest path and query.
 const MAX_URI: usize = 16 * 1024;
 /// How long a request may take that is neither a watch nor a stream, unless the flags say otherwise.
@@ -49,7 +58,10 @@ pub(crate) struct State {
     pub(crate) kubelets: KubeletDialer,
     pub(crate) shutdown: Shutdown,
     pub(crate) ready: AtomicBool,
-    pub(crate) requests: AtomicU64,
+    /// Whether the server has been told to end, and is only finishing.
+    pub(crate) stopping: AtomicBool,
+    pub(crate) flow_control: FlowControl,
+    pub(crate) metrics: Metrics,
 }
 
 impl std::fmt::Debug for State {
@@ -70,6 +82,7 @@ impl State {
         let cache = Cache::start(config.store.clone(), &shutdown)
             .await
             .map_err(|error| StartError::Store(error.to_string()))?;
+        let flow_control = FlowControl::new(config.flags.seats());
         let state = Self {
             store: config.store.clone(),
             authn: Authn { issuer, tokens, anonymous: config.flags.anonymous_auth },
@@ -85,7 +98,9 @@ impl State {
             config,
             shutdown,
             ready: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            flow_control,
+            metrics: Metrics::default(),
         };
         crate::bootstrap::write(&state).await?;
         state.ready.store(true, Ordering::Release);
@@ -137,7 +152,17 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
         body: Source::Connection(body),
         upgrade,
     };
-    response::into_http(run(state, request).await, presentation)
+    let mut marks = Marks::default();
+    let outcome = marked(state, request, &mut marks).await;
+    let mut response = match marks.refused {
+        Some(seconds) => response::too_many_requests(seconds),
+        None => response::into_http(outcome, presentation),
+    };
+    if let Some(schema) = marks.schema {
+        response.headers_mut().insert(FLOW_SCHEMA_UID, schema.uid.clone());
+        response.headers_mut().insert(PRIORITY_LEVEL_UID, schema.level_uid.clone());
+    }
+    response
 }
 
 fn presentation(headers: &HeaderMap, query: &str) -> Presentation {
@@ -151,12 +176,39 @@ fn presentation(headers: &HeaderMap, query: &str) -> Presentation {
     Presentation { gzip: negotiate::accepts_gzip(headers), pretty, encoding }
 }
 
+/// What is to be known of a request beside its answer.
+#[derive(Default)]
+struct Marks {
+    /// The flow that it was put into.
+    schema: Option<Arc<Schema>>,
+    /// It found no seat; when to try again.
+    refused: Option<u32>,
+    /// How long it waited for its seats.
+    waited: Duration,
+    /// The seats of a watch that has just begun.
+    permit: Option<Permit>,
+}
+
 /// Everything after authentication; a panic in it ends this request alone.
 pub(crate) async fn run(state: Arc<State>, request: Authenticated) -> Outcome {
-    state.requests.fetch_add(1, Ordering::Relaxed);
+    marked(state, request, &mut Marks::default()).await
+}
+
+async fn marked(state: Arc<State>, request: Authenticated, marks: &mut Marks) -> Outcome {
+    let started = Instant::now();
     let (method, path) = (request.method.clone(), request.path.clone());
     let user = request.user.clone();
-    let outcome = match AssertUnwindSafe(steps(state, request)).catch_unwind().await {
+    let query = Query::parse(&request.query);
+    let mut info = request_info::parse(&request.method, &request.path, &query);
+    if is_websocket(&request) && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward") {
+        // A WebSocket starts with a GET, but what it does is a create.
+        info.verb = "create";
+    }
+    let long_running = is_long_running(&info);
+    let applies = info.verb == "patch" && handlers::is_apply(&request.headers);
+    let route = state.metrics.route(&info, query.get("dryRun") == Some("All"), applies);
+    let inflight = (!long_running).then(|| state.metrics.begin(info.verb));
+    let outcome = match AssertUnwindSafe(steps(state.clone(), request, info, query, marks)).catch_unwind().await {
         Ok(outcome) => outcome,
         Err(_) => {
             tracing::error!(%method, path, "the handler panicked");
@@ -164,29 +216,97 @@ pub(crate) async fn run(state: Arc<State>, request: Authenticated) -> Outcome {
         }
     };
     let code = match &outcome {
+        Ok(Reply::Bytes(complete)) => complete.code,
         Ok(_) => 200,
         Err(status) => status.code,
     };
     tracing::debug!(%method, path, user = user.name, code, "request");
+    drop(inflight);
+    state.metrics.done(&route, &outcome, started, marks.waited);
+    match outcome {
+        Ok(Reply::Watch(events)) => {
+            let running = state.metrics.long_running(route);
+            Ok(Reply::Watch(Watched { events, permit: marks.permit.take(), running }.boxed()))
+        }
+        outcome => {
+            if marks.refused.is_some() || code == 504 {
+                state.metrics.terminated(&route, code);
+            }
+            outcome
+        }
+    }
+}
+
+async fn steps(
+    state: Arc<State>,
+    mut request: Authenticated,
+    info: RequestInfo,
+    query: Query,
+    marks: &mut Marks,
+) -> Outcome {
+    let limit = time_limit(&state, &info, &query)?;
+    if let Some(user) = impersonated(&state, &request.user, &request.headers).await? {
+        tracing::debug!(user = request.user.name, acting_as = user.name, "impersonation");
+        request.user = Arc::new(user);
+    }
+    let Some(limit) = limit else { return seated(state, request, info, query, marks).await };
+    match tokio::time::timeout(limit, seated(state, request, info, query, marks)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Box::new(Status::timeout("request did not complete within the allotted timeout", 0))),
+    }
+}
+
+/// How long the request may take: what the client says, or what is usual. Watches and streams take as long as they do.
+fn time_limit(state: &State, info: &RequestInfo, query: &Query) -> Result<Option<Duration>, Box<Status>> {
+    if is_long_running(info) {
+        return Ok(None);
+    }
+    let most = state.config.flags.request_timeout.unwrap_or(REQUEST_TIMEOUT);
+    let asked = query.get("timeout").filter(|text| !text.is_empty()).map(|text| {
+        parse_duration(text).ok_or_else(|| {
+            let what = format!("invalid timeout specified in the request URL - time: invalid duration {text:?}");
+            Box::new(Status::bad_request(what))
+        })
+    });
+    let asked = asked.transpose()?.filter(|asked| !asked.is_zero());
+    Ok(Some(asked.map_or(most, |asked| asked.min(most))))
+}
+
+/// Takes seats for the request, and lets it go on.
+async fn seated(
+    state: Arc<State>,
+    request: Authenticated,
+    info: RequestInfo,
+    query: Query,
+    marks: &mut Marks,
+) -> Outcome {
+    // Streams last for as long as somebody looks at them; of a watch its beginning counts.
+    let exempt = is_long_running(&info) && info.verb != "watch";
+    let schema = if exempt { None } else { state.flow_control.classify(&request.user, &info) };
+    let mut permit = None;
+    if let Some(schema) = schema {
+        let since = Instant::now();
+        let entered = state.flow_control.enter(&state, &schema, &request.user, &info, &query).await;
+        marks.waited = since.elapsed();
+        marks.schema = Some(schema);
+        match entered {
+            Ok(entered) => permit = Some(entered),
+            Err(refusal) => {
+                marks.refused = Some(refusal.retry_after_seconds);
+                let seconds = i32::try_from(refusal.retry_after_seconds).unwrap_or(1);
+                return Err(Box::new(Status::too_many_requests(response::TOO_MANY_REQUESTS, seconds)));
+            }
+        }
+    }
+    let outcome = answered(state, request, info, query).await;
+    if matches!(outcome, Ok(Reply::Watch(_))) {
+        marks.permit = permit;
+    }
     outcome
 }
 
-async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
-    let query = Query::parse(&request.query);
-    let mut info = request_info::parse(&request.method, &request.path, &query);
-    if is_websocket(&request) && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward") {
-        // A WebSocket starts with a GET, but what it does is a create.
-        info.verb = "create";
-    }
-    let user = match impersonated(&state, &request.user, &request.headers).await? {
-        Some(user) => {
-            tracing::debug!(user = request.user.name, acting_as = user.name, "impersonation");
-            Arc::new(user)
-        }
-        None => request.user,
-    };
-    authorize(&state, &user, &info, &query).await?;
-    let long_running = is_long_running(&info);
+async fn answered(state: Arc<State>, request: Authenticated, info: RequestInfo, query: Query) -> Outcome {
+    authorize(&state, &request.user, &info, &query).await?;
     let body = match request.body {
         Source::Bytes(bytes) => bytes,
         Source::Connection(_) if request.upgrade.is_some() => Bytes::new(),
@@ -196,9 +316,10 @@ async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
             .ok_or_else(|| Status::too_large(MAX_BODY))?,
     };
     let notes = Arc::new(Notes::default());
+    let deprecation: Vec<String> = deprecation(&info).map(str::to_owned).into_iter().collect();
     let call = Call {
         state,
-        user,
+        user: request.user,
         method: request.method,
         info,
         query,
@@ -208,14 +329,27 @@ async fn steps(state: Arc<State>, request: Authenticated) -> Outcome {
         upgrade: request.upgrade,
         notes: notes.clone(),
     };
-    let timeout = call.state.config.flags.request_timeout.unwrap_or(REQUEST_TIMEOUT);
-    let deprecation: Vec<String> = deprecation(&call.info).map(str::to_owned).into_iter().collect();
-    if long_running {
-        return handlers::dispatch(call).await.map(|reply| reply.with_warnings(deprecation));
-    }
-    match tokio::time::timeout(timeout, handlers::dispatch(call)).await {
-        Ok(outcome) => outcome.map(|reply| reply.with_warnings(deprecation).with_warnings(notes.warnings())),
-        Err(_) => Err(Box::new(Status::timeout("request did not complete within the allotted timeout", 0))),
+    let outcome = handlers::dispatch(call).await;
+    outcome.map(|reply| reply.with_warnings(deprecation).with_warnings(notes.warnings()))
+}
+
+/// A watch that gives its seats back once it has sent what there was at its beginning, and is counted.
+struct Watched {
+    events: WatchStream,
+    permit: Option<Permit>,
+    running: LongRunning,
+}
+
+impl Stream for Watched {
+    type Item = <WatchStream as Stream>::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = self.events.poll_next_unpin(cx);
+        match &polled {
+            Poll::Ready(Some(_)) => self.running.event(),
+            Poll::Ready(None) | Poll::Pending => self.permit = None,
+        }
+        polled
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::StreamExt;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -111,6 +111,20 @@ pub(crate) struct Presentation {
 /// A complete body.
 pub(crate) fn full(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+/// What a request is told that found no seat.
+pub(crate) const TOO_MANY_REQUESTS: &str = "Too many requests, please try again later.";
+
+/// 429, as plain text.
+pub(crate) fn too_many_requests(retry_after_seconds: u32) -> Response<Body> {
+    let mut response = Response::new(full(format!("{TOO_MANY_REQUESTS}\n")));
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
+    response
 }
 
 /// The HTTP form of an outcome.

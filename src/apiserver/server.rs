@@ -32,8 +32,12 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 25 * 1024 * 1024;
 /// All headers of a request.
 const MAX_HEADERS: u32 = 64 * 1024;
-/// How long running requests may take to finish after the shutdown is triggered.
+/// How long streams and idle connections may take to end after the shutdown is triggered.
 const DRAIN: Duration = Duration::from_secs(5);
+/// The same for requests that are being worked on.
+const FINISH: Duration = Duration::from_secs(60);
+/// How often it is looked whether they are done.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// TLS as the API server wants it: HTTP/2 offered, client certificates of `client_ca_pem` asked for
 /// but not demanded (tokens are the other way to identify).
@@ -105,6 +109,12 @@ pub(crate) async fn serve(
     let all = u32::try_from(MAX_CONNECTIONS).expect("a small constant");
     // Each connection gives its slot back when it ends.
     let _ = tokio::time::timeout(DRAIN, slots.acquire_many(all)).await;
+    let finished = async {
+        while state.metrics.inflight() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(FINISH, finished).await;
     Ok(())
 }
 

@@ -20,8 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const NODE_CIDR_MASK: u8 = 24;
 /// The API server's user towards kubelets.
 const API_SERVER_NAME: &str = "kube-apiserver-kubelet-client";
-/// How long the parts may take to end after a signal.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long the API server may take to end after a signal: requests that are being worked on are finished.
+const DRAIN: Duration = Duration::from_secs(70);
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(args: ServerArgs) -> Result<()> {
@@ -66,6 +66,14 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     }
     wait_for_signal().await?;
     tracing::info!("stopping; pods keep running");
+    let delay = api.stop_being_ready();
+    if !delay.is_zero() {
+        tracing::info!("serving for another {} s, not ready any more", delay.as_secs_f64());
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            again = wait_for_signal() => again?,
+        }
+    }
     shutdown.trigger();
     if tokio::time::timeout(DRAIN, serving).await.is_err() {
         tracing::warn!("some connections did not end in {} s and are cut", DRAIN.as_secs());

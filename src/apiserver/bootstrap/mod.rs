@@ -23,9 +23,6 @@ use serde_json::{Value, json};
 /// Roles and bindings, one JSON object a line; kind and name inside, metadata implied.
 const RBAC: &str = include_str!("rbac.jsonl");
 
-/// Priority levels and flow schemas, one JSON object a line; kind, name and spec inside.
-const FLOW_CONTROL: &str = include_str!("flowcontrol.jsonl");
-
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
 /// Writes what is missing and waits until the cache shows it.
@@ -44,10 +41,7 @@ pub(crate) async fn write(state: &State) -> Result<(), StartError> {
     for class in priority_classes() {
         writes.extend(missing(state, &registry::PRIORITY_CLASSES, class)?);
     }
-    for line in FLOW_CONTROL.lines().filter(|line| !line.is_empty()) {
-        let (resource, object) = flow_control_object(line)?;
-        writes.extend(missing(state, resource, object)?);
-    }
+    writes.extend(crate::flowcontrol::writes(state)?);
     writes.extend(kubernetes_service(state)?);
     let results = try_join_all(writes.into_iter().map(|write| async {
         match state.store.write(write).await {
@@ -78,7 +72,13 @@ fn missing(state: &State, resource: &'static Resource, object: Value) -> Result<
     creation(resource, object).map(Some)
 }
 
-fn creation(resource: &'static Resource, mut object: Value) -> Result<Write, StartError> {
+fn creation(resource: &'static Resource, object: Value) -> Result<Write, StartError> {
+    let object = prepared(resource, object)?;
+    Ok(put(resource, &object, Expect::Absent, objects::encode(object.clone())))
+}
+
+/// An object as it is when it has just been created.
+pub(crate) fn prepared(resource: &'static Resource, mut object: Value) -> Result<Value, StartError> {
     let ty = facts::type_by_name(resource.type_name)
         .ok_or(StartError::Config { what: "built-in types", reason: format!("no type {}", resource.type_name) })?;
     object["kind"] = resource.kind.into();
@@ -87,10 +87,11 @@ fn creation(resource: &'static Resource, mut object: Value) -> Result<Write, Sta
     codec::apply_constant_defaults(&mut object, ty);
     (resource.rules.default)(&mut object);
     (resource.rules.prepare_create)(&mut object);
-    Ok(put(resource, &object, Expect::Absent, objects::encode(object.clone())))
+    Ok(object)
 }
 
-fn put(resource: &Resource, object: &Value, expect: Expect, bytes: Bytes) -> Write {
+/// A write of an object.
+pub(crate) fn put(resource: &Resource, object: &Value, expect: Expect, bytes: Bytes) -> Write {
     let namespace = Some(meta::namespace(object)).filter(|namespace| !namespace.is_empty());
     let key = crate::cache::storage_key(resource, namespace, meta::name(object)).into();
     Write { key, expect, value: Some(bytes), durability: Durability::Sync }
@@ -112,17 +113,6 @@ fn rbac_object(line: &str) -> Result<(&'static Resource, Value), StartError> {
     }
     metadata["labels"]["kubernetes.io/bootstrapping"] = "rbac-defaults".into();
     object["metadata"] = metadata;
-    Ok((resource, object))
-}
-
-/// A line of the flow control table as an object.
-fn flow_control_object(line: &str) -> Result<(&'static Resource, Value), StartError> {
-    let wrong = |reason: String| StartError::Config { what: "bootstrap flow control", reason };
-    let mut object: Value = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
-    let resource = registry::by_kind("flowcontrol.apiserver.k8s.io", "v1", meta::kind(&object))
-        .ok_or_else(|| wrong(format!("unknown kind {:?}", meta::kind(&object))))?;
-    let name = object.as_object_mut().and_then(|fields| fields.remove("name")).unwrap_or_default();
-    object["metadata"] = json!({ "name": name, "annotations": { "apf.kubernetes.io/autoupdate-spec": "true" } });
     Ok((resource, object))
 }
 

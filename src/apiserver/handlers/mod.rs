@@ -82,6 +82,12 @@ pub(crate) fn type_of(resource: &Resource) -> Result<&'static Type, Failure> {
         .ok_or_else(|| Box::new(Status::internal(format!("no type {}", resource.type_name))))
 }
 
+/// Whether a patch is a server-side apply.
+pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| value.starts_with("application/apply-patch"))
+}
+
 /// Finds the handler and runs it. The futures are boxed: some are large, and streams are deep.
 pub(crate) async fn dispatch(call: Call) -> Outcome {
     if !call.info.is_resource {

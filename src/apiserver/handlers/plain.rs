@@ -2,6 +2,7 @@
 
 use super::Call;
 use crate::documents::GIT_VERSION;
+use crate::metrics::Text;
 use crate::negotiate;
 use crate::response::{Outcome, Reply};
 use http::header::X_CONTENT_TYPE_OPTIONS;
@@ -119,7 +120,7 @@ fn checks(call: &Call) -> Vec<Check> {
         check("poststarthook/rbac/bootstrap-roles", ready),
         check("poststarthook/scheduling/bootstrap-system-priority-classes", ready),
         check("poststarthook/start-system-namespaces-controller", ready),
-        ready_only("shutdown", !state.shutdown.is_triggered()),
+        ready_only("shutdown", !state.stopping.load(Ordering::Acquire) && !state.shutdown.is_triggered()),
     ]
 }
 
@@ -176,22 +177,33 @@ fn one_check(call: &Call, path: &str) -> Option<Reply> {
 }
 
 fn metrics(call: &Call) -> Reply {
-    let mut text = String::new();
-    let requests = call.state.requests.load(Ordering::Relaxed);
-    let _ = writeln!(text, "# HELP apiserver_request_total Requests answered or being answered.");
-    let _ = writeln!(text, "# TYPE apiserver_request_total counter");
-    let _ = writeln!(text, "apiserver_request_total {requests}");
-    let _ = writeln!(text, "# HELP apiserver_storage_objects Stored objects by resource.");
-    let _ = writeln!(text, "# TYPE apiserver_storage_objects gauge");
-    for resource in naru_api::registry::RESOURCES.iter().filter(|r| r.is_storage()) {
+    let mut out = Text::default();
+    let state = &call.state;
+    state.metrics.render(&mut out);
+    state.flow_control.render(&mut out);
+    let stored = || naru_api::registry::RESOURCES.iter().filter(|r| r.is_storage());
+    out.family("apiserver_storage_objects", "gauge", "Stored objects by resource.");
+    for resource in stored() {
         let name = match resource.group {
             "" => resource.plural.to_owned(),
             group => format!("{}.{group}", resource.plural),
         };
-        let count = call.state.cache.objects(resource).len();
-        let _ = writeln!(text, "apiserver_storage_objects{{resource=\"{name}\"}} {count}");
+        out.sample("apiserver_storage_objects", &[("resource", &name)], state.cache.count(resource));
     }
-    Reply::typed(200, "text/plain; version=0.0.4; charset=utf-8", text)
+    out.family("apiserver_resource_objects", "gauge", "Stored objects by group and resource.");
+    for resource in stored() {
+        let labels = [("group", resource.group), ("resource", resource.plural)];
+        out.sample("apiserver_resource_objects", &labels, state.cache.count(resource));
+    }
+    let labels = [("major", "1"), ("minor", "36"), ("git_version", GIT_VERSION)];
+    out.family("kubernetes_build_info", "gauge", "The version, as labels of a constant 1.");
+    out.sample("kubernetes_build_info", &labels, 1);
+    out.family("kubernetes_healthcheck", "gauge", "Whether a check of health is passed.");
+    for check in checks(call) {
+        let kind = if check.ready_only { "readyz" } else { "healthz" };
+        out.sample("kubernetes_healthcheck", &[("name", check.name), ("type", kind)], u8::from(check.well));
+    }
+    Reply::typed(200, "text/plain; version=0.0.4; charset=utf-8", out.into_string())
 }
 
 fn openid(call: &Call) -> Reply {

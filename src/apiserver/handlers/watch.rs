@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Watches without a `timeoutSeconds` end between once and twice this, so that not all clients of a
-/// restarted server come back at the same time.
+/// Watches without a `timeoutSeconds` end between once and twice this (or what the flag says), so that not all
+/// clients of a restarted server come back at the same time.
 const SHORTEST: u64 = 1800;
 
 /// GET with `watch`.
@@ -38,7 +38,10 @@ pub(super) async fn watch(call: &Call, resource: &'static Resource) -> Outcome {
     };
     let seconds = match number(call, "timeoutSeconds")? {
         Some(seconds) if seconds > 0 => u64::try_from(seconds).unwrap_or(SHORTEST),
-        _ => SHORTEST + rand::random_range(0..SHORTEST),
+        _ => match call.state.config.flags.min_request_timeout_seconds.unwrap_or(SHORTEST) {
+            0 => SHORTEST,
+            shortest => shortest.saturating_add(rand::random_range(0..shortest)),
+        },
     };
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let watch = match call.state.cache.watch(resource, request).await {

@@ -7,6 +7,7 @@ mod admission;
 mod apply;
 mod content;
 mod deletion;
+mod flow_control;
 mod identity;
 mod objects;
 mod permissions;

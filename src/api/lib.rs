@@ -7,6 +7,7 @@ pub mod apply;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod batch;
 pub mod certificates;
 mod checks;
 pub mod codec;

@@ -15,6 +15,7 @@ pub use crate::authorization::{
     local_subject_access_review::LOCAL_SUBJECT_ACCESS_REVIEWS, self_subject_access_review::SELF_SUBJECT_ACCESS_REVIEWS,
     self_subject_rules_review::SELF_SUBJECT_RULES_REVIEWS, subject_access_review::SUBJECT_ACCESS_REVIEWS,
 };
+pub use crate::batch::{cron_job::CRON_JOBS, job::JOBS};
 pub use crate::certificates::request::CERTIFICATE_SIGNING_REQUESTS;
 pub use crate::coordination::lease::LEASES;
 pub use crate::core::{
@@ -406,6 +407,8 @@ pub static RESOURCES: &[&Resource] = &[
     &SELF_SUBJECT_ACCESS_REVIEWS,
     &SELF_SUBJECT_RULES_REVIEWS,
     &SUBJECT_ACCESS_REVIEWS,
+    &CRON_JOBS,
+    &JOBS,
     &CERTIFICATE_SIGNING_REQUESTS,
     &INGRESS_CLASSES,
     &INGRESSES,

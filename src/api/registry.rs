@@ -295,6 +295,25 @@ impl Resource {
         self.is_stored() && self.rules.view.is_none()
     }
 
+    /// Whether deleting an object answers with it, and not with a Status.
+    pub fn returns_deleted(&self) -> bool {
+        match self.group {
+            "" => matches!(
+                self.plural,
+                "persistentvolumeclaims"
+                    | "persistentvolumes"
+                    | "pods"
+                    | "podtemplates"
+                    | "resourcequotas"
+                    | "serviceaccounts"
+                    | "services"
+            ),
+            "resource.k8s.io" => true,
+            "storage.k8s.io" => self.plural != "csistoragecapacities",
+            _ => false,
+        }
+    }
+
     /// The resource in whose version the objects are stored.
     pub fn storage(&self) -> &Resource {
         self.rules.view.map_or(self, |view| view.of)

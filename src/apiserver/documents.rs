@@ -1,15 +1,15 @@
 //! Discovery and OpenAPI: rendered when first asked for, and kept as bytes with their hash.
 
+use crate::clock;
 use crate::negotiate::Encoding;
 use crate::response::{Reply, gzip};
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::HeaderValue;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, LOCATION, VARY};
 use naru_api::codec;
-use naru_api::documents::{discovery, openapi, served};
+use naru_api::documents::{discovery, openapi};
 use naru_api::registry::RESOURCES;
-use serde_json::Value;
 use sha2::{Digest, Sha512};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -21,6 +21,11 @@ pub(crate) const GIT_VERSION: &str = "v1.36.0+naru1";
 
 const AGGREGATED_PROTOBUF: &str =
     "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+const HTML: &str = "text/html; charset=utf-8";
+/// How long what never changes may be kept.
+const YEAR: i64 = 365 * 24 * 60 * 60;
 
 /// The rendered documents.
 #[derive(Debug)]
@@ -70,32 +75,12 @@ impl Documents {
         Some(if aggregated { reply.with_header(CACHE_CONTROL, HeaderValue::from_static("public")) } else { reply })
     }
 
-    /// OpenAPI version 2. It is a few megabytes, so that it is kept compressed; nearly all clients take it so.
-    pub(crate) fn openapi_v2(&self, protobuf: bool, accepts_gzip: bool, known: Option<&str>) -> Option<Reply> {
-        let key = if protobuf { "/openapi/v2?protobuf" } else { "/openapi/v2" };
-        let cached = self.rendered.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
-        let document = match cached {
-            Some(document) => document,
-            None => {
-                let document = render_v2(protobuf)?;
-                let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
-                rendered.insert(key.to_owned(), document.clone());
-                document
-            }
-        };
-        let etag = HeaderValue::from_str(&document.etag).ok()?;
-        let reply = if known.is_some_and(|known| known.contains(&document.etag)) {
-            Reply::typed(304, document.content_type, Bytes::new())
-        } else if accepts_gzip {
-            Reply::typed(200, document.content_type, document.body)
-                .with_header(CONTENT_ENCODING, HeaderValue::from_static("gzip"))
-                .with_header(VARY, HeaderValue::from_static("Accept-Encoding"))
-        } else {
-            let mut body = Vec::new();
-            GzDecoder::new(document.body.as_ref()).read_to_end(&mut body).ok()?;
-            Reply::typed(200, document.content_type, body)
-        };
-        Some(reply.with_header(ETAG, etag).with_header(VARY, HeaderValue::from_static("Accept")))
+    /// OpenAPI version 2.
+    pub(crate) fn openapi_v2(&self, asked: &Asked<'_>) -> Option<Reply> {
+        let key = if asked.protobuf { "/openapi/v2?protobuf" } else { "/openapi/v2" };
+        let document = self.document(key, false)?;
+        let reply = document.compressed(asked)?;
+        Some(reply.with_header(VARY, HeaderValue::from_static("Accept")))
     }
 
     fn document(&self, path: &str, aggregated: bool) -> Option<Document> {
@@ -121,9 +106,14 @@ impl Documents {
             ["api", version] => (discovery::api_resource_list(RESOURCES, "", version)?, json),
             ["apis", group] => (discovery::api_group(RESOURCES, group)?, json),
             ["apis", group, version] => (discovery::api_resource_list(RESOURCES, group, version)?, json),
-            ["openapi", "v3"] => (openapi::v3_index(RESOURCES, |group, version| self.hash(group, version)), json),
-            ["openapi", "v3", "api", version] => (openapi(("", version))?, openapi::CONTENT_TYPE),
-            ["openapi", "v3", "apis", group, version] => (openapi((group, version))?, openapi::CONTENT_TYPE),
+            ["openapi", "v2"] => return render_v2(false),
+            ["openapi", "v2?protobuf"] => return render_v2(true),
+            ["openapi", "v3"] => (openapi::v3_index(RESOURCES, |path| self.hash(path)), json),
+            ["openapi", "v3", rest @ ..] => {
+                let body = openapi::v3_at(RESOURCES, &rest.join("/"), GIT_VERSION)?.to_string();
+                let etag = format!("\"{}\"", hex(&Sha512::digest(&body)));
+                return Some(Document { body: gzip(body.as_bytes()).ok()?, content_type: openapi::CONTENT_TYPE, etag });
+            }
             _ => return None,
         };
         let body: Bytes = value.to_string().into();
@@ -133,13 +123,70 @@ impl Documents {
 
     /// What the index tells clients to cache by. Hashing the resources' table would do, but would have
     /// to be kept in step with the renderer; the rendered document cannot be out of step.
-    fn hash(&self, group: &str, version: &str) -> String {
-        let path = match group {
-            "" => format!("/openapi/v3/api/{version}"),
-            group => format!("/openapi/v3/apis/{group}/{version}"),
-        };
-        self.document(&path, false).map(|document| document.etag.trim_matches('"').to_owned()).unwrap_or_default()
+    fn hash(&self, path: &str) -> String {
+        let document = self.document(&format!("/openapi/v3/{path}"), false);
+        document.map(|document| document.etag.trim_matches('"').to_owned()).unwrap_or_default()
     }
+
+    /// A document of OpenAPI version 3. The hash of the index is part of its address, so that an answer to the
+    /// right one never changes; one to a wrong one says where the right one is.
+    pub(crate) fn openapi_v3(&self, path: &str, hash: Option<&str>, asked: &Asked<'_>) -> Option<Reply> {
+        let document = self.document(path, false)?;
+        let own = document.etag.trim_matches('"');
+        let wrong = hash.is_some_and(|hash| !hash.is_empty() && hash != own);
+        let mut reply = if wrong {
+            let target = HeaderValue::from_str(&format!("{path}?hash={own}")).ok()?;
+            let etag = HeaderValue::from_str(&document.etag).ok()?;
+            Reply::typed(301, HTML, Bytes::new()).with_header(LOCATION, target).with_header(ETAG, etag)
+        } else if asked.protobuf {
+            // Hardly ever asked for: made from the JSON each time.
+            let value = serde_json::from_slice(&unpacked(&document.body)?).ok()?;
+            let body = gzip(&openapi::encode_v3(&value)).ok()?;
+            Document { body, content_type: V3_PROTOBUF, etag: document.etag.clone() }.compressed(asked)?
+        } else {
+            document.compressed(asked)?
+        };
+        if hash.is_some_and(|hash| hash == own) {
+            let expires = HeaderValue::from_str(&clock::http_date(clock::now_seconds() + YEAR)).ok()?;
+            reply = reply
+                .with_header(CACHE_CONTROL, HeaderValue::from_static("public, immutable"))
+                .with_header(EXPIRES, expires);
+        }
+        Some(reply.with_header(VARY, HeaderValue::from_static("Accept")))
+    }
+}
+
+/// What the client wants of an OpenAPI document.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    /// The protobuf form.
+    pub(crate) protobuf: bool,
+    /// Whether gzip is accepted.
+    pub(crate) gzip: bool,
+    /// The hashes that it knows.
+    pub(crate) known: Option<&'a str>,
+}
+
+impl Document {
+    /// The answer with a body that is kept compressed, as OpenAPI's are: nearly all clients take it so.
+    fn compressed(&self, asked: &Asked<'_>) -> Option<Reply> {
+        let reply = if asked.known.is_some_and(|known| known.contains(&self.etag)) {
+            Reply::typed(304, self.content_type, Bytes::new())
+        } else if asked.gzip {
+            Reply::typed(200, self.content_type, self.body.clone())
+                .with_header(CONTENT_ENCODING, HeaderValue::from_static("gzip"))
+                .with_header(VARY, HeaderValue::from_static("Accept-Encoding"))
+        } else {
+            Reply::typed(200, self.content_type, unpacked(&self.body)?)
+        };
+        Some(reply.with_header(ETAG, HeaderValue::from_str(&self.etag).ok()?))
+    }
+}
+
+fn unpacked(body: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    GzDecoder::new(body).read_to_end(&mut out).ok()?;
+    Some(out)
 }
 
 fn render_v2(protobuf: bool) -> Option<Document> {
@@ -151,11 +198,6 @@ fn render_v2(protobuf: bool) -> Option<Document> {
     };
     let etag = format!("\"{}\"", hex(&Sha512::digest(&body)));
     Some(Document { body: gzip(&body).ok()?, content_type, etag })
-}
-
-fn openapi((group, version): (&str, &str)) -> Option<Value> {
-    served(RESOURCES).contains(&(group, version)).then_some(())?;
-    openapi::v3(RESOURCES, group, version, GIT_VERSION)
 }
 
 fn hex(digest: &[u8]) -> String {

@@ -179,10 +179,9 @@ pub(crate) fn discovery(headers: &HeaderMap) -> Option<(Encoding, bool)> {
     })
 }
 
-/// Whether OpenAPI version 2 is asked for as protobuf; 406 when in nothing that there is.
-pub(crate) fn openapi_v2(headers: &HeaderMap) -> Result<bool, Box<Status>> {
-    const PROTOBUF: [&str; 2] =
-        ["com.github.proto-openapi.spec.v2@v1.0+protobuf", "com.github.proto-openapi.spec.v2.v1.0+protobuf"];
+/// Whether an OpenAPI document is asked for as protobuf; 406 when in nothing that there is.
+pub(crate) fn openapi(headers: &HeaderMap, version: &str) -> Result<bool, Box<Status>> {
+    let protobuf = ["@", "."].map(|sign| format!("com.github.proto-openapi.spec.{version}{sign}v1.0+protobuf"));
     let accept = header(headers, ACCEPT);
     if accept.is_empty() {
         return Ok(false);
@@ -191,11 +190,11 @@ pub(crate) fn openapi_v2(headers: &HeaderMap) -> Result<bool, Box<Status>> {
         .iter()
         .find_map(|clause| match clause {
             clause if clause.matches("json") => Some(false),
-            clause if PROTOBUF.iter().any(|subtype| clause.matches(subtype)) => Some(true),
+            clause if protobuf.iter().any(|subtype| clause.matches(subtype)) => Some(true),
             _ => None,
         })
         .ok_or_else(|| {
-            let offered = PROTOBUF.map(|subtype| format!("application/{subtype}"));
+            let offered = protobuf.map(|subtype| format!("application/{subtype}"));
             Box::new(Status::not_acceptable(&["application/json", &offered[0], &offered[1]]))
         })
 }

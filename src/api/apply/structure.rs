@@ -112,7 +112,8 @@ pub struct FactsPlace {
     kind: Option<Kind>,
     relation: Relation,
     keys: &'static [&'static str],
-    atomic_map: bool,
+    /// What the field says of its map or struct, before the type is asked.
+    atomic_map: Option<bool>,
 }
 
 impl FactsPlace {
@@ -122,7 +123,7 @@ impl FactsPlace {
     }
 
     fn plain(kind: Kind) -> Self {
-        Self { kind: Some(kind), relation: Relation::Atomic, keys: &[], atomic_map: false }
+        Self { kind: Some(kind), relation: Relation::Atomic, keys: &[], atomic_map: None }
     }
 
     fn of_field(field: &'static Field) -> Self {
@@ -131,7 +132,12 @@ impl FactsPlace {
             Some(ListType::Map) => Relation::Keyed,
             Some(ListType::Atomic) | None => Relation::Atomic,
         };
-        Self { kind: Some(field.kind), relation, keys: field.schema.list_keys, atomic_map: field.schema.map_atomic }
+        let atomic_map = match field.schema {
+            schema if schema.map_granular => Some(false),
+            schema if schema.map_atomic => Some(true),
+            _ => None,
+        };
+        Self { kind: Some(field.kind), relation, keys: field.schema.list_keys, atomic_map }
     }
 
     fn type_of(self) -> Option<&'static Type> {
@@ -150,9 +156,11 @@ impl Structure for FactsPlace {
             Some(Kind::I32 | Kind::I64 | Kind::F64) => Form::Scalar(ScalarKind::Number),
             Some(Kind::Bool) => Form::Scalar(ScalarKind::Bool),
             Some(Kind::List(items)) => Form::List { relation: self.relation, items: Self::plain(*items) },
-            Some(Kind::Map(values)) => Form::Map { atomic: self.atomic_map, values: Self::plain(*values) },
+            Some(Kind::Map(values)) => {
+                Form::Map { atomic: self.atomic_map == Some(true), values: Self::plain(*values) }
+            }
             Some(Kind::Object(ty)) => match ty.shape {
-                Shape::Object => Form::Struct { atomic: self.atomic_map || ty.map_atomic },
+                Shape::Object => Form::Struct { atomic: self.atomic_map.unwrap_or(ty.map_atomic) },
                 Shape::Quantity => Form::Scalar(ScalarKind::Quantity),
                 Shape::IntOrString => Form::Scalar(ScalarKind::Any),
                 Shape::Time => Form::Scalar(ScalarKind::Time),
@@ -195,7 +203,7 @@ impl Structure for FactsPlace {
     }
 
     fn untyped() -> Self {
-        Self { kind: None, relation: Relation::Atomic, keys: &[], atomic_map: false }
+        Self { kind: None, relation: Relation::Atomic, keys: &[], atomic_map: None }
     }
 }
 

@@ -159,13 +159,14 @@ fn field(f: &FieldLine<'_>, kind_text: &str, index: &HashMap<&str, usize>) -> St
         "&PLAIN".to_owned()
     } else {
         format!(
-            "&Schema {{ list_type: {list_type}, list_keys: {}, merge_key: {}, merge: {}, retain_keys: {}, replace: {}, map_atomic: {}, default: {}, gates: {} }}",
+            "&Schema {{ list_type: {list_type}, list_keys: {}, merge_key: {}, merge: {}, retain_keys: {}, replace: {}, map_atomic: {}, map_granular: {}, default: {}, gates: {} }}",
             strings(value("lk=")),
             value("pk=").map_or("None".to_owned(), |k| format!("Some({k:?})")),
             strategies.contains(&"merge"),
             strategies.contains(&"retainKeys"),
             strategies.contains(&"replace"),
             has("mt=atomic"),
+            has("mt=granular"),
             default(value("d=")),
             strings(value("fg=")),
         )

@@ -56,4 +56,11 @@ mod tests {
             assert!(GROUP_VERSIONS.contains(&(resource.group, resource.version)), "{}", resource.plural);
         }
     }
+
+    #[test]
+    fn group_versions_come_in_upstreams_order() {
+        let facts = include_str!("../facts/api-resources.txt").lines().filter_map(|line| line.strip_prefix("GV "));
+        let own = GROUP_VERSIONS.iter().map(|(group, version)| crate::meta::join_api_version(group, version));
+        assert!(facts.eq(own));
+    }
 }

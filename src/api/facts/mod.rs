@@ -136,6 +136,8 @@ pub struct Schema {
     pub replace: bool,
     /// Apply treats the map as one value.
     pub map_atomic: bool,
+    /// Apply merges it member by member, even where its type is atomic.
+    pub map_granular: bool,
     /// Constant default.
     pub default: Option<Constant>,
     /// Features that must all be on for the field to exist.
@@ -150,6 +152,7 @@ static PLAIN: Schema = Schema {
     retain_keys: false,
     replace: false,
     map_atomic: false,
+    map_granular: false,
     default: None,
     gates: &[],
 };

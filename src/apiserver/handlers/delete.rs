@@ -125,18 +125,12 @@ pub(super) async fn delete(call: &Call, resource: &'static Resource) -> Outcome 
     let deleted = delete_one(call, resource, call.namespace(resource), &call.info.name, &options).await?;
     match deleted {
         Deleted::Waiting(json) => render::object(call, resource, 200, json),
-        Deleted::Gone(json, _) if returns_object(resource) => render::object(call, resource, 200, json),
+        Deleted::Gone(json, _) if resource.returns_deleted() => render::object(call, resource, 200, json),
         Deleted::Gone(_, value) => {
             let name = call.info.name.as_str();
             render::status(&Status::success(resource.group, resource.plural, name, meta::uid(&value)))
         }
     }
-}
-
-/// Kinds whose delete answers with the object.
-fn returns_object(resource: &Resource) -> bool {
-    resource.group.is_empty()
-        && matches!(resource.plural, "pods" | "services" | "serviceaccounts" | "podtemplates" | "resourcequotas")
 }
 
 /// DELETE of a collection.

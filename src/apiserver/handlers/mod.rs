@@ -94,8 +94,9 @@ pub(crate) async fn dispatch(call: Call) -> Outcome {
         return plain::handle(&call);
     }
     let info = &call.info;
-    let resource = registry::find(&info.group, &info.version, &info.resource)
-        .ok_or_else(|| Box::new(Status::no_such_resource()))?;
+    let Some(resource) = registry::find(&info.group, &info.version, &info.resource) else {
+        return plain::not_found(&call);
+    };
     if !resource.is_namespaced() && !info.namespace.is_empty() && resource.plural != "namespaces" {
         return Err(Box::new(Status::no_such_resource()));
     }

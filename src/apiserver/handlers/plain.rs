@@ -1,12 +1,13 @@
 //! Paths that name no resource: version, health, metrics, discovery and the API's documents.
 
 use super::Call;
-use crate::documents::GIT_VERSION;
+use crate::documents::{Asked, GIT_VERSION};
 use crate::metrics::Text;
 use crate::negotiate;
-use crate::response::{Outcome, Reply};
+use crate::response::{Failure, Outcome, Reply};
 use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::{HeaderValue, Method};
+use naru_api::registry::{RESOURCES, Resource};
 use naru_api::status::Status;
 use serde_json::json;
 use std::fmt::Write;
@@ -16,7 +17,7 @@ use std::sync::atomic::Ordering;
 pub(super) fn handle(call: &Call) -> Outcome {
     let path = call.info.path.trim_end_matches('/');
     let answer = match path {
-        "" => Some(index()),
+        "" => Some(index(call)),
         "/version" => Some(version()),
         "/healthz" | "/livez" | "/readyz" => return health(call, path.trim_start_matches('/')),
         "/metrics" => Some(metrics(call)),
@@ -38,35 +39,71 @@ pub(super) fn handle(call: &Call) -> Outcome {
     }
     let (encoding, aggregated) = negotiate::discovery(&call.headers).unwrap_or_default();
     let known_hash = call.headers.get(http::header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let asked = |version| -> Result<Asked<'_>, Failure> {
+        let gzip = negotiate::accepts_gzip(&call.headers);
+        Ok(Asked { protobuf: negotiate::openapi(&call.headers, version)?, gzip, known: known_hash })
+    };
     let answer = if path == "/openapi/v2" {
-        let protobuf = negotiate::openapi_v2(&call.headers)?;
-        call.state.documents.openapi_v2(protobuf, negotiate::accepts_gzip(&call.headers), known_hash)
+        call.state.documents.openapi_v2(&asked("v2")?)
+    } else if path.starts_with("/openapi/v3/") {
+        call.state.documents.openapi_v3(path, call.query.get("hash"), &asked("v3")?)
     } else {
         call.state.documents.answer(path, encoding, aggregated, known_hash)
     };
     match answer {
         Some(reply) if matches!(call.method, Method::GET | Method::HEAD) => Ok(reply),
         Some(_) => Err(Box::new(Status::method_not_allowed())),
-        None => Err(Box::new(Status::no_such_resource())),
+        None => not_found(call),
     }
 }
 
-fn index() -> Reply {
+/// What there is not: below a group that is served, the API says so; elsewhere, plain HTTP does.
+pub(super) fn not_found(call: &Call) -> Outcome {
+    let mut parts = call.info.path.trim_start_matches('/').split('/');
+    let of_api = match parts.next() {
+        Some("api") => true,
+        Some("apis") => parts.next().is_some_and(|group| {
+            let served = |resource: &&Resource| !group.is_empty() && resource.group == group;
+            RESOURCES.iter().copied().any(|resource| served(&resource))
+        }),
+        _ => false,
+    };
+    if of_api {
+        return Err(Box::new(Status::no_such_resource()));
+    }
+    Ok(plain_text(404, "404 page not found\n".to_owned()))
+}
+
+fn index(call: &Call) -> Reply {
     let mut paths = vec![
         "/.well-known/openid-configuration".to_owned(),
         "/api".to_owned(),
         "/api/v1".to_owned(),
         "/apis".to_owned(),
+        "/apis/".to_owned(),
     ];
-    for resource in naru_api::registry::RESOURCES.iter().filter(|r| !r.group.is_empty()) {
+    for name in ["healthz", "livez", "readyz"] {
+        let own = checks(call).into_iter().filter(|check| name == "readyz" || !check.ready_only);
+        paths.extend(own.map(|check| format!("/{name}/{}", check.name)));
+    }
+    for resource in RESOURCES.iter().filter(|r| !r.group.is_empty()) {
         for path in [format!("/apis/{}", resource.group), format!("/apis/{}/{}", resource.group, resource.version)] {
             if !paths.contains(&path) {
                 paths.push(path);
             }
         }
     }
-    let rest =
-        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    let rest = [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
     paths.extend(rest.map(str::to_owned));
     paths.sort();
     Reply::typed(200, "application/json", format!("{:#}", json!({ "paths": paths })))
@@ -124,8 +161,8 @@ fn checks(call: &Call) -> Vec<Check> {
     ]
 }
 
-/// Plain text about the server's health.
-fn health_text(code: u16, text: String) -> Reply {
+/// Plain text that browsers are not to take for anything else.
+fn plain_text(code: u16, text: String) -> Reply {
     Reply::typed(code, "text/plain; charset=utf-8", text)
         .with_header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
 }
@@ -154,13 +191,13 @@ fn health(call: &Call, name: &str) -> Outcome {
     }
     if failed {
         let _ = writeln!(text, "{name} check failed");
-        return Ok(health_text(500, text));
+        return Ok(plain_text(500, text));
     }
     if call.query.get("verbose").is_none() {
-        return Ok(health_text(200, "ok".to_owned()));
+        return Ok(plain_text(200, "ok".to_owned()));
     }
     let _ = writeln!(text, "{name} check passed");
-    Ok(health_text(200, text))
+    Ok(plain_text(200, text))
 }
 
 /// `/readyz/etcd`: one check alone. `None` where there is no such check.
@@ -172,7 +209,7 @@ fn one_check(call: &Call, path: &str) -> Option<Reply> {
     let check = checks(call).into_iter().find(|c| c.name == check && (name == "readyz" || !c.ready_only))?;
     Some(match check.well {
         true => Reply::text("ok"),
-        false => health_text(500, format!("internal server error: {} is not well\n", check.name)),
+        false => plain_text(500, format!("internal server error: {} is not well\n", check.name)),
     })
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// How a JSON value is written into a field.
-enum Form {
+pub(super) enum Form {
     /// A string.
     Text,
     /// A boolean.
@@ -18,14 +18,18 @@ enum Form {
     Within(u32, &'static Form),
     /// An object with free names: a message with a repeated field of name and value.
     Named(u32, &'static Form),
+    /// One field of a message for the object itself, another for a reference to one elsewhere.
+    OrReference(&'static Message),
+    /// A default, which is a scalar; there is no message for others.
+    Default,
     /// A parameter, whose message depends on where it is.
     Parameter,
 }
 
 /// A message: its members with their field numbers, and the field of the `x-` members.
-struct Message {
-    fields: &'static [(&'static str, u32, Form)],
-    extensions: u32,
+pub(super) struct Message {
+    pub(super) fields: &'static [(&'static str, u32, Form)],
+    pub(super) extensions: u32,
 }
 
 use Form::{Any, Flag, List, Named, Object, Parameter, Text, Within};
@@ -163,7 +167,7 @@ fn delimited(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-fn members(message: &Message, value: &Value, out: &mut Vec<u8>) {
+pub(super) fn members(message: &Message, value: &Value, out: &mut Vec<u8>) {
     for (name, number, form) in message.fields {
         if let Some(value) = value.get(name) {
             write(form, *number, value, out);
@@ -192,6 +196,19 @@ fn write(form: &Form, number: u32, value: &Value, out: &mut Vec<u8>) {
         List(form) => return value.as_array().into_iter().flatten().for_each(|v| write(form, number, v, out)),
         Any => delimited(2, value.to_string().as_bytes(), &mut inner),
         Object(message) => members(message, value, &mut inner),
+        Form::OrReference(message) => match value.get("$ref") {
+            Some(target) => write(&Within(1, &Text), 2, target, &mut inner),
+            None => write(&Object(message), 1, value, &mut inner),
+        },
+        Form::Default => match value {
+            Value::Number(number) => {
+                varint((1 << 3) | 1, &mut inner);
+                inner.extend_from_slice(&number.as_f64().unwrap_or_default().to_le_bytes());
+            }
+            Value::Bool(_) => write(&Flag, 2, value, &mut inner),
+            Value::String(_) => write(&Text, 3, value, &mut inner),
+            _ => return,
+        },
         Within(field, form) => write(form, *field, value, &mut inner),
         Named(field, form) => {
             let entries = value.as_object().into_iter().flatten();

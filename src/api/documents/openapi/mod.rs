@@ -1,8 +1,11 @@
 //! OpenAPI: version 3 per group-version, and its index; version 2 from those, as JSON and protobuf.
 
 mod gnostic;
+mod gnostic_v3;
 mod operation;
+mod parameters;
 mod paths;
+mod plain;
 mod schema;
 mod v2;
 
@@ -13,20 +16,20 @@ use crate::registry::Resource;
 use serde_json::{Map, Value, json};
 
 pub use gnostic::encode_v2;
+pub use gnostic_v3::encode_v3;
 pub use v2::v2;
 
 /// The media type of a version 3 document.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// `/openapi/v3`: where each group-version's document is. `hash` gives the hash of a path's document, by which
-/// clients cache it.
-pub fn v3_index(resources: &[&Resource], hash: impl Fn(&str, &str) -> String) -> Value {
-    let mut paths = Map::new();
-    for (group, version) in served(resources) {
-        let path = v3_path(group, version);
-        let url = format!("/openapi/v3/{path}?hash={}", hash(group, version));
-        paths.insert(path, json!({"serverRelativeURL": url}));
-    }
+/// `/openapi/v3`: where each document is. `hash` gives the hash of a path's document, by which clients cache it.
+pub fn v3_index(resources: &[&Resource], hash: impl Fn(&str) -> String) -> Value {
+    let versions = served(resources).into_iter().map(|(group, version)| v3_path(group, version));
+    let url = |path: String| {
+        let url = format!("/openapi/v3/{path}?hash={}", hash(&path));
+        (path, json!({"serverRelativeURL": url}))
+    };
+    let paths: Map<String, Value> = versions.chain(plain::paths(resources)).map(url).collect();
     json!({"paths": paths})
 }
 
@@ -34,6 +37,29 @@ pub fn v3_index(resources: &[&Resource], hash: impl Fn(&str, &str) -> String) ->
 pub fn v3_path(group: &str, version: &str) -> String {
     let root = if group.is_empty() { "api" } else { "apis" };
     format!("{root}/{}", join_api_version(group, version))
+}
+
+/// The document at a path of the index: of a group-version, or of one of the plain paths.
+pub fn v3_at(resources: &[&Resource], path: &str, server_version: &str) -> Option<Value> {
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts.as_slice() {
+        ["api", version] => v3(resources, "", version, server_version),
+        ["apis", group, version] => v3(resources, group, version, server_version),
+        _ => v3_plain(resources, path, server_version),
+    }
+}
+
+fn v3_plain(resources: &[&Resource], path: &str, server_version: &str) -> Option<Value> {
+    let (item, ty) = plain::item(resources, path)?;
+    let mut schemas = schema::Schemas::default();
+    if let Some(ty) = ty.and_then(|name| facts::type_by_name(&format!("{}{name}", schema::META))) {
+        schemas.add(ty);
+    }
+    let mut schemas = schemas.render();
+    if path == "version" {
+        schemas[plain::VERSION] = plain::version_schema();
+    }
+    Some(document(json!({format!("/{path}/"): item}), schemas, server_version))
 }
 
 /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`.
@@ -61,15 +87,19 @@ pub fn v3(resources: &[&Resource], group: &str, version: &str, server_version: &
             schemas.add(ty);
         }
     }
+    Some(document(paths::of(&list, group, version), schemas.render(), server_version))
+}
+
+fn document(paths: Value, schemas: Value, server_version: &str) -> Value {
     let scheme = json!({
         "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication",
     });
-    Some(json!({
+    json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": server_version},
-        "paths": paths::of(&list, group, version),
-        "components": {"schemas": schemas.render(), "securitySchemes": {"BearerToken": scheme}},
-    }))
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": {"BearerToken": scheme}},
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Paths: which operations each resource and subresource has, and where.
 
 use super::operation::{self, Body, Operation};
+use super::parameters;
+use super::schema::META;
 use crate::facts;
 use crate::meta::{Verb, join_api_version};
 use crate::registry::{Action, Resource, Scope, Subresource};
@@ -15,7 +17,7 @@ pub(super) struct Naming {
 }
 
 impl Naming {
-    fn new(group: &str, version: &str) -> Self {
+    pub(super) fn new(group: &str, version: &str) -> Self {
         let group = if group.is_empty() { "core" } else { group.trim_end_matches(".k8s.io") };
         let mut words = group.split(['.', '-']);
         let first = words.next().unwrap_or("").to_owned();
@@ -36,112 +38,235 @@ pub(super) fn of(resources: &[&Resource], group: &str, version: &str) -> Value {
     let root = if group.is_empty() { "/api" } else { "/apis" };
     let root = format!("{root}/{}", join_api_version(group, version));
     let mut paths = Map::new();
-    paths.insert(format!("{root}/"), json!({"get": operation::resources(&naming)}));
+    let id = format!("get{}APIResources", naming.id);
+    let list = operation::document(&id, &naming.tag, "get available resources", &format!("{META}APIResourceList"));
+    paths.insert(format!("{root}/"), json!({"get": list}));
     for resource in resources {
-        add(&mut paths, &naming, &root, resource);
+        Paths { naming: &naming, root: &root, resource, out: &mut paths }.add();
     }
     Value::Object(paths)
 }
 
-fn add(paths: &mut Map<String, Value>, naming: &Naming, root: &str, resource: &Resource) {
-    let namespaced = resource.scope == Scope::Namespaced;
-    let collection = if namespaced {
-        format!("{root}/namespaces/{{namespace}}/{}", resource.plural)
-    } else {
-        format!("{root}/{}", resource.plural)
-    };
-    let build = |verb, name: &str, kind: (&str, &str, &str), body: Body| {
-        operation::build(naming, &Operation { verb, name, gvk: kind, body })
-    };
-    let gvk = (resource.group, resource.version, resource.kind);
-    let has = |verb: Verb| resource.verbs.contains(&verb);
-    let scoped = if namespaced { format!("Namespaced{}", resource.kind) } else { resource.kind.to_owned() };
-    let list = format!("{}List", resource.kind);
-    let list_type = facts::type_by_gvk(resource.group, resource.version, &list).map(|t| t.name);
-    let object = Body { input: Some(resource.type_name), output: Some(resource.type_name) };
-    let listing = Body { input: None, output: list_type };
+/// `a Pod`, `an Ingress`, `Endpoints`: as upstream's documents put it.
+fn with_article(kind: &str) -> String {
+    if kind.ends_with('s') && !kind.ends_with("ss") {
+        return kind.to_owned();
+    }
+    let article = if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" };
+    format!("{article} {kind}")
+}
 
-    let mut item = path_item(namespaced, false);
-    if has(Verb::List) {
-        item.insert("get".into(), build("list", &scoped, gvk, listing));
-    }
-    if has(Verb::Create) {
-        item.insert("post".into(), build("create", &scoped, gvk, object));
-    }
-    if has(Verb::DeleteCollection) {
-        item.insert("delete".into(), build("deletecollection", &format!("Collection{scoped}"), gvk, Body::default()));
-    }
-    insert(paths, &collection, item);
+/// The paths of one resource, as they are added to a document.
+struct Paths<'a> {
+    naming: &'a Naming,
+    root: &'a str,
+    resource: &'a Resource,
+    out: &'a mut Map<String, Value>,
+}
 
-    if namespaced && has(Verb::List) {
-        let mut item = path_item(false, false);
-        item.insert("get".into(), build("list", &format!("{}ForAllNamespaces", resource.kind), gvk, listing));
-        insert(paths, &format!("{root}/{}", resource.plural), item);
+impl Paths<'_> {
+    fn add(&mut self) {
+        let resource = self.resource;
+        let namespaced = resource.scope == Scope::Namespaced;
+        let below = if namespaced { "namespaces/{namespace}/" } else { "" };
+        let collection = format!("{}/{below}{}", self.root, resource.plural);
+        let scoped = if namespaced { format!("Namespaced{}", resource.kind) } else { resource.kind.to_owned() };
+        self.collection(&collection, &scoped);
+        let single = format!("{collection}/{{name}}");
+        self.single(&single, &scoped);
+        for subresource in resource.subresources {
+            self.subresource(&single, &scoped, subresource);
+        }
+        self.watches(below, &scoped);
     }
 
-    let single = format!("{collection}/{{name}}");
-    let mut item = path_item(namespaced, true);
-    let verbs = [(Verb::Get, "get", "read"), (Verb::Update, "put", "replace"), (Verb::Patch, "patch", "patch")];
-    for (verb, method, word) in verbs {
-        if has(verb) {
-            item.insert(method.into(), build(word, &scoped, gvk, object));
+    fn has(&self, verb: Verb) -> bool {
+        self.resource.verbs.contains(&verb)
+    }
+
+    fn is_namespaced(&self) -> bool {
+        self.resource.scope == Scope::Namespaced
+    }
+
+    /// One operation on the resource's own kind.
+    fn own(&self, verb: &'static str, name: &str, text: String, body: Body, path: &[Value]) -> Value {
+        let gvk = (self.resource.group, self.resource.version, self.resource.kind);
+        Operation { verb, name, gvk, description: text, body, path }.build(self.naming)
+    }
+
+    fn object(&self) -> Body {
+        Body { input: Some(self.resource.type_name), output: Some(self.resource.type_name) }
+    }
+
+    fn listing(&self, all_namespaces: bool) -> Value {
+        let resource = self.resource;
+        let list = format!("{}List", resource.kind);
+        let output = facts::type_by_gvk(resource.group, resource.version, &list).map(|t| t.name);
+        let what = if self.has(Verb::Watch) { "list or watch" } else { "list" };
+        let text = format!("{what} objects of kind {}", resource.kind);
+        let namespaced = self.is_namespaced() && !all_namespaces;
+        let name = match (self.is_namespaced(), all_namespaces) {
+            (true, true) => format!("{}ForAllNamespaces", resource.kind),
+            (true, false) => format!("Namespaced{}", resource.kind),
+            (false, _) => resource.kind.to_owned(),
+        };
+        self.own("list", &name, text, Body { input: None, output }, &path_parameters(namespaced, None))
+    }
+
+    fn collection(&mut self, path: &str, scoped: &str) {
+        let kind = self.resource.kind;
+        let parameters = path_parameters(self.is_namespaced(), None);
+        let mut item = Map::new();
+        if self.has(Verb::List) {
+            item.insert("get".into(), self.listing(false));
+        }
+        if self.has(Verb::Create) {
+            let text = format!("create {}", with_article(kind));
+            item.insert("post".into(), self.own("create", scoped, text, self.object(), &parameters));
+        }
+        if self.has(Verb::DeleteCollection) {
+            let status = Body { input: None, output: status_type() };
+            let name = format!("Collection{scoped}");
+            let text = format!("delete collection of {kind}");
+            item.insert("delete".into(), self.own("deletecollection", &name, text, status, &parameters));
+        }
+        self.insert(path.to_owned(), item);
+        if self.is_namespaced() && self.has(Verb::List) {
+            let item = Map::from_iter([("get".to_owned(), self.listing(true))]);
+            self.insert(format!("{}/{}", self.root, self.resource.plural), item);
         }
     }
-    if has(Verb::Delete) {
-        item.insert("delete".into(), build("delete", &scoped, gvk, Body::default()));
-    }
-    insert(paths, &single, item);
 
-    for subresource in resource.subresources {
-        let item = subresource_item(naming, namespaced, &scoped, subresource);
-        insert(paths, &format!("{single}/{}", subresource.name), item);
+    fn single(&mut self, path: &str, scoped: &str) {
+        let kind = self.resource.kind;
+        let parameters = path_parameters(self.is_namespaced(), Some(kind));
+        let mut item = Map::new();
+        let verbs = [
+            (Verb::Get, "get", "read", format!("read the specified {kind}")),
+            (Verb::Update, "put", "replace", format!("replace the specified {kind}")),
+            (Verb::Patch, "patch", "patch", format!("partially update the specified {kind}")),
+        ];
+        for (verb, method, word, text) in verbs {
+            if self.has(verb) {
+                item.insert(method.into(), self.own(word, scoped, text, self.object(), &parameters));
+            }
+        }
+        if self.has(Verb::Delete) {
+            let output = if self.resource.returns_deleted() { Some(self.resource.type_name) } else { status_type() };
+            let text = format!("delete {}", with_article(kind));
+            let operation = self.own("delete", scoped, text, Body { input: None, output }, &parameters);
+            item.insert("delete".into(), operation);
+        }
+        self.insert(path.to_owned(), item);
+    }
+
+    fn subresource(&mut self, single: &str, scoped: &str, sub: &Subresource) {
+        let path = format!("{single}/{}", sub.name);
+        let name = format!("{scoped}{}", capital(sub.name));
+        if sub.gvk.2.ends_with("Options") {
+            self.connect(&path, &name, sub, false);
+            if sub.name == "proxy" {
+                self.connect(&format!("{path}/{{path}}"), &format!("{name}WithPath"), sub, true);
+            }
+            return;
+        }
+        let kind = self.resource.kind;
+        let ty = facts::type_by_gvk(sub.gvk.0, sub.gvk.1, sub.gvk.2).map(|t| t.name);
+        let parameters = path_parameters(self.is_namespaced(), Some(sub.gvk.2));
+        let mut item = Map::new();
+        for verb in sub.verbs {
+            let (method, word, text) = match verb {
+                Verb::Create => ("post", "create", format!("create {} of a {kind}", sub.name)),
+                Verb::Update => ("put", "replace", format!("replace {} of the specified {kind}", sub.name)),
+                Verb::Patch => ("patch", "patch", format!("partially update {} of the specified {kind}", sub.name)),
+                _ => ("get", "read", format!("read {} of the specified {kind}", sub.name)),
+            };
+            let (word, body) = match sub.action {
+                Action::Log => ("log", Body::default()),
+                _ => (word, Body { input: ty, output: ty }),
+            };
+            let operation =
+                Operation { verb: word, name: &name, gvk: sub.gvk, description: text, body, path: &parameters };
+            item.insert(method.into(), operation.build(self.naming));
+        }
+        self.insert(path, item);
+    }
+
+    /// What is handed on to a node or a backend, whatever its method.
+    fn connect(&mut self, path: &str, name: &str, sub: &Subresource, with_path: bool) {
+        let mut parameters = path_parameters(self.is_namespaced(), Some(sub.gvk.2));
+        if with_path {
+            parameters.push(parameters::path("path", "path to the resource"));
+        }
+        let methods: &[&str] = match sub.name {
+            "proxy" => &["delete", "get", "head", "options", "patch", "post", "put"],
+            _ => &["get", "post"],
+        };
+        let mut item = Map::new();
+        for method in methods {
+            let name = format!("{}{name}", capital(method));
+            let (verb, kind) = (method.to_ascii_uppercase(), self.resource.kind);
+            let description = format!("connect {verb} requests to {} of {kind}", sub.name);
+            let body = Body::default();
+            let operation =
+                Operation { verb: "connect", name: &name, gvk: sub.gvk, description, body, path: &parameters };
+            item.insert((*method).to_owned(), operation.build(self.naming));
+        }
+        self.insert(path.to_owned(), item);
+    }
+
+    /// The deprecated paths that begin with `watch`.
+    fn watches(&mut self, below: &str, scoped: &str) {
+        if !self.has(Verb::Watch) {
+            return;
+        }
+        let (kind, plural) = (self.resource.kind, self.resource.plural);
+        let output = facts::type_by_name(&format!("{META}WatchEvent")).map(|t| t.name);
+        let body = Body { input: None, output };
+        let list = format!(
+            "watch individual changes to a list of {kind}. deprecated: use the 'watch' parameter with a list operation instead."
+        );
+        let one = format!(
+            "watch changes to an object of kind {kind}. deprecated: use the 'watch' parameter with a list operation instead, filtered to a single item with the 'fieldSelector' parameter."
+        );
+        let namespaced = self.is_namespaced();
+        let root = self.root;
+        let all = format!("{kind}ListForAllNamespaces");
+        let mut paths = vec![
+            (
+                format!("{root}/watch/{below}{plural}"),
+                self.own("watchlist", &format!("{scoped}List"), list.clone(), body, &path_parameters(namespaced, None)),
+            ),
+            (
+                format!("{root}/watch/{below}{plural}/{{name}}"),
+                self.own("watch", scoped, one, body, &path_parameters(namespaced, Some(kind))),
+            ),
+        ];
+        if namespaced {
+            paths.push((format!("{root}/watch/{plural}"), self.own("watchlist", &all, list, body, &[])));
+        }
+        for (path, operation) in paths {
+            self.insert(path, Map::from_iter([("get".to_owned(), operation)]));
+        }
+    }
+
+    fn insert(&mut self, path: String, mut item: Map<String, Value>) {
+        if item.is_empty() {
+            return;
+        }
+        parameters::share(&mut item);
+        self.out.insert(path, Value::Object(item));
     }
 }
 
-fn subresource_item(naming: &Naming, namespaced: bool, scoped: &str, sub: &Subresource) -> Map<String, Value> {
-    let ty = facts::type_by_gvk(sub.gvk.0, sub.gvk.1, sub.gvk.2).map(|t| t.name);
-    let name = format!("{scoped}{}", capital(sub.name));
-    let mut item = path_item(namespaced, true);
-    let connect = matches!(sub.action, Action::Exec | Action::Attach | Action::PortForward);
-    for verb in sub.verbs {
-        let (method, word) = match verb {
-            Verb::Create => ("post", "create"),
-            Verb::Update => ("put", "replace"),
-            Verb::Patch => ("patch", "patch"),
-            Verb::Delete => ("delete", "delete"),
-            _ => ("get", "read"),
-        };
-        let body = match sub.action {
-            Action::Log => Body { input: None, output: None },
-            _ => Body { input: ty, output: ty },
-        };
-        let built = if connect {
-            let id = format!("{}{scoped}{}", capital(method), capital(sub.name));
-            Operation { verb: "connect", name: &id, gvk: sub.gvk, body: Body::default() }.build(naming)
-        } else {
-            Operation { verb: word, name: &name, gvk: sub.gvk, body }.build(naming)
-        };
-        item.insert(method.into(), built);
-    }
-    item
+fn status_type() -> Option<&'static str> {
+    facts::type_by_name(&format!("{META}Status")).map(|t| t.name)
 }
 
-/// A path with the parameters that all its operations take.
-fn path_item(namespaced: bool, named: bool) -> Map<String, Value> {
-    let mut parameters = Vec::new();
-    if named {
-        parameters.push(operation::path_parameter("name", "name of the object"));
-    }
-    if namespaced {
-        parameters
-            .push(operation::path_parameter("namespace", "object name and auth scope, such as for teams and projects"));
-    }
-    parameters.push(operation::query("pretty", "string"));
-    Map::from_iter([("parameters".to_owned(), Value::from(parameters))])
-}
-
-fn insert(paths: &mut Map<String, Value>, path: &str, item: Map<String, Value>) {
-    if item.len() > 1 {
-        paths.insert(path.to_owned(), Value::Object(item));
-    }
+/// The parameters that a path itself has.
+fn path_parameters(namespaced: bool, kind: Option<&str>) -> Vec<Value> {
+    let name = kind.map(|kind| parameters::path("name", &format!("name of the {kind}")));
+    let namespace =
+        namespaced.then(|| parameters::path("namespace", "object name and auth scope, such as for teams and projects"));
+    name.into_iter().chain(namespace).collect()
 }

@@ -1,5 +1,6 @@
 //! Schemas from the facts.
 
+use super::paths;
 use crate::facts::descriptions::{Descriptions, TypeDescriptions};
 use crate::facts::{self, Constant, Field, Kind, ListType, Presence, Shape, Type};
 use serde_json::{Map, Value, json};
@@ -25,7 +26,7 @@ impl Schemas {
         if self.types.insert(ty.name, ty).is_some() {
             return;
         }
-        for field in ty.fields.iter().filter(|f| !f.disabled()) {
+        for field in ty.fields {
             let mut kind = field.kind;
             while let Kind::List(inner) | Kind::Map(inner) = kind {
                 kind = *inner;
@@ -50,6 +51,22 @@ impl Schemas {
     }
 }
 
+/// Whether the type is a list of objects; the sources of the descriptions have one generic type for all of them.
+fn is_list(ty: &Type) -> bool {
+    ty.short_name().ends_with("List") && ty.field("items").is_some()
+}
+
+/// The description of a list's field.
+fn of_list(field: &str) -> &'static str {
+    match field {
+        "apiVersion" => "Group and version of the list's schema.",
+        "items" => "The objects.",
+        "kind" => "Kind of the list.",
+        "metadata" => "The list's metadata: its resource version, and where to go on.",
+        _ => "",
+    }
+}
+
 fn type_schema(ty: &'static Type, texts: TypeDescriptions<'_>) -> Value {
     let mut schema = match ty.shape {
         Shape::Quantity => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
@@ -63,6 +80,10 @@ fn type_schema(ty: &'static Type, texts: TypeDescriptions<'_>) -> Value {
     };
     if let Some(text) = texts.of_type() {
         schema["description"] = Value::from(text);
+    } else if is_list(ty) {
+        let name = ty.short_name();
+        let kind = name.trim_end_matches("List");
+        schema["description"] = Value::from(format!("{name} is a list of {kind} objects."));
     }
     schema
 }
@@ -70,10 +91,11 @@ fn type_schema(ty: &'static Type, texts: TypeDescriptions<'_>) -> Value {
 fn object_schema(ty: &'static Type, texts: TypeDescriptions<'_>) -> Value {
     let mut schema = Map::new();
     schema.insert("type".into(), Value::from("object"));
-    let fields = || ty.fields.iter().filter(|f| !f.disabled());
     let mut properties = Map::new();
-    for (field, text) in ty.fields.iter().zip(texts.of_fields()).filter(|(field, _)| !field.disabled()) {
+    // Fields behind a gate that is off are told of too, as upstream does: clients know them.
+    for (field, text) in ty.fields.iter().zip(texts.of_fields()) {
         let mut schema = field_schema(field);
+        let text = if text.is_empty() && is_list(ty) { of_list(field.name) } else { text };
         if !text.is_empty() {
             schema["description"] = Value::from(text);
         }
@@ -82,7 +104,7 @@ fn object_schema(ty: &'static Type, texts: TypeDescriptions<'_>) -> Value {
     if !properties.is_empty() {
         schema.insert("properties".into(), Value::Object(properties));
     }
-    let required: Vec<&str> = fields().filter(|f| f.required).map(|f| f.name).collect();
+    let required: Vec<&str> = ty.fields.iter().filter(|f| f.required).map(|f| f.name).collect();
     if !required.is_empty() {
         schema.insert("required".into(), Value::from(required));
     }
@@ -95,8 +117,23 @@ fn object_schema(ty: &'static Type, texts: TypeDescriptions<'_>) -> Value {
     if ty.map_atomic {
         schema.insert("x-kubernetes-map-type".into(), Value::from("atomic"));
     }
+    if let Some((_, discriminator, members)) = UNIONS.iter().find(|(name, ..)| *name == ty.name) {
+        let fields: Map<String, Value> =
+            members.iter().map(|member| ((*member).to_owned(), Value::from(paths::capital(member)))).collect();
+        let union = json!([{"discriminator": discriminator, "fields-to-discriminateBy": fields}]);
+        schema.insert("x-kubernetes-unions".into(), union);
+    }
     Value::Object(schema)
 }
+
+/// Types of which one member is set, with the field that says which, and the members.
+const UNIONS: &[(&str, &str, &[&str])] = &[
+    ("io.k8s.api.core.v1.AppArmorProfile", "type", &["localhostProfile"]),
+    ("io.k8s.api.core.v1.SeccompProfile", "type", &["localhostProfile"]),
+    ("io.k8s.api.flowcontrol.v1.LimitResponse", "type", &["queuing"]),
+    ("io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec", "type", &["exempt", "limited"]),
+    ("io.k8s.api.flowcontrol.v1.Subject", "kind", &["group", "serviceAccount", "user"]),
+];
 
 fn field_schema(field: &'static Field) -> Value {
     let mut value = kind_schema(field.kind, false);
@@ -127,6 +164,9 @@ fn field_schema(field: &'static Field) -> Value {
     }
     if facts.map_atomic {
         set("map-type", Value::from("atomic"));
+    }
+    if facts.map_granular {
+        set("map-type", Value::from("granular"));
     }
     value
 }

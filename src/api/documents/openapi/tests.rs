@@ -59,7 +59,7 @@ fn pods_have_what_kubectl_looks_for() {
 
 #[test]
 fn the_index_names_each_group_version() {
-    let index = v3_index(RESOURCES, |_, _| "H".into());
+    let index = v3_index(RESOURCES, |_| "H".into());
     assert_eq!(index["paths"]["apis/apps/v1"]["serverRelativeURL"], "/openapi/v3/apis/apps/v1?hash=H");
     assert!(index["paths"].get("api/v1").is_some());
     assert!(v3(RESOURCES, "nope", "v1", "v1.36.0").is_none());
@@ -85,7 +85,7 @@ fn version_2_has_every_kind_and_its_references_resolve() {
     let parameters = pods["post"]["parameters"].as_array().unwrap();
     let schema = json!({"$ref": "#/definitions/io.k8s.api.core.v1.Pod"});
     let body = json!({"in": "body", "name": "body", "required": true, "schema": schema});
-    assert_eq!(parameters.last(), Some(&body));
+    assert_eq!(parameters.first(), Some(&body));
     assert_eq!(pods["post"]["responses"]["201"]["schema"], schema);
     assert_eq!(pods["post"]["x-kubernetes-action"], "post");
 }
@@ -140,4 +140,53 @@ fn the_protobuf_form_says_the_same() {
     assert_eq!(one(operation, 5), b"o");
     let query = one(one(one(one(operation, 8), 1), 2), 3);
     assert_eq!((one(query, 4), one(query, 6)), (&b"q"[..], &b"string"[..]));
+}
+
+#[test]
+fn the_protobuf_form_of_version_3_refers_as_the_json_does() {
+    let schema = json!({
+        "type": "object",
+        "properties": {"a": {"allOf": [{"$ref": "#/components/schemas/B"}], "default": {}}, "n": {"default": 1}},
+    });
+    let bytes = encode_v3(&json!({
+        "openapi": "3.0.0",
+        "paths": {"/p": {"get": {"operationId": "o", "responses": {"200": {"description": "OK"}}}}},
+        "components": {"schemas": {"A": schema}},
+    }));
+    let one = |bytes, number: u64| fields(bytes).into_iter().find(|(n, _)| *n == number).unwrap().1;
+    assert_eq!(one(&bytes, 1), b"3.0.0");
+    let entry = one(one(one(&bytes, 5), 1), 1);
+    assert_eq!(one(entry, 1), b"A");
+    let schema = one(one(entry, 2), 1);
+    assert_eq!(one(schema, 25), b"object");
+    let property = one(one(one(schema, 31), 1), 2);
+    let all_of = one(one(property, 1), 26);
+    assert_eq!(one(one(all_of, 2), 1), b"#/components/schemas/B");
+    let operation = one(one(one(one(&bytes, 4), 1), 2), 4);
+    assert_eq!(one(operation, 5), b"o");
+    let response = one(one(operation, 8), 2);
+    assert_eq!((one(response, 1), one(one(one(response, 2), 1), 1)), (&b"200"[..], &b"OK"[..]));
+}
+
+#[test]
+fn every_operation_says_what_it_does_and_what_it_takes() {
+    let document = v3(RESOURCES, "", "v1", "v1.36.0").unwrap();
+    let pods = &document["paths"]["/api/v1/namespaces/{namespace}/pods"];
+    assert_eq!(pods["get"]["description"], "list or watch objects of kind Pod");
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap().to_owned()).collect()
+    };
+    // What all operations of a path take is said once.
+    assert_eq!(names(&pods["parameters"]), ["namespace", "pretty"]);
+    assert_eq!(names(&pods["post"]["parameters"]), ["dryRun", "fieldManager", "fieldValidation"]);
+    let watch = &document["paths"]["/api/v1/watch/namespaces/{namespace}/pods/{name}"]["get"];
+    assert_eq!(watch["operationId"], "watchCoreV1NamespacedPod");
+    let exec = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"];
+    assert!(names(&exec["parameters"]).contains(&"command".to_owned()));
+    let every = |value: &Value| value.get("operationId").is_none() || value["description"].is_string();
+    for path in v3_index(RESOURCES, |_| String::new())["paths"].as_object().unwrap().keys() {
+        let document = v3_at(RESOURCES, path, "v1.36.0").unwrap();
+        let items = document["paths"].as_object().unwrap();
+        assert!(items.values().flat_map(|item| item.as_object().unwrap().values()).all(every), "{path}");
+    }
 }

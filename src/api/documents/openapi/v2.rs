@@ -1,6 +1,6 @@
 //! OpenAPI version 2: one document of all group-versions, made from those of version 3.
 
-use super::v3;
+use super::{plain, v3_at, v3_path};
 use crate::documents::served;
 use crate::registry::Resource;
 use serde_json::{Map, Value, json};
@@ -10,8 +10,9 @@ pub fn v2(resources: &[&Resource], server_version: &str) -> Value {
     let mut paths = Map::new();
     let mut definitions = Map::new();
     let mut security = Value::Null;
-    for (group, version) in served(resources) {
-        let Some(mut document) = v3(resources, group, version, server_version) else { continue };
+    let versions = served(resources).into_iter().map(|(group, version)| v3_path(group, version));
+    for path in versions.chain(plain::paths(resources)) {
+        let Some(mut document) = v3_at(resources, &path, server_version) else { continue };
         for (path, item) in taken(&mut document["paths"]) {
             paths.insert(path, path_item(item));
         }
@@ -78,6 +79,7 @@ fn operation(mut value: Value) -> Value {
         list.push(parameter);
     }
     out.insert("consumes".into(), Value::from(consumes));
+    list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     if !list.is_empty() {
         out.insert("parameters".into(), Value::from(list));
     }
@@ -96,6 +98,9 @@ fn operation(mut value: Value) -> Value {
             }
         }
     }
+    if out.get("x-kubernetes-action").is_none() {
+        out.insert("consumes".into(), Value::from(produces.clone()));
+    }
     out.insert("produces".into(), Value::from(produces));
     Value::Object(out)
 }
@@ -110,8 +115,23 @@ fn content(body: &mut Value) -> (Vec<Value>, Value) {
             found = schema(value["schema"].take());
         }
     }
+    types.sort_by_key(|media| MEDIA.iter().position(|known| media == known));
     (types, found)
 }
+
+/// Media types in the order in which operations name them.
+const MEDIA: [&str; 10] = [
+    "text/plain",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
 
 /// Version 2 has neither `oneOf` nor defaults here, and a reference stands beside its description.
 fn schema(mut value: Value) -> Value {

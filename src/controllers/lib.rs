@@ -20,6 +20,7 @@ mod ownership;
 mod pod_gc;
 mod pods;
 mod replicaset;
+mod resource_quota;
 mod revisions;
 mod root_ca;
 mod service_account;
@@ -55,6 +56,8 @@ pub static ALL: &[Controller] = &[
     Controller { name: "pv-protection-controller", start: claim_protection::start_volumes },
     Controller { name: "pvc-protection-controller", start: claim_protection::start_claims },
     Controller { name: "replicaset-controller", start: replicaset::start },
+    Controller { name: "replication-controller", start: replicaset::start_replication },
+    Controller { name: "resourcequota-controller", start: resource_quota::start },
     Controller { name: "root-ca-cert-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
     Controller { name: "statefulset-controller", start: statefulset::start },

@@ -222,6 +222,14 @@ pub(crate) async fn validate(state: &State, attributes: &Attributes<'_>, object:
     Ok(())
 }
 
+/// Follows a write that was admitted: what it was charged is given back if it did not happen.
+pub(crate) async fn settle(state: &State, namespace: Option<&str>, notes: &Notes, written: bool) {
+    let charges = notes.take_charges();
+    if let Some(namespace) = namespace.filter(|_| !written && !charges.is_empty()) {
+        resource_quota::give_back(state, namespace, charges).await;
+    }
+}
+
 fn refused(plugin: &Plugin, attributes: &Attributes<'_>, status: &Status) {
     tracing::debug!(
         plugin = plugin.name,

@@ -1,5 +1,6 @@
 //! What admission says beside yes and no: warnings for the client, annotations for the audit log.
 
+use naru_api::quota::Amounts;
 use std::sync::{Mutex, PoisonError};
 
 /// Warnings kept for one request; more are dropped.
@@ -11,6 +12,7 @@ pub(crate) struct Notes {
     /// Leaf locks, never held across an await.
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<Vec<(&'static str, String)>>,
+    charges: Mutex<Vec<(String, Amounts)>>,
 }
 
 impl Notes {
@@ -39,5 +41,15 @@ impl Notes {
     #[allow(dead_code, reason = "read by the audit log, which comes with its policy")]
     pub(crate) fn annotations(&self) -> Vec<(&'static str, String)> {
         self.annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What quotas have been charged for the write that follows.
+    pub(super) fn charged(&self, charges: Vec<(String, Amounts)>) {
+        self.charges.lock().unwrap_or_else(PoisonError::into_inner).extend(charges);
+    }
+
+    /// The charges, which are somebody else's from now on.
+    pub(super) fn take_charges(&self) -> Vec<(String, Amounts)> {
+        std::mem::take(&mut *self.charges.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -92,6 +92,7 @@ async fn charge(
             }
         };
         if attributes.dry_run || charges.is_empty() {
+            attributes.notes.charged(charged);
             return Ok(());
         }
         let mut moved = false;
@@ -103,6 +104,7 @@ async fn charge(
             }
         }
         if !moved {
+            attributes.notes.charged(charged);
             return Ok(());
         }
     }
@@ -121,7 +123,7 @@ async fn put(state: &State, namespace: &str, current: &CachedObject, quota: Valu
 }
 
 /// What cannot be given back is counted again by the quota controller.
-async fn give_back(state: &State, namespace: &str, charged: Vec<(String, Amounts)>) {
+pub(super) async fn give_back(state: &State, namespace: &str, charged: Vec<(String, Amounts)>) {
     for (name, amounts) in charged {
         for _ in 0..ATTEMPTS {
             let Some(current) = state.cache.get(&RESOURCE_QUOTAS, Some(namespace), &name) else { break };

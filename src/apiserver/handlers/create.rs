@@ -151,6 +151,20 @@ async fn insert_named(
         return Ok(None);
     }
     admission::validate(state, &attributes, &object).await?;
+    let written = write(state, resource, namespace, &name, object, dry_run).await;
+    admission::settle(state, namespace, &call.notes, matches!(written, Ok(Some(_)))).await;
+    written
+}
+
+/// Writes what has been admitted; `None` when the name is taken.
+async fn write(
+    state: &State,
+    resource: &'static Resource,
+    namespace: Option<&str>,
+    name: &str,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Option<Created>, Failure> {
     let reservation = match std::ptr::eq(resource, &naru_api::registry::SERVICES) {
         true => Some(state.services.reserve(&mut object, None)?),
         false => None,
@@ -160,7 +174,7 @@ async fn insert_named(
         return Ok(Some(Created { value: object, json: bytes }));
     }
     let durability = objects::durability_of_create(resource);
-    match objects::put(state, resource, namespace, &name, Expect::Absent, bytes, durability).await? {
+    match objects::put(state, resource, namespace, name, Expect::Absent, bytes, durability).await? {
         Put::Done(stored) => {
             if let Some(reservation) = reservation {
                 reservation.commit();

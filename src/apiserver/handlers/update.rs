@@ -145,7 +145,9 @@ pub(crate) async fn modify(call: &Call, change: Change<'_>) -> Result<Changed, F
             .cache
             .get(resource, namespace, name)
             .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
-        match attempt(call, &change, &current).await? {
+        let changed = attempt(call, &change, &current).await;
+        admission::settle(state, namespace, &call.notes, matches!(changed, Ok(Some(_)))).await;
+        match changed? {
             Some(changed) => return Ok(changed),
             None => tracing::debug!(resource = resource.plural, name, "somebody else wrote first, trying again"),
         }

@@ -1,7 +1,9 @@
 //! Views of Deployments and ReplicaSets.
 
 use super::{Condition, Meta, Selector, TemplateView, nullable};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 
 /// A number, or a percentage of something.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -177,6 +179,38 @@ pub struct ReplicaSetStatusView {
     /// Conditions.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// A ReplicationController, in the form of the ReplicaSet that it would be.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReplicationControllerView(pub ReplicaSetView);
+
+impl<'de> Deserialize<'de> for ReplicationControllerView {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut controller = Value::deserialize(deserializer)?;
+        if let Some(selector) = controller.pointer_mut("/spec/selector") {
+            *selector = json!({"matchLabels": selector.take()});
+        }
+        ReplicaSetView::deserialize(controller).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What keeps so many pods of one template.
+pub trait Replicated: DeserializeOwned + Send + Sync + 'static {
+    /// It as a ReplicaSet.
+    fn set(&self) -> &ReplicaSetView;
+}
+
+impl Replicated for ReplicaSetView {
+    fn set(&self) -> &ReplicaSetView {
+        self
+    }
+}
+
+impl Replicated for ReplicationControllerView {
+    fn set(&self) -> &ReplicaSetView {
+        &self.0
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

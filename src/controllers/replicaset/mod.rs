@@ -1,4 +1,4 @@
-//! ReplicaSets: keeps as many pods as wanted.
+//! ReplicaSets and ReplicationControllers: keep as many pods as wanted.
 
 mod rank;
 mod status;
@@ -6,30 +6,47 @@ mod status;
 use crate::ownership::Claimant;
 use crate::pods::{BURST, PodControl};
 use crate::{Context, pods};
-use naru_api::registry;
-use naru_client::projections::{PodView, ReplicaSetView};
-use naru_client::{Change, Error, IndexId, Informer, Next, ObjectKey, WorkQueue};
+use naru_api::registry::{self, Resource};
+use naru_client::projections::{PodView, ReplicaSetView, Replicated, ReplicationControllerView};
+use naru_client::{Change, Error, IndexId, Informer, ListParams, Next, ObjectKey, WorkQueue};
 use serde_json::Value;
 use std::sync::Arc;
 
 const WORKERS: usize = 4;
 
-struct ReplicaSets {
+struct Replicas<S> {
     context: Context,
+    kind: &'static Resource,
     control: PodControl,
-    sets: Informer<ReplicaSetView>,
+    sets: Informer<S>,
     sets_by_controller: IndexId,
     pods: Informer<PodView>,
     pods_by_controller: IndexId,
     queue: WorkQueue<ObjectKey>,
 }
 
+/// ReplicaSets.
 pub(crate) fn start(context: &Context) {
-    let (sets, sets_by_controller) = context.informers.replica_sets_by_controller();
+    start_kind(context, &registry::REPLICA_SETS, context.informers.replica_sets_by_controller());
+}
+
+/// ReplicationControllers: the same but for their selector and a field of the status.
+pub(crate) fn start_replication(context: &Context) {
+    let resource = &registry::REPLICATION_CONTROLLERS;
+    let sets: Informer<ReplicationControllerView> = context.informers.start(resource, ListParams::all());
+    // None has an owner whose other sets would have to be looked at.
+    let index = sets.index(|_| Vec::new());
+    start_kind(context, resource, (sets, index));
+}
+
+fn start_kind<S: Replicated>(context: &Context, kind: &'static Resource, sets: (Informer<S>, IndexId)) {
+    let (sets, sets_by_controller) = sets;
     let (pods, pods_by_controller) = context.informers.pods_by_controller();
-    let controller = Arc::new(ReplicaSets {
+    let component = if kind.group.is_empty() { "replication-controller" } else { "replicaset-controller" };
+    let controller = Arc::new(Replicas {
         context: context.clone(),
-        control: PodControl::new(context, &registry::REPLICA_SETS, "replicaset-controller"),
+        kind,
+        control: PodControl::new(context, kind, component),
         sets: sets.clone(),
         sets_by_controller,
         pods: pods.clone(),
@@ -51,11 +68,12 @@ pub(crate) fn start(context: &Context) {
     });
 }
 
-impl ReplicaSets {
+impl<S: Replicated> Replicas<S> {
     fn pod_changed(&self, change: &Change<PodView>) {
         if let Some(orphan) = self.control.observe(change, &self.queue) {
             for set in self.sets.by_namespace(&orphan.metadata.namespace) {
-                if selects(&set, orphan) {
+                let set = set.set();
+                if selects(set, orphan) {
                     self.queue.add(set.metadata.key());
                 }
             }
@@ -67,14 +85,15 @@ impl ReplicaSets {
             self.control.expectations.forget(key);
             return Ok(Next::Done);
         };
-        let pods = self.claim(&set).await?;
+        let set = set.set();
+        let pods = self.claim(set).await?;
         let managed = if self.control.expectations.are_met(key) && !set.metadata.is_deleting() {
-            self.manage(&set, &pods).await
+            self.manage(set, &pods).await
         } else {
             Ok(())
         };
         let failure = managed.as_ref().err().map(ToString::to_string);
-        let next = self.write_status(&set, &pods, failure).await?;
+        let next = self.write_status(set, &pods, failure).await?;
         managed.map(|()| next)
     }
 
@@ -87,7 +106,7 @@ impl ReplicaSets {
             cache: &self.pods,
             by_controller: self.pods_by_controller,
             meta: |pod| &pod.metadata,
-            kind: &registry::REPLICA_SETS,
+            kind: self.kind,
             owner: &set.metadata,
         };
         claimant.claim(|pod| selects(set, pod), PodView::is_active).await
@@ -114,14 +133,14 @@ impl ReplicaSets {
             Some(owner) => self.sets.indexed(self.sets_by_controller, owner),
             None => return self.pods.indexed(self.pods_by_controller, &set.metadata.uid),
         };
-        let pods = sets.iter().flat_map(|set| self.pods.indexed(self.pods_by_controller, &set.metadata.uid));
+        let pods = sets.iter().flat_map(|set| self.pods.indexed(self.pods_by_controller, &set.set().metadata.uid));
         pods.filter(|pod| pod.is_active()).collect()
     }
 
     async fn create(&self, set: &ReplicaSetView, count: usize) -> Result<(), Error> {
         let meta = &set.metadata;
-        let full: Value = self.context.client.get(&registry::REPLICA_SETS, meta.namespace(), &meta.name).await?;
-        let pod = pods::from_template(&registry::REPLICA_SETS, meta, &full["spec"]["template"]);
+        let full: Value = self.context.client.get(self.kind, meta.namespace(), &meta.name).await?;
+        let pod = pods::from_template(self.kind, meta, &full["spec"]["template"]);
         self.control.create(meta, vec![pod; count]).await
     }
 }

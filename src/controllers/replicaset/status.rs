@@ -1,17 +1,16 @@
 //! A set's status.
 
-use super::ReplicaSets;
+use super::Replicas;
 use crate::objects::{self, now, now_text};
 use crate::pods::until_available;
-use naru_api::registry;
-use naru_client::projections::{Condition, PodView, ReplicaSetStatusView, ReplicaSetView, condition};
+use naru_client::projections::{Condition, PodView, ReplicaSetStatusView, ReplicaSetView, Replicated, condition};
 use naru_client::{Error, Next, is_not_found};
 use std::sync::Arc;
 use std::time::Duration;
 
 const FAILURE: &str = "ReplicaFailure";
 
-impl ReplicaSets {
+impl<S: Replicated> Replicas<S> {
     /// Writes the status if it has changed. Says when to look again: a ready pod turns available by
     /// time alone.
     pub(super) async fn write_status(
@@ -21,11 +20,14 @@ impl ReplicaSets {
         failure: Option<String>,
     ) -> Result<Next, Error> {
         let (mut status, next) = observe(set, pods, now());
+        if self.kind.group.is_empty() {
+            status.terminating_replicas = None;
+        }
         status.conditions.clone_from(&set.status.conditions);
         note_failure(&mut status.conditions, set.spec.replicas() > status.replicas, failure);
         if status != set.status {
             let (client, meta) = (&self.context.client, &set.metadata);
-            match objects::write_status(client, &registry::REPLICA_SETS, meta, &status).await {
+            match objects::write_status(client, self.kind, meta, &status).await {
                 Err(error) if is_not_found(&error) => {}
                 other => other?,
             }

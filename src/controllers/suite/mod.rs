@@ -4,6 +4,7 @@
 
 mod daemonsets;
 mod deployments;
+mod quotas;
 mod services;
 mod statefulsets;
 

@@ -37,6 +37,37 @@ impl std::fmt::Debug for StaticToken {
     }
 }
 
+/// Who may vouch for users, and in which headers.
+#[derive(Debug, Clone, Default)]
+pub struct FrontProxy {
+    /// Authorities of front proxies' client certificates; none: no front proxy is believed.
+    pub ca_pem: String,
+    /// Their names; any, when empty.
+    pub allowed_names: Vec<String>,
+    /// Headers with the user's name; the first that is there counts.
+    pub username_headers: Vec<String>,
+    /// Headers with the user's id.
+    pub uid_headers: Vec<String>,
+    /// Headers with groups.
+    pub group_headers: Vec<String>,
+    /// What headers with extra facts start with.
+    pub extra_headers_prefixes: Vec<String>,
+}
+
+impl FrontProxy {
+    /// With the headers that everybody uses.
+    pub fn usual(ca_pem: String, name: &str) -> Self {
+        Self {
+            ca_pem,
+            allowed_names: vec![name.to_owned()],
+            username_headers: vec!["X-Remote-User".to_owned()],
+            uid_headers: vec!["X-Remote-Uid".to_owned()],
+            group_headers: vec!["X-Remote-Group".to_owned()],
+            extra_headers_prefixes: vec!["X-Remote-Extra-".to_owned()],
+        }
+    }
+}
+
 /// Everything the API server is told at start.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -58,6 +89,8 @@ pub struct Config {
     pub api_audiences: Vec<String>,
     /// Static bearer tokens (admin tokens, node join tokens).
     pub static_tokens: Vec<StaticToken>,
+    /// Front proxies (aggregation).
+    pub front_proxy: FrontProxy,
     /// What `--kube-apiserver-arg` says; it goes before the fields above.
     pub flags: crate::flags::Flags,
     /// Service addresses, such as `10.43.0.0/16`. The first one is the `kubernetes` Service's.
@@ -71,6 +104,29 @@ pub struct Config {
 }
 
 impl Config {
+    /// Brings in what flags say about the fields.
+    pub(crate) fn resolve(&mut self) -> Result<(), StartError> {
+        let flags = &self.flags.requestheader;
+        if let Some(path) = &flags.client_ca_file {
+            let wrong = |error| StartError::Config { what: "requestheader-client-ca-file", reason: format!("{error}") };
+            let ca_pem = std::fs::read_to_string(path).map_err(wrong)?;
+            self.front_proxy =
+                FrontProxy { allowed_names: flags.allowed_names.clone(), ..FrontProxy::usual(ca_pem, "") };
+        }
+        let proxy = &mut self.front_proxy;
+        for (given, field) in [
+            (&flags.username_headers, &mut proxy.username_headers),
+            (&flags.uid_headers, &mut proxy.uid_headers),
+            (&flags.group_headers, &mut proxy.group_headers),
+            (&flags.extra_headers_prefix, &mut proxy.extra_headers_prefixes),
+        ] {
+            if !given.is_empty() {
+                field.clone_from(given);
+            }
+        }
+        Ok(())
+    }
+
     /// A configuration with the usual defaults around the three things that have none.
     pub fn new(store: naru_store::Store, service_account_key_pem: String, advertise_address: IpAddr) -> Self {
         Self {
@@ -83,6 +139,7 @@ impl Config {
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             api_audiences: Vec::new(),
             static_tokens: Vec::new(),
+            front_proxy: FrontProxy::default(),
             flags: crate::flags::Flags::default(),
             service_cidr: "10.43.0.0/16".to_owned(),
             node_ports: 30000..=32767,

@@ -8,7 +8,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 pub(crate) use values::parse_duration;
-use values::{boolean, duration, file, integer, list, one_of, put, text};
+use values::{boolean, duration, file, integer, list, map, one_of, put, text};
 
 /// What the flags say. What is `None`, or empty, was not said.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,16 @@ pub struct Flags {
     pub anonymous_auth: Option<bool>,
     /// Audiences of the API server itself.
     pub api_audiences: Vec<String>,
+    /// Bearer tokens in a file.
+    pub token_auth_file: Option<PathBuf>,
+    /// The AuthenticationConfiguration.
+    pub authentication_config: Option<PathBuf>,
+    /// One identity provider, without an AuthenticationConfiguration.
+    pub oidc: OidcFlags,
+    /// Bearer tokens that a webhook judges.
+    pub token_webhook: TokenWebhookFlags,
+    /// Front proxies.
+    pub requestheader: RequestHeaderFlags,
     /// Service account tokens.
     pub service_account: ServiceAccountFlags,
     /// Seconds that pods stay on a node that is not ready.
@@ -54,6 +64,74 @@ pub struct ServiceAccountFlags {
     pub extend_token_expiration: Option<bool>,
     /// The longest life of a token.
     pub max_token_expiration: Option<Duration>,
+}
+
+/// `--oidc-*`.
+#[derive(Debug, Clone, Default)]
+pub struct OidcFlags {
+    /// `iss` of its tokens.
+    pub issuer_url: Option<String>,
+    /// `aud` of its tokens.
+    pub client_id: Option<String>,
+    /// Authorities that its server's certificate leads to.
+    pub ca_file: Option<PathBuf>,
+    /// The claim with the user's name.
+    pub username_claim: Option<String>,
+    /// What goes before it.
+    pub username_prefix: Option<String>,
+    /// The claim with the groups.
+    pub groups_claim: Option<String>,
+    /// What goes before each.
+    pub groups_prefix: Option<String>,
+    /// Claims that must have these values.
+    pub required_claim: Vec<(String, String)>,
+    /// How its tokens may be signed.
+    pub signing_algs: Vec<String>,
+}
+
+impl OidcFlags {
+    fn any(&self) -> bool {
+        let texts = [
+            &self.issuer_url,
+            &self.client_id,
+            &self.username_claim,
+            &self.username_prefix,
+            &self.groups_claim,
+            &self.groups_prefix,
+        ];
+        texts.iter().any(|text| text.is_some())
+            || self.ca_file.is_some()
+            || !self.required_claim.is_empty()
+            || !self.signing_algs.is_empty()
+    }
+}
+
+/// `--authentication-token-webhook-*`.
+#[derive(Debug, Clone, Default)]
+pub struct TokenWebhookFlags {
+    /// A kubeconfig that describes it.
+    pub config_file: Option<PathBuf>,
+    /// How long its answers count.
+    pub cache_ttl: Option<Duration>,
+    /// `v1` or `v1beta1`.
+    pub version: Option<String>,
+}
+
+/// `--requestheader-*`.
+#[derive(Debug, Clone, Default)]
+pub struct RequestHeaderFlags {
+    /// Authorities of front proxies.
+    pub client_ca_file: Option<PathBuf>,
+    /// Their names; any, when empty.
+    pub allowed_names: Vec<String>,
+    /// Headers with the user's name.
+    pub username_headers: Vec<String>,
+    /// Headers with the user's id.
+    pub uid_headers: Vec<String>,
+    /// Headers with groups.
+    pub group_headers: Vec<String>,
+    /// What headers with extra facts start with.
+    pub extra_headers_prefix: Vec<String>,
 }
 
 /// `--encryption-provider-*`.
@@ -117,6 +195,12 @@ pub static FLAGS: &[Flag] = &[
     flag("audit-log-mode", |f, v| put(&mut f.audit.log_mode, one_of(v, &["batch", "blocking", "blocking-strict"]))),
     flag("audit-log-path", |f, v| put(&mut f.audit.log_path, file(v))),
     flag("audit-policy-file", |f, v| put(&mut f.audit.policy_file, file(v))),
+    flag("authentication-config", |f, v| put(&mut f.authentication_config, file(v))),
+    flag("authentication-token-webhook-cache-ttl", |f, v| put(&mut f.token_webhook.cache_ttl, duration(v))),
+    flag("authentication-token-webhook-config-file", |f, v| put(&mut f.token_webhook.config_file, file(v))),
+    flag("authentication-token-webhook-version", |f, v| {
+        put(&mut f.token_webhook.version, one_of(v, &["v1", "v1beta1"]))
+    }),
     flag("default-not-ready-toleration-seconds", |f, v| put(&mut f.default_not_ready_toleration_seconds, integer(v))),
     flag("default-unreachable-toleration-seconds", |f, v| {
         put(&mut f.default_unreachable_toleration_seconds, integer(v))
@@ -128,7 +212,22 @@ pub static FLAGS: &[Flag] = &[
     flag("max-mutating-requests-inflight", |f, v| put(&mut f.max_mutating_requests_inflight, integer(v))),
     flag("max-requests-inflight", |f, v| put(&mut f.max_requests_inflight, integer(v))),
     flag("min-request-timeout", |f, v| put(&mut f.min_request_timeout_seconds, integer(v))),
+    flag("oidc-ca-file", |f, v| put(&mut f.oidc.ca_file, file(v))),
+    flag("oidc-client-id", |f, v| put(&mut f.oidc.client_id, text(v))),
+    flag("oidc-groups-claim", |f, v| put(&mut f.oidc.groups_claim, text(v))),
+    flag("oidc-groups-prefix", |f, v| put(&mut f.oidc.groups_prefix, text(v))),
+    flag("oidc-issuer-url", |f, v| put(&mut f.oidc.issuer_url, text(v))),
+    flag("oidc-required-claim", |f, v| map(&mut f.oidc.required_claim, v)),
+    flag("oidc-signing-algs", |f, v| list(&mut f.oidc.signing_algs, v)),
+    flag("oidc-username-claim", |f, v| put(&mut f.oidc.username_claim, text(v))),
+    flag("oidc-username-prefix", |f, v| put(&mut f.oidc.username_prefix, text(v))),
     flag("request-timeout", |f, v| put(&mut f.request_timeout, duration(v))),
+    flag("requestheader-allowed-names", |f, v| list(&mut f.requestheader.allowed_names, v)),
+    flag("requestheader-client-ca-file", |f, v| put(&mut f.requestheader.client_ca_file, file(v))),
+    flag("requestheader-extra-headers-prefix", |f, v| list(&mut f.requestheader.extra_headers_prefix, v)),
+    flag("requestheader-group-headers", |f, v| list(&mut f.requestheader.group_headers, v)),
+    flag("requestheader-uid-headers", |f, v| list(&mut f.requestheader.uid_headers, v)),
+    flag("requestheader-username-headers", |f, v| list(&mut f.requestheader.username_headers, v)),
     flag("service-account-extend-token-expiration", |f, v| {
         put(&mut f.service_account.extend_token_expiration, boolean(v))
     }),
@@ -136,7 +235,11 @@ pub static FLAGS: &[Flag] = &[
     flag("service-account-jwks-uri", |f, v| put(&mut f.service_account.jwks_uri, text(v))),
     flag("service-account-max-token-expiration", |f, v| put(&mut f.service_account.max_token_expiration, duration(v))),
     flag("shutdown-delay-duration", |f, v| put(&mut f.shutdown_delay, duration(v))),
+    flag("token-auth-file", |f, v| put(&mut f.token_auth_file, file(v))),
 ];
+
+/// How tokens of identity providers may be signed.
+const SIGNING_ALGORITHMS: [&str; 8] = ["ES256", "ES384", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
 
 /// Why the flags cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -204,10 +307,36 @@ impl Flags {
                 "max-requests-inflight and max-mutating-requests-inflight cannot both be 0: nothing would be served",
             ));
         }
+        self.check_authentication()?;
         if self.encryption.automatic_reload == Some(true) && self.encryption.config.is_none() {
             return Err(FlagError::Together(
                 "encryption-provider-config-automatic-reload needs encryption-provider-config",
             ));
+        }
+        Ok(())
+    }
+}
+
+impl Flags {
+    fn check_authentication(&self) -> Result<(), FlagError> {
+        let wrong = |text| Err(FlagError::Together(text));
+        let oidc = &self.oidc;
+        if oidc.any() && (oidc.issuer_url.is_none() || oidc.client_id.is_none()) {
+            return wrong(
+                "oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set",
+            );
+        }
+        if oidc.signing_algs.iter().any(|algorithm| !SIGNING_ALGORITHMS.contains(&algorithm.as_str())) {
+            return wrong(
+                "oidc-signing-algs: each must be one of ES256, ES384, PS256, PS384, PS512, RS256, RS384, RS512",
+            );
+        }
+        if oidc.any() && self.authentication_config.is_some() {
+            return wrong("authentication-config file and oidc-* flags are mutually exclusive");
+        }
+        let headers = &self.requestheader;
+        if headers.client_ca_file.is_none() && !headers.allowed_names.is_empty() {
+            return wrong("requestheader-allowed-names needs requestheader-client-ca-file");
         }
         Ok(())
     }

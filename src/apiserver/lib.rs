@@ -11,6 +11,7 @@ mod cache;
 mod clock;
 mod config;
 mod documents;
+mod expiring;
 mod flags;
 mod flowcontrol;
 mod handlers;
@@ -18,7 +19,9 @@ mod in_process;
 mod metrics;
 mod negotiate;
 mod objects;
+mod outbound;
 mod pipeline;
+mod reload;
 mod request_info;
 mod response;
 mod server;
@@ -26,9 +29,12 @@ mod services;
 #[cfg(test)]
 mod suite;
 
-pub use config::{ClientIdentity, Config, ServeError, StartError, StaticToken};
-pub use flags::{AuditFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, ServiceAccountFlags};
-pub use server::tls_config;
+pub use config::{ClientIdentity, Config, FrontProxy, ServeError, StartError, StaticToken};
+pub use flags::{
+    AuditFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, OidcFlags, RequestHeaderFlags, ServiceAccountFlags,
+    TokenWebhookFlags,
+};
+pub use server::{api_tls_config, tls_config};
 
 use naru_base::Shutdown;
 use naru_client::transport::Transport;
@@ -51,7 +57,7 @@ impl ApiServer {
     }
 
     /// Accepts connections until the shutdown is triggered, then lets running requests finish
-    /// (bounded). `tls` comes from [`tls_config`], or is any configuration that offers `h2` and
+    /// (bounded). `tls` comes from [`api_tls_config`], or is any configuration that offers `h2` and
     /// `http/1.1` and asks for client certificates.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) -> Result<(), ServeError> {
         server::serve(self.state.clone(), listener, tls).await

@@ -2,7 +2,7 @@
 //! admission, the kind's rules, the store), answer.
 
 use crate::admission::Notes;
-use crate::authn::{Authn, Issuer, Peer, StaticTokens, User, impersonated, jwt::Signer};
+use crate::authn::{Authn, Issuer, Peer, User, impersonated, jwt::Signer};
 use crate::authz::{Attributes, Authz};
 use crate::cache::Cache;
 use crate::config::{Config, StartError};
@@ -72,20 +72,20 @@ impl std::fmt::Debug for State {
 
 impl State {
     /// Builds the parts in their order and writes the bootstrap objects.
-    pub(crate) async fn new(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
+    pub(crate) async fn new(mut config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
+        config.resolve()?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(config.service_account_key_pem.as_bytes())
             .map_err(|error| StartError::Config { what: "service account key", reason: error.to_string() })?;
         let signer = Signer::from_pkcs8(key.secret_pkcs8_der())
             .map_err(|reason| StartError::Config { what: "service account key", reason })?;
         let issuer = Issuer::new(signer, &config);
-        let tokens = StaticTokens::new(&config.static_tokens);
         let cache = Cache::start(config.store.clone(), &shutdown)
             .await
             .map_err(|error| StartError::Store(error.to_string()))?;
         let flow_control = FlowControl::new(config.flags.seats());
         let state = Self {
             store: config.store.clone(),
-            authn: Authn { issuer, tokens, anonymous: config.flags.anonymous_auth },
+            authn: Authn::new(issuer, &config, &shutdown)?,
             authz: Authz::new(),
             plugins: crate::admission::plugins(&config.flags)?,
             quota_locks: crate::admission::QuotaLocks::default(),
@@ -135,18 +135,18 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
         let status = Status::failure(414, "RequestURITooLong", "the request's path and query are too long");
         return response::into_http(Err(Box::new(status)), presentation);
     }
-    let authorization = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let Ok(user) = state.authn.authenticate(&state.cache, &peer, authorization, request.uri().path()) else {
+    let path = request.uri().path().to_owned();
+    // What has been looked at is taken out: it goes into no log and to no proxied backend.
+    let authenticated = state.authn.authenticate(&state.cache, &peer, request.headers_mut(), &path).await;
+    let Ok(user) = authenticated else {
         return response::into_http(Err(Box::new(Status::unauthorized())), presentation);
     };
     let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-    let (mut parts, body) = request.into_parts();
-    // What has been looked at goes no further, into no log and to no proxied backend.
-    parts.headers.remove(http::header::AUTHORIZATION);
+    let (parts, body) = request.into_parts();
     let request = Authenticated {
         user,
         method: parts.method,
-        path: parts.uri.path().to_owned(),
+        path,
         query,
         headers: parts.headers,
         body: Source::Connection(body),

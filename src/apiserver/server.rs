@@ -1,6 +1,5 @@
 //! The network edge: TLS, HTTP/1.1 and HTTP/2, and the limits on both.
 
-use crate::authn::Peer;
 use crate::config::{ServeError, StartError};
 use crate::pipeline::{self, State};
 use crate::response::Body;
@@ -10,9 +9,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +70,84 @@ pub fn tls_config(
         .map_err(|error| wrong("serving certificate")(error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// TLS for the API's own port: any client certificate is taken, and [`crate::ApiServer`] judges it by the authorities
+/// in its configuration, so that a wrong one gets an answer (401). `hint_ca_pems` are the authorities that clients
+/// choose their certificate by.
+pub fn api_tls_config(
+    cert_chain_pem: &str,
+    key_pem: &str,
+    hint_ca_pems: &[&str],
+) -> Result<rustls::ServerConfig, StartError> {
+    let wrong = |what: &'static str| move |reason: String| StartError::Config { what, reason };
+    let chain = certificates(cert_chain_pem).map_err(wrong("serving certificate"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| wrong("serving key")(error.to_string()))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for pem in hint_ca_pems.iter().filter(|pem| !pem.is_empty()) {
+        for certificate in certificates(pem).map_err(wrong("client CA"))? {
+            roots.add(certificate).map_err(|error| wrong("client CA")(error.to_string()))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong("tls")(error.to_string()))?
+        .with_client_cert_verifier(Arc::new(AnyCertificate { hints: roots.subjects(), algorithms }))
+        .with_single_cert(chain, key)
+        .map_err(|error| wrong("serving certificate")(error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Takes any client certificate whose key the client has; whether it counts for anything is decided later.
+#[derive(Debug)]
+struct AnyCertificate {
+    hints: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
 }
 
 pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -136,8 +217,7 @@ async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream)
         Ok(Err(error)) => return tracing::debug!(%error, "tls handshake failed"),
         Err(_) => return tracing::debug!("tls handshake took too long"),
     };
-    let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = Arc::new(Peer::from_certificate(certificate.map(|der| der.as_ref())));
+    let peer = Arc::new(state.authn.peers.judge(tls.get_ref().1.peer_certificates().unwrap_or_default()));
     let shutdown = state.shutdown.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (state, peer) = (state.clone(), peer.clone());

@@ -5,7 +5,7 @@ use crate::layout::Layout;
 use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
 use crate::{dns, host, kubeconfig, node, token};
 use anyhow::{Context, Result, bail};
-use naru_apiserver::{ApiServer, ClientIdentity, StaticToken, tls_config};
+use naru_apiserver::{ApiServer, ClientIdentity, FrontProxy, StaticToken, api_tls_config, tls_config};
 use naru_base::Shutdown;
 use naru_client::{Client, Informers};
 use naru_store::Store;
@@ -20,6 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const NODE_CIDR_MASK: u8 = 24;
 /// The API server's user towards kubelets.
 const API_SERVER_NAME: &str = "kube-apiserver-kubelet-client";
+/// The API server's name towards extension servers, to which it is a front proxy.
+const FRONT_PROXY_NAME: &str = "system:auth-proxy";
 /// How long the API server may take to end after a signal: requests that are being worked on are finished.
 const DRAIN: Duration = Duration::from_secs(70);
 
@@ -37,7 +39,8 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     tracing::info!("naru {} with data in {}", crate::VERSION, layout.root().display());
 
     let shutdown = Shutdown::new();
-    let tls = tls_config(&secrets.serving.cert_pem, &secrets.serving.key_pem, &secrets.client_ca.cert_pem)?;
+    let client_authorities = [secrets.client_ca.cert_pem.as_str(), &secrets.front_proxy_ca.cert_pem];
+    let tls = api_tls_config(&secrets.serving.cert_pem, &secrets.serving.key_pem, &client_authorities)?;
     let api = ApiServer::new(api_config(&args, &settings, &secrets, store.clone())?, shutdown.child()).await?;
     let serving = naru_base::spawn("api-server", {
         let api = api.clone();
@@ -217,6 +220,7 @@ impl Settings {
 struct Secrets {
     server_ca: Authority,
     client_ca: Authority,
+    front_proxy_ca: Authority,
     serving: Identity,
     admin: Identity,
     kubelet_client: Identity,
@@ -230,6 +234,7 @@ impl Secrets {
         let dir = layout.tls();
         let server_ca = Authority::load_or_create(&dir, "server-ca", "naru-server-ca")?;
         let client_ca = Authority::load_or_create(&dir, "client-ca", "naru-client-ca")?;
+        let front_proxy_ca = Authority::load_or_create(&dir, "request-header-ca", "naru-request-header-ca")?;
         let mut names: Vec<String> = [
             "kubernetes",
             "kubernetes.default",
@@ -278,15 +283,22 @@ impl Secrets {
             token: token::load_or_create(&layout.token(), given.as_deref(), &server_ca.cert_pem)?,
             server_ca,
             client_ca,
+            front_proxy_ca,
         })
     }
 }
 
-fn api_config(args: &ServerArgs, settings: &Settings, secrets: &Secrets, store: Store) -> Result<naru_apiserver::Config> {
+fn api_config(
+    args: &ServerArgs,
+    settings: &Settings,
+    secrets: &Secrets,
+    store: Store,
+) -> Result<naru_apiserver::Config> {
     let mut config = naru_apiserver::Config::new(store, secrets.service_account_key.clone(), settings.advertise);
     config.kubelet_ca_pem = secrets.server_ca.cert_pem.clone();
     config.root_ca_pem = secrets.server_ca.cert_pem.clone();
     config.client_ca_pem = secrets.client_ca.cert_pem.clone();
+    config.front_proxy = FrontProxy::usual(secrets.front_proxy_ca.cert_pem.clone(), FRONT_PROXY_NAME);
     config.kubelet_client = Some(ClientIdentity {
         cert_pem: secrets.kubelet_client.cert_pem.clone(),
         key_pem: secrets.kubelet_client.key_pem.clone(),

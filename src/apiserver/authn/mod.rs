@@ -1,21 +1,34 @@
-//! Who is asking: client certificates, bearer tokens, or nobody (anonymous).
+//! Who is asking: front proxies, client certificates, bearer tokens of several kinds, or nobody (anonymous).
 
 mod bootstrap_token;
+mod configuration;
+mod front_proxy;
 mod impersonation;
 pub(crate) mod jwt;
+mod oidc;
+mod peer;
 mod service_account;
+mod structured;
 mod tokens;
+mod webhook;
+mod websocket;
 mod x509;
 
 pub(crate) use impersonation::impersonated;
+pub(crate) use peer::Peer;
 pub(crate) use service_account::{Binding, Issuer, Life, SERVICE_ACCOUNT_PREFIX};
-pub(crate) use tokens::StaticTokens;
-
-use service_account::{TokenAnswer, TokenError};
 
 use crate::cache::Cache;
+use crate::config::{Config, FrontProxy, StartError};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use naru_base::Shutdown;
+use service_account::TokenAnswer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use structured::Structured;
+use tokens::StaticTokens;
+use webhook::TokenWebhook;
 
 /// The group of everybody who proved an identity.
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
@@ -63,78 +76,134 @@ impl User {
     }
 }
 
-/// Certificate identity of one connection, worked out once when it is accepted.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Peer {
-    /// The user of the client certificate, if one was given and verified.
-    pub(crate) user: Option<Arc<User>>,
-}
-
-impl Peer {
-    /// Reads the identity in a client certificate that TLS has already verified.
-    pub(crate) fn from_certificate(der: Option<&[u8]>) -> Self {
-        Self { user: der.and_then(x509::user).map(Arc::new) }
-    }
-}
-
-/// The authenticators, in order.
+/// The authenticators.
 #[derive(Debug)]
 pub(crate) struct Authn {
     pub(crate) issuer: Issuer,
-    pub(crate) tokens: StaticTokens,
-    /// Whether requests without credentials are served; `None`: where they ask for the health checks.
-    pub(crate) anonymous: Option<bool>,
-}
-
-/// What is open to everybody: load balancers ask for these.
-const ANONYMOUS_PATHS: [&str; 3] = ["/livez", "/readyz", "/healthz"];
-
-impl Authn {
-    /// The user of a request; `Err` when credentials were given and are not valid, or when none were and the path
-    /// is not open to everybody (401).
-    pub(crate) fn authenticate(
-        &self,
-        cache: &Cache,
-        peer: &Peer,
-        authorization: Option<&str>,
-        path: &str,
-    ) -> Result<Arc<User>, Unauthenticated> {
-        if let Some(user) = &peer.user {
-            return Ok(user.clone());
-        }
-        let Some(token) = authorization.and_then(bearer) else {
-            let open = self.anonymous.unwrap_or_else(|| ANONYMOUS_PATHS.contains(&path));
-            return if open { Ok(Arc::new(User::anonymous())) } else { Err(Unauthenticated) };
-        };
-        match self.token(cache, token, self.issuer.api_audiences()) {
-            Ok(answer) => Ok(Arc::new(answer.user)),
-            Err(reason) => {
-                tracing::debug!(%reason, "bearer token refused");
-                Err(Unauthenticated)
-            }
-        }
-    }
-
-    /// Whose token this is, for one of these audiences.
-    pub(crate) fn token(&self, cache: &Cache, token: &str, accepted: &[String]) -> Result<TokenAnswer, TokenError> {
-        // Static and bootstrap tokens know no audiences: they are the API server's.
-        let ours: Vec<String> =
-            accepted.iter().filter(|audience| self.issuer.api_audiences().contains(audience)).cloned().collect();
-        if !ours.is_empty() {
-            if let Some(user) = self.tokens.user(token) {
-                return Ok(TokenAnswer { user: (*user).clone(), audiences: ours });
-            }
-            if let Some(user) = bootstrap_token::user(cache, token, crate::clock::now_seconds()) {
-                return Ok(TokenAnswer { user, audiences: ours });
-            }
-        }
-        self.issuer.verify(cache, token, accepted)
-    }
+    pub(crate) peers: peer::PeerJudge,
+    front_proxy: FrontProxy,
+    tokens: StaticTokens,
+    structured: Structured,
+    webhook: Option<TokenWebhook>,
 }
 
 /// Credentials were given, but none was valid.
 #[derive(Debug)]
 pub(crate) struct Unauthenticated;
+
+impl Authn {
+    /// All of them, as configured.
+    pub(crate) fn new(issuer: Issuer, config: &Config, shutdown: &Shutdown) -> Result<Self, StartError> {
+        let flags = &config.flags;
+        let mut tokens = config.static_tokens.clone();
+        if let Some(path) = &flags.token_auth_file {
+            let wrong = |reason: String| StartError::Config { what: "token-auth-file", reason };
+            let text = configuration::read(path).map_err(wrong)?;
+            tokens.extend(tokens::parse_file(&text, &path.to_string_lossy()).map_err(wrong)?);
+        }
+        let asked = &flags.token_webhook;
+        let webhook = asked.config_file.as_ref().map(|path| {
+            let audiences = issuer.api_audiences().to_vec();
+            TokenWebhook::new(path, asked.version.as_deref(), asked.cache_ttl, audiences).map_err(|error| {
+                StartError::Config { what: "authentication-token-webhook-config-file", reason: error.to_string() }
+            })
+        });
+        Ok(Self {
+            peers: peer::PeerJudge::new(config)?,
+            front_proxy: config.front_proxy.clone(),
+            tokens: StaticTokens::new(&tokens),
+            structured: Structured::start(flags, issuer.urls(), shutdown)
+                .map_err(|reason| StartError::Config { what: "authentication-config", reason })?,
+            webhook: webhook.transpose()?,
+            issuer,
+        })
+    }
+
+    /// The user of a request, whose credentials are taken out of its headers; `Err` when credentials were given and
+    /// are not valid, or when none were and the path is not open to everybody (401).
+    pub(crate) async fn authenticate(
+        &self,
+        cache: &Cache,
+        peer: &Peer,
+        headers: &mut HeaderMap,
+        path: &str,
+    ) -> Result<Arc<User>, Unauthenticated> {
+        let proxied = if peer.front_proxy { front_proxy::user(&self.front_proxy, headers) } else { None };
+        front_proxy::strip(&self.front_proxy, headers);
+        let authorization = headers.remove(AUTHORIZATION);
+        let over_websocket = websocket::take_token(headers);
+        if let Some(user) = proxied {
+            return Ok(Arc::new(user));
+        }
+        if let Some(user) = &peer.user {
+            return Ok(user.clone());
+        }
+        let given = authorization.as_ref().and_then(|value| value.to_str().ok()).and_then(bearer);
+        let token = match (given, &over_websocket) {
+            (Some(token), _) => Some(token),
+            (None, Ok(token)) => token.as_deref(),
+            (None, Err(reason)) => {
+                tracing::debug!(reason, "bearer token in a WebSocket's protocols refused");
+                return Err(Unauthenticated);
+            }
+        };
+        let Some(token) = token else {
+            let open = !peer.rejected && self.structured.anonymous_may(path);
+            return if open { Ok(Arc::new(User::anonymous())) } else { Err(Unauthenticated) };
+        };
+        match self.token(cache, token, self.issuer.api_audiences()).await {
+            Ok(Some(answer)) => Ok(Arc::new(answer.user)),
+            Ok(None) => Err(Unauthenticated),
+            Err(reason) => {
+                tracing::debug!(reason, "bearer token refused");
+                Err(Unauthenticated)
+            }
+        }
+    }
+
+    /// Whose token this is, for one of these audiences; `None` when nobody knows it.
+    pub(crate) async fn token(
+        &self,
+        cache: &Cache,
+        token: &str,
+        accepted: &[String],
+    ) -> Result<Option<TokenAnswer>, String> {
+        // Most kinds of tokens know no audiences: they are the API server's.
+        let ours: Vec<String> =
+            accepted.iter().filter(|audience| self.issuer.api_audiences().contains(audience)).cloned().collect();
+        let ours = (!ours.is_empty()).then_some(ours);
+        let now = crate::clock::now_seconds();
+        let mut errors = Vec::new();
+        if let Some(audiences) = &ours
+            && let Some(user) = self.tokens.user(token)
+        {
+            return Ok(Some(TokenAnswer { user: (*user).clone(), audiences: audiences.clone() }));
+        }
+        match self.issuer.verify(cache, token, accepted) {
+            Ok(Some(answer)) => return Ok(Some(answer)),
+            Ok(None) => {}
+            Err(error) => errors.push(error.to_string()),
+        }
+        if let Some(audiences) = ours {
+            if let Some(user) = bootstrap_token::user(cache, token, now) {
+                return Ok(Some(TokenAnswer { user, audiences }));
+            }
+            match self.structured.user(token, now).await {
+                Ok(Some(user)) => return Ok(Some(TokenAnswer { user, audiences })),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        if let Some(webhook) = &self.webhook {
+            match webhook.user(token, accepted).await {
+                Ok(Some((user, audiences))) => return Ok(Some(TokenAnswer { user, audiences })),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        crate::authz::aggregate(&errors).map_or(Ok(None), Err)
+    }
+}
 
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;

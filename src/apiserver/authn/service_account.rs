@@ -2,7 +2,7 @@
 //! they are bound to.
 
 use super::User;
-use super::jwt::{JwtError, Signer};
+use super::jwt::{self, JwtError, Signer};
 use crate::cache::Cache;
 use crate::config::Config;
 use base64::Engine;
@@ -64,9 +64,6 @@ pub(crate) enum TokenError {
     /// Not a token that this server signed.
     #[error(transparent)]
     Jwt(#[from] JwtError),
-    /// Another issuer's.
-    #[error("issued by another issuer")]
-    Issuer,
     /// Too late.
     #[error("service account token has expired")]
     Expired,
@@ -125,6 +122,11 @@ impl Issuer {
         &self.audiences
     }
 
+    /// Every `iss` that is accepted.
+    pub(crate) fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
     /// The issuer's URL.
     pub(crate) fn url(&self) -> &str {
         &self.urls[0]
@@ -177,15 +179,24 @@ impl Issuer {
         }))
     }
 
-    /// Checks a token and the objects it is bound to.
-    pub(crate) fn verify(&self, cache: &Cache, token: &str, accepted: &[String]) -> Result<TokenAnswer, TokenError> {
+    /// Checks a token and the objects it is bound to; `None` when it is another issuer's, or no such token.
+    pub(crate) fn verify(
+        &self,
+        cache: &Cache,
+        token: &str,
+        accepted: &[String],
+    ) -> Result<Option<TokenAnswer>, TokenError> {
+        match jwt::claimed_issuer(token) {
+            Some(issuer) if issuer == LEGACY_ISSUER => {
+                self.verify_legacy(cache, &self.signer.verify(token)?, token, accepted).map(Some)
+            }
+            Some(issuer) if self.urls.contains(&issuer) => self.verify_bound(cache, token, accepted).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn verify_bound(&self, cache: &Cache, token: &str, accepted: &[String]) -> Result<TokenAnswer, TokenError> {
         let claims = self.signer.verify(token)?;
-        if claims["iss"] == LEGACY_ISSUER {
-            return self.verify_legacy(cache, &claims, token, accepted);
-        }
-        if !claims["iss"].as_str().is_some_and(|issuer| self.urls.iter().any(|url| url == issuer)) {
-            return Err(TokenError::Issuer);
-        }
         let now = crate::clock::now_seconds();
         check_times(&claims, now)?;
         let audiences = common_audiences(&claims["aud"], accepted)?;

@@ -1,21 +1,22 @@
 //! The ConfigMaps by which others learn whom to trust: extension servers and joining nodes.
 
 use super::current;
-use crate::config::StartError;
+use crate::config::{FrontProxy, StartError};
 use crate::pipeline::State;
 use naru_api::registry;
 use naru_store::Write;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The writes that bring them up to date; none for what the configuration does not say.
 pub(super) fn wanted(state: &State) -> Result<Vec<Write>, StartError> {
     let config = &state.config;
     let mut writes = Vec::new();
     if !config.client_ca_pem.is_empty() {
-        let trust = json!({
+        let mut trust = json!({
             "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
             "data": { "client-ca-file": config.client_ca_pem },
         });
+        trust_in_front_proxies(&config.front_proxy, &mut trust["data"]);
         writes.extend(current(state, &registry::CONFIG_MAPS, trust, &["data"])?);
     }
     if !config.root_ca_pem.is_empty() {
@@ -47,6 +48,23 @@ pub(super) fn wanted(state: &State) -> Result<Vec<Write>, StartError> {
         }
     }
     Ok(writes)
+}
+
+/// How extension servers know the users that this server vouches for.
+fn trust_in_front_proxies(proxy: &FrontProxy, data: &mut Value) {
+    if proxy.ca_pem.is_empty() {
+        return;
+    }
+    data["requestheader-client-ca-file"] = proxy.ca_pem.clone().into();
+    for (key, list) in [
+        ("requestheader-allowed-names", &proxy.allowed_names),
+        ("requestheader-username-headers", &proxy.username_headers),
+        ("requestheader-uid-headers", &proxy.uid_headers),
+        ("requestheader-group-headers", &proxy.group_headers),
+        ("requestheader-extra-headers-prefix", &proxy.extra_headers_prefixes),
+    ] {
+        data[key] = json!(list).to_string().into();
+    }
 }
 
 fn base64(text: &str) -> String {

@@ -48,7 +48,6 @@ pub(super) fn list(place: &mut Vec<String>, value: &str) -> Parsed<()> {
 }
 
 /// Adds `key=value` entries between commas.
-#[allow(dead_code, reason = "for the flags that follow")]
 pub(super) fn map(place: &mut Vec<(String, String)>, value: &str) -> Parsed<()> {
     for entry in value.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         let (key, value) = entry.split_once('=').ok_or_else(|| format!("{entry:?} is not of the form key=value"))?;

@@ -31,7 +31,7 @@ pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome 
         }
         "SelfSubjectRulesReview" => value["status"] = rules(call, &value["spec"], &user),
         "SelfSubjectReview" => value["status"] = json!({ "userInfo": user_info(&user) }),
-        "TokenReview" => value["status"] = token(call, &value["spec"])?,
+        "TokenReview" => value["status"] = token(call, &value["spec"]).await?,
         _ => return Err(Box::new(Status::method_not_allowed())),
     }
     if !value["metadata"].is_object() {
@@ -118,7 +118,7 @@ fn user_info(user: &User) -> Value {
     info
 }
 
-fn token(call: &Call, spec: &Value) -> Result<Value, Failure> {
+async fn token(call: &Call, spec: &Value) -> Result<Value, Failure> {
     let token = spec["token"].as_str().unwrap_or_default();
     if token.is_empty() {
         return Err(Box::new(Status::bad_request("token is required for TokenReview in authentication")));
@@ -127,8 +127,11 @@ fn token(call: &Call, spec: &Value) -> Result<Value, Failure> {
         spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let authn = &call.state.authn;
     let audiences = if wanted.is_empty() { authn.issuer.api_audiences() } else { &wanted };
-    Ok(match authn.token(&call.state.cache, token, audiences) {
-        Ok(answer) => json!({ "authenticated": true, "user": user_info(&answer.user), "audiences": answer.audiences }),
-        Err(error) => json!({ "user": {}, "error": error.to_string() }),
+    Ok(match authn.token(&call.state.cache, token, audiences).await {
+        Ok(Some(answer)) => {
+            json!({ "authenticated": true, "user": user_info(&answer.user), "audiences": answer.audiences })
+        }
+        Ok(None) => json!({ "user": {}, "error": "invalid bearer token" }),
+        Err(error) => json!({ "user": {}, "error": error }),
     })
 }

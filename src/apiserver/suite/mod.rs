@@ -5,16 +5,18 @@
 mod access;
 mod admission;
 mod apply;
+mod authentication;
 mod content;
 mod deletion;
 mod flow_control;
 mod identity;
 mod objects;
+mod outside;
 mod permissions;
 mod versions;
 mod watches;
 
-use crate::authn::User;
+use crate::authn::{Peer, User};
 use crate::negotiate;
 use crate::pipeline::{self, Authenticated, Source, State};
 use crate::response::Reply;
@@ -61,10 +63,16 @@ fn key_pem() -> String {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A server whose configuration differs from the usual one.
+    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("db"), Options::default()).unwrap();
         let shutdown = Shutdown::new();
-        let config = Config::new(store, key_pem(), [192, 0, 2, 1].into());
+        let mut config = Config::new(store, key_pem(), [192, 0, 2, 1].into());
+        change(&mut config);
         let api = ApiServer::new(config, shutdown.clone()).await.unwrap();
         let server = Self { _dir: dir, api, shutdown };
         let account = json!({ "metadata": { "name": "default" } });
@@ -151,6 +159,15 @@ impl Server {
             Err(status) => panic!("{uri}: {}", status.message),
         }
     }
+}
+
+/// The user of a request from the network with this Authorization header; `None` when it is refused.
+async fn authenticate(state: &State, authorization: Option<&str>, path: &str) -> Option<Arc<User>> {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = authorization {
+        headers.insert(http::header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+    }
+    state.authn.authenticate(&state.cache, &Peer::default(), &mut headers, path).await.ok()
 }
 
 fn admin() -> User {

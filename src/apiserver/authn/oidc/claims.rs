@@ -1,0 +1,94 @@
+//! From a token's claims to a user.
+
+use crate::authn::User;
+use crate::authn::configuration::Provider;
+use serde_json::{Map, Value};
+
+/// The claims of a token whose signature is good.
+pub(super) type Claims = Map<String, Value>;
+
+/// How far clocks may be apart where a token says that it is not valid yet, in seconds.
+const LEEWAY: i64 = 300;
+
+/// Checks what every token must say: for whom it is, and when.
+pub(super) fn check(provider: &Provider, claims: &Claims, now: i64) -> Result<(), String> {
+    let audiences: Vec<&str> = match claims.get("aud") {
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let wanted = &provider.issuer.audiences;
+    if !wanted.iter().any(|audience| audiences.contains(&audience.as_str())) {
+        return Err(format!("oidc: expected audience in {wanted:?} got {audiences:?}"));
+    }
+    let time = |name: &str| claims.get(name).and_then(Value::as_f64);
+    #[allow(clippy::cast_precision_loss, reason = "seconds of this millennium fit")]
+    let (now, leeway) = (now as f64, LEEWAY as f64);
+    if time("exp").is_none_or(|expires| expires <= now) {
+        return Err("oidc: token is expired".to_owned());
+    }
+    if time("nbf").is_some_and(|start| now + leeway < start) {
+        return Err("oidc: current time before the nbf (not before) time".to_owned());
+    }
+    Ok(())
+}
+
+/// The user that the mappings make of the claims.
+pub(super) fn user(provider: &Provider, claims: &Claims) -> Result<User, String> {
+    let mappings = &provider.claim_mappings;
+    let name = text(claims, &mappings.username.claim)
+        .map_err(|reason| format!("oidc: parse username claims {:?}: {reason}", mappings.username.claim))?;
+    if mappings.username.claim == "email" {
+        match claims.get("email_verified") {
+            None | Some(Value::Bool(true)) => {}
+            Some(Value::Bool(false)) => return Err("oidc: email not verified".to_owned()),
+            Some(_) => return Err("oidc: parse 'email_verified' claim: not a boolean".to_owned()),
+        }
+    }
+    let prefixed = |prefix: &Option<String>, value: &str| format!("{}{value}", prefix.as_deref().unwrap_or_default());
+    let groups = groups(claims, &mappings.groups.claim)
+        .map_err(|reason| format!("oidc: parse groups claim {:?}: {reason}", mappings.groups.claim))?;
+    let groups = groups.into_iter().map(|group| prefixed(&mappings.groups.prefix, group));
+    let mut user = User::authenticated(prefixed(&mappings.username.prefix, name), groups);
+    if !mappings.uid.claim.is_empty() {
+        let uid = text(claims, &mappings.uid.claim);
+        uid.map_err(|reason| format!("oidc: parse uid claim {:?}: {reason}", mappings.uid.claim))?
+            .clone_into(&mut user.uid);
+    }
+    if let Some(id) = claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty()) {
+        user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("JTI={id}")]);
+    }
+    for rule in &provider.claim_validation_rules {
+        if !claims.contains_key(&rule.claim) {
+            return Err(format!("oidc: required claim {} not present in ID token", rule.claim));
+        }
+        let value =
+            text(claims, &rule.claim).map_err(|reason| format!("oidc: parse claim {}: {reason}", rule.claim))?;
+        if value != rule.required_value {
+            return Err(format!(
+                "oidc: required claim {} value does not match. Got = {value}, want = {}",
+                rule.claim, rule.required_value
+            ));
+        }
+    }
+    Ok(user)
+}
+
+fn text<'a>(claims: &'a Claims, name: &str) -> Result<&'a str, &'static str> {
+    match claims.get(name) {
+        None => Err("claim not present"),
+        Some(value) => value.as_str().ok_or("not a string"),
+    }
+}
+
+/// The claim may be one group or a list of them, and may be absent.
+fn groups<'a>(claims: &'a Claims, name: &str) -> Result<Vec<&'a str>, &'static str> {
+    match claims.get(name).filter(|_| !name.is_empty()) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(one)) => Ok(vec![one]),
+        Some(Value::Array(many)) => {
+            many.iter().map(Value::as_str).collect::<Option<_>>().ok_or("not a list of strings")
+        }
+        Some(_) => Err("neither a string nor a list of strings"),
+    }
+}

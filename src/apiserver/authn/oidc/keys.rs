@@ -1,0 +1,134 @@
+//! A provider's key set (RFC 7517) and the signatures that it verifies.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
+use serde::Deserialize;
+
+/// Keys of one set; further ones are left out.
+const MAX_KEYS: usize = 256;
+
+/// The algorithms that tokens may be signed with. ES512 is not among them: its curve has no implementation here.
+pub(super) const ALGORITHMS: [&str; 8] = ["ES256", "ES384", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
+
+/// One public key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    id: String,
+    /// The only algorithm it is for, if it says so.
+    algorithm: Option<String>,
+    material: Material,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Material {
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
+    /// An uncompressed point.
+    P256(Vec<u8>),
+    P384(Vec<u8>),
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<JsonWebKey>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct JsonWebKey {
+    kty: String,
+    kid: String,
+    #[serde(rename = "use")]
+    usage: String,
+    alg: Option<String>,
+    crv: String,
+    n: String,
+    e: String,
+    x: String,
+    y: String,
+}
+
+/// Reads a key set; keys of other kinds and uses are left out.
+pub(super) fn parse(document: &[u8]) -> Result<Vec<Key>, serde_json::Error> {
+    let set: KeySet = serde_json::from_slice(document)?;
+    Ok(set.keys.into_iter().filter_map(key).take(MAX_KEYS).collect())
+}
+
+fn key(key: JsonWebKey) -> Option<Key> {
+    if !matches!(key.usage.as_str(), "" | "sig") {
+        return None;
+    }
+    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok().filter(|b| !b.is_empty());
+    let point = |size: usize| -> Option<Vec<u8>> {
+        let (x, y) = (decode(&key.x)?, decode(&key.y)?);
+        (x.len() == size && y.len() == size).then(|| [&[4], x.as_slice(), y.as_slice()].concat())
+    };
+    let material = match (key.kty.as_str(), key.crv.as_str()) {
+        ("RSA", _) => Material::Rsa { n: decode(&key.n)?, e: decode(&key.e)? },
+        ("EC", "P-256") => Material::P256(point(32)?),
+        ("EC", "P-384") => Material::P384(point(48)?),
+        _ => return None,
+    };
+    Some(Key { id: key.kid, algorithm: key.alg, material })
+}
+
+impl Key {
+    /// Whether a token that names this key (or none) may be signed by it.
+    pub(super) fn is_called(&self, id: &str) -> bool {
+        id.is_empty() || self.id == id
+    }
+
+    /// Whether the signature over `signed` is this key's.
+    pub(super) fn verifies(&self, algorithm: &str, signed: &[u8], signature: &[u8]) -> bool {
+        if self.algorithm.as_deref().is_some_and(|only| only != algorithm) {
+            return false;
+        }
+        match (&self.material, algorithm) {
+            (Material::Rsa { n, e }, _) => {
+                // ring wants numbers without leading zeros.
+                let trim = |bytes: &[u8]| bytes[bytes.iter().take_while(|byte| **byte == 0).count()..].to_vec();
+                let Some(parameters) = rsa(algorithm) else { return false };
+                RsaPublicKeyComponents { n: trim(n), e: trim(e) }.verify(parameters, signed, signature).is_ok()
+            }
+            (Material::P256(point), "ES256") => ecdsa(&signature::ECDSA_P256_SHA256_FIXED, point, signed, signature),
+            (Material::P384(point), "ES384") => ecdsa(&signature::ECDSA_P384_SHA384_FIXED, point, signed, signature),
+            _ => false,
+        }
+    }
+}
+
+fn ecdsa(algorithm: &'static dyn VerificationAlgorithm, point: &[u8], signed: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(algorithm, point).verify(signed, signature).is_ok()
+}
+
+fn rsa(algorithm: &str) -> Option<&'static signature::RsaParameters> {
+    Some(match algorithm {
+        "RS256" => &signature::RSA_PKCS1_2048_8192_SHA256,
+        "RS384" => &signature::RSA_PKCS1_2048_8192_SHA384,
+        "RS512" => &signature::RSA_PKCS1_2048_8192_SHA512,
+        "PS256" => &signature::RSA_PSS_2048_8192_SHA256,
+        "PS384" => &signature::RSA_PSS_2048_8192_SHA384,
+        "PS512" => &signature::RSA_PSS_2048_8192_SHA512,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_that_can_verify_are_kept() {
+        let set = r#"{"keys":[{"kty":"oct","k":"AA"},{"kty":"EC","crv":"P-521","x":"AA","y":"AA"},
+            {"kty":"RSA","use":"enc","n":"AQAB","e":"AQAB"},{"kty":"RSA","kid":"r","n":"AQAB","e":"AQAB"}]}"#;
+        let keys = parse(set.as_bytes()).unwrap();
+        assert_eq!(keys.len(), 1);
+        assert!(keys[0].is_called("r") && keys[0].is_called("") && !keys[0].is_called("x"));
+        assert!(!keys[0].verifies("RS256", b"x", b"y") && !keys[0].verifies("none", b"x", b""));
+        assert!(parse(b"[]").is_err());
+    }
+}

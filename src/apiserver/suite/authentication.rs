@@ -1,0 +1,261 @@
+//! Who is asking: token files, identity providers, webhooks, front proxies.
+
+use super::outside::Outside;
+use super::*;
+use crate::flags::Flags;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::signature::KeyPair;
+use std::sync::Mutex;
+use std::time::Duration;
+
+fn flags(arguments: &[String]) -> Flags {
+    Flags::parse(arguments).unwrap()
+}
+
+/// A key of an identity provider.
+struct Signer(EcdsaKeyPair);
+
+impl Signer {
+    fn new() -> Self {
+        let random = SystemRandom::new();
+        let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        Self(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.as_ref(), &random).unwrap())
+    }
+
+    fn public(&self, kid: &str) -> Value {
+        let point = self.0.public_key().as_ref();
+        json!({ "kty": "EC", "use": "sig", "alg": "ES256", "kid": kid, "crv": "P-256",
+            "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..]) })
+    }
+
+    fn token(&self, kid: &str, claims: &Value) -> String {
+        let header = json!({ "alg": "ES256", "kid": kid });
+        let signed =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+    }
+}
+
+/// An identity provider whose keys can be changed.
+async fn provider(keys: Arc<Mutex<Vec<Value>>>) -> Outside {
+    let url = Arc::new(Mutex::new(String::new()));
+    let own = url.clone();
+    let outside = Outside::start(move |path, _| match path {
+        "/.well-known/openid-configuration" => {
+            let url = own.lock().unwrap().clone();
+            (200, json!({ "issuer": url, "jwks_uri": format!("{url}/keys") }))
+        }
+        "/keys" => (200, json!({ "keys": *keys.lock().unwrap() })),
+        _ => (404, Value::Null),
+    })
+    .await;
+    *url.lock().unwrap() = outside.url();
+    outside
+}
+
+/// Who a token's bearer is, asked until the provider has been reached.
+async fn review(server: &Server, token: &str) -> Value {
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    loop {
+        let status = server.post(path, json!({ "spec": { "token": token } })).await.ok()["status"].clone();
+        if status["error"] != "oidc: authenticator not initialized" {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn claims(url: &str, more: Value) -> Value {
+    let mut claims = json!({ "iss": url, "aud": ["naru", "other"], "exp": 4_000_000_000_i64, "sub": "jane", "jti": "7",
+        "groups": ["dev", "ops"], "hd": "example.org" });
+    for (key, value) in more.as_object().unwrap() {
+        claims[key] = value.clone();
+    }
+    claims
+}
+
+#[tokio::test]
+async fn tokens_of_an_identity_provider() {
+    let key = Signer::new();
+    let keys = Arc::new(Mutex::new(vec![key.public("one")]));
+    let outside = provider(keys.clone()).await;
+    let url = outside.url();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("authentication.yaml");
+    let configuration = json!({ "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "jwt": [{ "issuer": { "url": url, "audiences": ["naru"], "certificateAuthority": outside.ca_pem },
+            "claimValidationRules": [{ "claim": "hd", "requiredValue": "example.org" }],
+            "claimMappings": { "username": { "claim": "sub", "prefix": "oidc:" }, "groups": { "claim": "groups", "prefix": "g-" } } }],
+        "anonymous": { "enabled": true, "conditions": [{ "path": "/livez" }] } });
+    std::fs::write(&file, configuration.to_string()).unwrap();
+    let server = Server::start_with(|config| {
+        config.flags = flags(&[format!("authentication-config={}", file.display())]);
+    })
+    .await;
+    let good = key.token("one", &claims(&url, json!({})));
+    assert_eq!(
+        review(&server, &good).await["user"],
+        json!({ "username": "oidc:jane", "groups": ["g-dev", "g-ops", "system:authenticated"],
+            "extra": { "authentication.kubernetes.io/credential-id": ["JTI=7"] } })
+    );
+    let cases = [
+        (json!({ "aud": "x" }), "oidc: verify token: oidc: expected audience in [\"naru\"] got [\"x\"]"),
+        (json!({ "exp": 5 }), "oidc: verify token: oidc: token is expired"),
+        (json!({ "hd": "evil" }), "oidc: required claim hd value does not match. Got = evil, want = example.org"),
+        (json!({ "sub": 5 }), "oidc: parse username claims \"sub\": not a string"),
+        (json!({ "iss": "https://elsewhere" }), "invalid bearer token"),
+    ];
+    for (change, error) in cases {
+        let token = key.token("one", &claims(&url, change));
+        assert_eq!(review(&server, &token).await, json!({ "user": {}, "error": error }));
+    }
+    let forged = Signer::new().token("one", &claims(&url, json!({})));
+    assert!(review(&server, &forged).await["error"].as_str().unwrap().contains("failed to verify signature"));
+    let state = server.state();
+    assert!(authenticate(state, None, "/livez").await.is_some());
+    assert!(authenticate(state, None, "/readyz").await.is_none());
+    let user = authenticate(state, Some(&format!("Bearer {good}")), "/api").await.unwrap();
+    assert_eq!(user.name, "oidc:jane");
+}
+
+#[tokio::test]
+async fn a_new_key_is_fetched_when_a_token_names_it() {
+    let (old, new) = (Signer::new(), Signer::new());
+    let keys = Arc::new(Mutex::new(vec![old.public("old")]));
+    let outside = provider(keys.clone()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, &outside.ca_pem).unwrap();
+    let server = Server::start_with(|config| {
+        config.flags = flags(&[
+            format!("oidc-issuer-url={}", outside.url()),
+            "oidc-client-id=naru".to_owned(),
+            format!("oidc-ca-file={}", ca.display()),
+            "oidc-signing-algs=ES256".to_owned(),
+        ]);
+    })
+    .await;
+    let name = format!("{}#jane", outside.url());
+    let token = |key: &Signer, kid: &str| key.token(kid, &claims(&outside.url(), json!({})));
+    assert_eq!(review(&server, &token(&old, "old")).await["user"]["username"], name);
+    *keys.lock().unwrap() = vec![new.public("new")];
+    let fetches = || outside.asked().iter().filter(|(path, _)| path == "/keys").count();
+    // Keys that nobody has published do not make us ask again and again.
+    for _ in 0..3 {
+        assert!(review(&server, &token(&new, "new")).await["error"].is_string());
+    }
+    assert_eq!(fetches(), 1);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    assert_eq!(review(&server, &token(&new, "new")).await["user"]["username"], name);
+    assert!(review(&server, &token(&old, "old")).await["error"].is_string());
+    assert_eq!(fetches(), 2);
+}
+
+#[tokio::test]
+async fn tokens_in_a_file_and_tokens_that_a_webhook_knows() {
+    let outside = Outside::start(|_, review| {
+        let known = review["spec"]["token"] == "theirs";
+        let user = json!({ "username": "wanda", "uid": "9", "groups": ["w"], "extra": { "k": ["v"] } });
+        let status = json!({ "authenticated": known, "user": if known { user } else { json!({}) } });
+        (200, json!({ "apiVersion": review["apiVersion"], "kind": "TokenReview", "status": status }))
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tokens.csv");
+    std::fs::write(&file, "in-file,jane,42,\"dev,ops\"\n").unwrap();
+    let server = Server::start_with(|config| {
+        config.flags = flags(&[
+            format!("token-auth-file={}", file.display()),
+            format!("authentication-token-webhook-config-file={}", outside.kubeconfig(dir.path()).display()),
+            "authentication-token-webhook-version=v1".to_owned(),
+        ]);
+    })
+    .await;
+    let jane = json!({ "username": "jane", "uid": "42", "groups": ["dev", "ops", "system:authenticated"] });
+    assert_eq!(review(&server, "in-file").await["user"], jane);
+    assert_eq!(outside.asked().len(), 0);
+    for _ in 0..2 {
+        let wanda = json!({ "username": "wanda", "uid": "9", "groups": ["w", "system:authenticated"], "extra": { "k": ["v"] } });
+        assert_eq!(review(&server, "theirs").await["user"], wanda);
+        assert_eq!(review(&server, "nobodys").await, json!({ "user": {}, "error": "invalid bearer token" }));
+    }
+    // Each was asked for once: answers count for a while.
+    let asked = outside.asked();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(
+        (asked[0].0.as_str(), &asked[0].1["spec"]["audiences"]),
+        ("/review", &json!(["https://kubernetes.default.svc.cluster.local"]))
+    );
+}
+
+#[tokio::test]
+async fn front_proxies_vouch_for_users_in_headers() {
+    let certified = |name: &str| {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params
+    };
+    let make = |name: &str| {
+        let mut params = certified(name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        (pem.clone(), rcgen::Issuer::from_ca_cert_pem(&pem, key).unwrap())
+    };
+    let (proxy_pem, proxies) = make("proxies");
+    let (users_pem, users) = make("users");
+    let sign = |issuer: &rcgen::Issuer<'_, rcgen::KeyPair>, name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        certified(name).signed_by(&key, issuer).unwrap().der().clone()
+    };
+    let server = Server::start_with(|config| {
+        config.client_ca_pem = users_pem;
+        config.front_proxy = crate::FrontProxy::usual(proxy_pem.clone(), "proxy");
+    })
+    .await;
+    let state = server.state();
+    let ask = async |peer: &Peer| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("x-remote-user", "jane"), ("x-remote-group", "a"), ("x-remote-group", "b"), ("x-remote-extra-k%2fx", "v")]
+        {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let user = state.authn.authenticate(&state.cache, peer, &mut headers, "/livez").await.ok();
+        assert!(headers.is_empty(), "{headers:?}");
+        user
+    };
+    let judged = |der: rustls_pki_types::CertificateDer<'static>| state.authn.peers.judge(&[der]);
+    let user = ask(&judged(sign(&proxies, "proxy"))).await.unwrap();
+    assert_eq!((user.name.as_str(), &user.extra["k/x"][..]), ("jane", &["v".to_owned()][..]));
+    assert_eq!(user.groups, ["a", "b", "system:authenticated"]);
+    // Another name, or another authority, vouches for nobody; a certificate that counts for nothing is refused.
+    assert_eq!(ask(&judged(sign(&proxies, "other"))).await, None);
+    assert_eq!(ask(&judged(sign(&users, "proxy"))).await.unwrap().name, "proxy");
+    assert_eq!(ask(&Peer::default()).await.unwrap().name, "system:anonymous");
+    let map = server.get("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await.ok();
+    assert_eq!(map["data"]["requestheader-client-ca-file"], proxy_pem);
+    assert_eq!(map["data"]["requestheader-allowed-names"], "[\"proxy\"]");
+    assert_eq!(map["data"]["requestheader-extra-headers-prefix"], "[\"X-Remote-Extra-\"]");
+}
+
+#[tokio::test]
+async fn plugins_run_or_not_as_the_flags_say() {
+    let server = Server::start_with(|config| {
+        config.flags = flags(&[
+            "disable-admission-plugins=DefaultTolerationSeconds".to_owned(),
+            "service-account-issuer=https://new,https://old".to_owned(),
+        ]);
+    })
+    .await;
+    let pod = server.post(PODS, pod("p")).await.ok();
+    assert_eq!(pod["spec"]["tolerations"], Value::Null);
+    let document = server.get("/.well-known/openid-configuration").await.ok();
+    assert_eq!(document["issuer"], "https://new");
+    assert_eq!(server.state().authn.issuer.api_audiences(), ["https://new", "https://old"]);
+}

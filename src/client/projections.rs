@@ -265,6 +265,11 @@ pub struct PodSpecView {
     pub tolerations: Vec<Toleration>,
     /// Priority.
     pub priority: Option<i32>,
+    /// `PreemptLowerPriority` (also when empty) or `Never`.
+    #[serde(deserialize_with = "nullable")]
+    pub preemption_policy: String,
+    /// Spread over the nodes, undecoded as `affinity`.
+    pub topology_spread_constraints: Option<Arc<serde_json::Value>>,
     /// Gates that keep it from being scheduled.
     #[serde(deserialize_with = "nullable")]
     pub scheduling_gates: Vec<SchedulingGate>,

@@ -2,6 +2,7 @@
 
 use crate::pod_info::PodInfo;
 use crate::resources::Resources;
+use crate::terms::Namespaces;
 use naru_client::projections::NodeView;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,12 +16,25 @@ pub(crate) struct NodeInfo {
     pub(crate) requested: Resources,
     pub(crate) requested_nonzero: Resources,
     pub(crate) pods: HashMap<String, Arc<PodInfo>>,
+    /// How many of the pods have likes or dislikes of others.
+    pub(crate) with_affinities: usize,
+    /// How many of the pods demand to be apart from others.
+    pub(crate) with_anti_affinity: usize,
+}
+
+/// 1 for a pod with likes or dislikes, and 1 for one that demands to be apart.
+fn minds(pod: &PodInfo) -> (usize, usize) {
+    let affinities = pod.pod_affinities.as_deref();
+    (affinities.is_some().into(), affinities.is_some_and(|own| !own.apart.required.is_empty()).into())
 }
 
 impl NodeInfo {
     fn add(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.request);
         self.requested_nonzero.add(&pod.nonzero);
+        let (affinities, anti_affinity) = minds(&pod);
+        self.with_affinities += affinities;
+        self.with_anti_affinity += anti_affinity;
         self.pods.insert(pod.uid().to_owned(), pod);
     }
 
@@ -28,6 +42,9 @@ impl NodeInfo {
         if let Some(pod) = self.pods.remove(uid) {
             self.requested.subtract(&pod.request);
             self.requested_nonzero.subtract(&pod.nonzero);
+            let (affinities, anti_affinity) = minds(&pod);
+            self.with_affinities -= affinities;
+            self.with_anti_affinity -= anti_affinity;
         }
     }
 }
@@ -43,6 +60,12 @@ struct Place {
 pub(crate) struct Cache {
     nodes: BTreeMap<String, NodeInfo>,
     places: HashMap<String, Place>,
+    /// Labels of the namespaces.
+    pub(crate) namespaces: Namespaces,
+    /// Pods for which room has been made, by uid, with the node.
+    nominated: HashMap<String, (String, Arc<PodInfo>)>,
+    with_affinities: usize,
+    with_anti_affinity: usize,
 }
 
 impl Cache {
@@ -85,7 +108,60 @@ impl Cache {
         self.remove_pod(pod.uid());
         let place = Place { node: node.to_owned(), assumed };
         self.places.insert(pod.uid().to_owned(), place);
+        let (affinities, anti_affinity) = minds(&pod);
+        self.with_affinities += affinities;
+        self.with_anti_affinity += anti_affinity;
         self.nodes.entry(node.to_owned()).or_default().add(pod);
+    }
+
+    /// How many placed pods have likes or dislikes of others.
+    pub(crate) fn with_affinities(&self) -> usize {
+        self.with_affinities
+    }
+
+    /// How many placed pods demand to be apart from others.
+    pub(crate) fn with_anti_affinity(&self) -> usize {
+        self.with_anti_affinity
+    }
+
+    /// Keeps the room on a node for a pod that waits for it; an empty name ends that.
+    pub(crate) fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        if node.is_empty() {
+            self.nominated.remove(pod.uid());
+        } else {
+            self.nominated.insert(pod.uid().to_owned(), (node.to_owned(), pod));
+        }
+    }
+
+    /// Where room has been made for a pod.
+    pub(crate) fn nomination(&self, uid: &str) -> Option<&str> {
+        self.nominated.get(uid).map(|(node, _)| node.as_str())
+    }
+
+    /// Puts the pods for which room is kept, and which are not less important than `pod`, where that room is.
+    /// What it returns is to be given to `clear_room`.
+    pub(crate) fn keep_room(&mut self, pod: &PodInfo) -> Vec<String> {
+        let before = |other: &PodInfo| {
+            let waits = other.uid() != pod.uid() && !self.places.contains_key(other.uid());
+            waits && other.priority() >= pod.priority()
+        };
+        let kept: Vec<_> = self.nominated.values().filter(|(_, other)| before(other)).cloned().collect();
+        for (node, other) in &kept {
+            self.assume(other.clone(), node);
+        }
+        kept.iter().map(|(_, other)| other.uid().to_owned()).collect()
+    }
+
+    /// Ends what `keep_room` did.
+    pub(crate) fn clear_room(&mut self, kept: &[String]) {
+        for uid in kept {
+            self.forget(uid);
+        }
+    }
+
+    /// Drops the nomination of a pod that is placed or gone.
+    pub(crate) fn end_nomination(&mut self, uid: &str) {
+        self.nominated.remove(uid);
     }
 
     /// Takes back an assumption whose binding failed, unless the pod has turned up as bound.
@@ -103,6 +179,11 @@ impl Cache {
     pub(crate) fn remove_pod(&mut self, uid: &str) -> Option<String> {
         let place = self.places.remove(uid)?;
         if let Some(info) = self.nodes.get_mut(&place.node) {
+            if let Some(pod) = info.pods.get(uid) {
+                let (affinities, anti_affinity) = minds(pod);
+                self.with_affinities -= affinities;
+                self.with_anti_affinity -= anti_affinity;
+            }
             info.remove(uid);
             if info.pods.is_empty() && info.node.is_none() {
                 self.nodes.remove(&place.node);

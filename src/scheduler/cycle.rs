@@ -1,7 +1,7 @@
 //! One decision: filter the nodes, score what is left, take the best.
 
 use crate::cache::{Cache, NodeInfo};
-use crate::plugins::{MAX_SCORE, PLUGINS, Scale, Unfit};
+use crate::plugins::{Context, PLUGINS, Unfit};
 use crate::pod_info::PodInfo;
 use std::collections::BTreeMap;
 
@@ -11,18 +11,24 @@ const ALL_SCORED: usize = 100;
 /// Why a pod fits nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unschedulable {
-    /// As users know it from the FailedScheduling event.
+    /// As users know it from the FailedScheduling event, without what was found about preemption.
     pub(crate) message: String,
+    /// Nodes where it might help to remove pods.
+    pub(crate) crowded: Vec<String>,
+    /// How many nodes there are.
+    pub(crate) nodes: usize,
+    /// Whether the place of other pods has a part in it.
+    pub(crate) by_pods: bool,
 }
 
 /// Whether a pod passes all filters on one node.
-pub(crate) fn fits(pod: &PodInfo, info: &NodeInfo) -> Result<(), Unfit> {
+pub(crate) fn fits(context: &Context<'_>, info: &NodeInfo) -> Result<(), Unfit> {
     let Some(node) = &info.node else {
-        return Err(Unfit { reasons: Vec::new(), for_good: true });
+        return Err(Unfit { for_good: true, ..Unfit::default() });
     };
     PLUGINS.iter().try_for_each(|plugin| {
         let Some(filter) = plugin.filter else { return Ok(()) };
-        filter(pod, info, node).inspect_err(|unfit| {
+        filter(context, info, node).inspect_err(|unfit| {
             tracing::trace!(plugin = plugin.name, node = node.metadata.name, ?unfit, "refused");
         })
     })
@@ -32,22 +38,48 @@ pub(crate) fn fits(pod: &PodInfo, info: &NodeInfo) -> Result<(), Unfit> {
 /// all nodes get their turn. `tie` chooses among equals.
 pub(crate) fn choose(
     pod: &PodInfo,
+    cache: &mut Cache,
+    start: &mut usize,
+    tie: impl FnOnce(usize) -> usize,
+) -> Result<String, Unschedulable> {
+    let kept = cache.keep_room(pod);
+    let chosen = choose_among(pod, cache, start, tie);
+    cache.clear_room(&kept);
+    chosen
+}
+
+fn choose_among(
+    pod: &PodInfo,
     cache: &Cache,
     start: &mut usize,
     tie: impl FnOnce(usize) -> usize,
 ) -> Result<String, Unschedulable> {
     let nodes: Vec<_> = cache.nodes().collect();
     if nodes.is_empty() {
-        return Err(Unschedulable { message: "no nodes available to schedule pods".to_owned() });
+        let message = "no nodes available to schedule pods".to_owned();
+        return Err(Unschedulable { message, crowded: Vec::new(), nodes: 0, by_pods: false });
+    }
+    let mut context = Context::new(pod, cache);
+    // Room that was made for the pod is its own.
+    let nominated = cache.nomination(pod.uid()).and_then(|node| Some((node, cache.node(node)?)));
+    if let Some((name, _)) = nominated.filter(|(_, info)| fits(&context, info).is_ok()) {
+        return Ok(name.to_owned());
     }
     let enough = enough(nodes.len());
     let (mut feasible, mut refusals, mut looked_at) = (Vec::new(), Refusals::default(), 0);
+    let (mut crowded, mut by_pods) = (Vec::new(), false);
     for offset in 0..nodes.len() {
         let (name, info) = nodes[(*start + offset) % nodes.len()];
         looked_at += 1;
-        match fits(pod, info) {
+        match fits(&context, info) {
             Ok(()) => feasible.push((name, info)),
-            Err(unfit) => refusals.add(unfit),
+            Err(unfit) => {
+                by_pods |= unfit.by_pods;
+                if !unfit.for_good {
+                    crowded.push(name.to_owned());
+                }
+                refusals.add(unfit);
+            }
         }
         if feasible.len() >= enough {
             break;
@@ -55,9 +87,12 @@ pub(crate) fn choose(
     }
     *start = (*start + looked_at) % nodes.len();
     if feasible.is_empty() {
-        return Err(Unschedulable { message: refusals.message(nodes.len()) });
+        let message = format!("0/{} nodes are available: {}.", nodes.len(), refusals.text());
+        // A demand to be near is met by pods that come.
+        by_pods |= pod.minds_other_pods();
+        return Err(Unschedulable { message, crowded, nodes: nodes.len(), by_pods });
     }
-    let totals = score(pod, &feasible);
+    let totals = score(&mut context, cache, &feasible);
     let best = totals.iter().max().copied().unwrap_or_default();
     let equals: Vec<_> = (0..totals.len()).filter(|index| totals[*index] == best).collect();
     Ok(feasible[equals[tie(equals.len()) % equals.len()]].0.to_owned())
@@ -72,23 +107,18 @@ fn enough(nodes: usize) -> usize {
     (nodes * percent / 100).max(ALL_SCORED)
 }
 
-fn score(pod: &PodInfo, feasible: &[(&str, &NodeInfo)]) -> Vec<i64> {
+fn score<'a>(context: &mut Context<'a>, cache: &'a Cache, feasible: &[(&'a str, &'a NodeInfo)]) -> Vec<i64> {
     let mut totals = vec![0; feasible.len()];
     if feasible.len() < 2 {
         return totals;
     }
+    context.prepare_scores(cache, feasible);
+    let context = &*context;
     for score in PLUGINS.iter().filter_map(|plugin| plugin.score) {
-        let rate = |(_, info): &(&str, &NodeInfo)| info.node.as_ref().map_or(0, |node| (score.rate)(pod, info, node));
+        let rate =
+            |(_, info): &(&str, &NodeInfo)| info.node.as_ref().map_or(0, |node| (score.rate)(context, info, node));
         let raw: Vec<i64> = feasible.iter().map(rate).collect();
-        let highest = raw.iter().max().copied().unwrap_or_default();
-        for (total, raw) in totals.iter_mut().zip(raw) {
-            let scaled = match score.scale {
-                Scale::None => raw,
-                Scale::HighestBest if highest == 0 => 0,
-                Scale::LowestBest if highest == 0 => MAX_SCORE,
-                Scale::HighestBest => raw * MAX_SCORE / highest,
-                Scale::LowestBest => MAX_SCORE - raw * MAX_SCORE / highest,
-            };
+        for (total, scaled) in totals.iter_mut().zip(score.scale.apply(raw)) {
             *total += scaled * score.weight;
         }
     }
@@ -96,41 +126,31 @@ fn score(pod: &PodInfo, feasible: &[(&str, &NodeInfo)]) -> Vec<i64> {
 }
 
 /// How often each reason was given.
-#[derive(Default)]
-struct Refusals {
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
     reasons: BTreeMap<String, usize>,
-    for_good: usize,
-    others: usize,
 }
 
 impl Refusals {
-    fn add(&mut self, unfit: Unfit) {
-        if unfit.for_good {
-            self.for_good += 1;
-        } else {
-            self.others += 1;
-        }
+    /// Counts the reasons of one node.
+    pub(crate) fn add(&mut self, unfit: Unfit) {
         for reason in unfit.reasons {
-            *self.reasons.entry(reason).or_default() += 1;
+            self.add_times(&reason, 1);
         }
     }
 
-    fn message(&self, nodes: usize) -> String {
+    /// Counts a reason of several nodes.
+    pub(crate) fn add_times(&mut self, reason: &str, times: usize) {
+        if times > 0 {
+            *self.reasons.entry(reason.to_owned()).or_default() += times;
+        }
+    }
+
+    /// All reasons with their counts, as users know them.
+    pub(crate) fn text(&self) -> String {
         let mut reasons: Vec<_> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         reasons.sort_unstable();
-        let mut helpless = Vec::new();
-        if self.others > 0 {
-            helpless.push(format!("{} No preemption victims found for incoming pod", self.others));
-        }
-        if self.for_good > 0 {
-            helpless.push(format!("{} Preemption is not helpful for scheduling", self.for_good));
-        }
-        helpless.sort_unstable();
-        format!(
-            "0/{nodes} nodes are available: {}. preemption: 0/{nodes} nodes are available: {}.",
-            reasons.join(", "),
-            helpless.join(", ")
-        )
+        reasons.join(", ")
     }
 }
 
@@ -138,12 +158,16 @@ impl Refusals {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::preemption::find;
     use crate::testing::{asking, bound, node, pod, tainted_node};
     use serde_json::json;
     use std::sync::Arc;
 
-    fn run(pod: &PodInfo, cache: &Cache) -> Result<String, String> {
-        choose(pod, cache, &mut 0, |_| 0).map_err(|unschedulable| unschedulable.message)
+    fn run(pod: &PodInfo, cache: &mut Cache) -> Result<String, String> {
+        choose(pod, cache, &mut 0, |_| 0).map_err(|refused| match refused.nodes {
+            0 => refused.message,
+            _ => format!("{} {}", refused.message, find(pod, cache, &refused, &[]).unwrap_err()),
+        })
     }
 
     #[test]
@@ -152,7 +176,7 @@ mod tests {
         cache.set_node(node("a", "4", "8Gi"));
         cache.set_node(node("b", "4", "8Gi"));
         cache.set_pod(bound(&asking("x", "1", "2Gi"), "a"));
-        assert_eq!(run(&asking("p", "500m", "1Gi"), &cache).unwrap(), "b");
+        assert_eq!(run(&asking("p", "500m", "1Gi"), &mut cache).unwrap(), "b");
     }
 
     #[test]
@@ -161,25 +185,25 @@ mod tests {
         cache.set_node(node("a", "4", "8Gi"));
         cache.set_pod(bound(&asking("x", "3", "6Gi"), "a"));
         cache.set_node(tainted_node("b", "PreferNoSchedule"));
-        assert_eq!(run(&asking("p", "500m", "1Gi"), &cache).unwrap(), "a");
+        assert_eq!(run(&asking("p", "500m", "1Gi"), &mut cache).unwrap(), "a");
     }
 
     #[test]
     fn refusals_are_counted_by_reason_as_users_know_them() {
         let mut cache = Cache::default();
         let small = asking("p", "500m", "1Gi");
-        assert_eq!(run(&small, &cache).unwrap_err(), "no nodes available to schedule pods");
+        assert_eq!(run(&small, &mut cache).unwrap_err(), "no nodes available to schedule pods");
         cache.set_node(node("a", "1", "8Gi"));
         cache.set_pod(bound(&asking("x", "1", "1Gi"), "a"));
         assert_eq!(
-            run(&small, &cache).unwrap_err(),
+            run(&small, &mut cache).unwrap_err(),
             "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
              1 No preemption victims found for incoming pod."
         );
         cache.set_node(tainted_node("b", "NoSchedule"));
         cache.set_node(tainted_node("c", "NoExecute"));
         assert_eq!(
-            run(&small, &cache).unwrap_err(),
+            run(&small, &mut cache).unwrap_err(),
             "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). \
              preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, \
              2 Preemption is not helpful for scheduling."
@@ -191,7 +215,7 @@ mod tests {
         let mut cache = Cache::default();
         cache.set_node(tainted_node("b", "NoSchedule"));
         let tolerant = pod("p", json!({"tolerations": [{"operator": "Exists"}]}));
-        assert_eq!(run(&PodInfo::new(Arc::new(tolerant)), &cache).unwrap(), "b");
+        assert_eq!(run(&PodInfo::new(Arc::new(tolerant)), &mut cache).unwrap(), "b");
     }
 
     #[test]

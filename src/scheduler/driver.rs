@@ -2,14 +2,17 @@
 
 use crate::cache::Cache;
 use crate::cycle::{self, Unschedulable};
+use crate::plugins::Context;
 use crate::pod_info::PodInfo;
+use crate::preemption::{self, Budget, Nomination};
 use crate::queue::Queue;
 use naru_api::meta::time;
 use naru_api::registry;
 use naru_base::{Shutdown, spawn};
-use naru_client::projections::{NodeView, PodView, condition};
+use naru_client::projections::{NamespaceView, NodeView, PodView, condition};
 use naru_client::{
-    Change, Client, Error, EventRecorder, Informers, ObjectReference, PatchKind, is_conflict, is_not_found,
+    Change, Client, DeleteOptions, Error, EventRecorder, Informer, Informers, ListParams, ObjectReference, PatchKind,
+    is_conflict, is_not_found,
 };
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,28 +39,42 @@ struct Scheduler {
     state: Mutex<State>,
     wake: Notify,
     bindings: Arc<Semaphore>,
+    budgets: Option<Informer<Budget>>,
+}
+
+/// Why a pod was not placed, and what is done about it.
+#[derive(Debug)]
+struct Refusal {
+    message: String,
+    nomination: Option<Nomination>,
 }
 
 /// Starts to schedule pods until shutdown. `client` writes as `system:kube-scheduler`.
 pub fn start(client: Client, informers: &Informers, shutdown: &Shutdown) {
     let recorder = EventRecorder::start(client.clone(), &registry::EVENTS, NAME, None, shutdown);
+    let budgets = registry::by_kind("policy", "v1", "PodDisruptionBudget");
+    let budgets = budgets.map(|resource| informers.start(resource, ListParams::all()));
     let scheduler = Arc::new(Scheduler {
         client,
         recorder,
         state: Mutex::default(),
         wake: Notify::new(),
         bindings: Arc::new(Semaphore::new(BINDINGS)),
+        budgets,
     });
     let (informers, shutdown) = (informers.clone(), shutdown.clone());
     spawn("scheduler", async move {
-        let (pods, nodes) = (informers.pods(), informers.nodes());
+        let (pods, nodes, namespaces) = (informers.pods(), informers.nodes(), informers.namespaces());
         let synced = async {
+            namespaces.synced().await;
             pods.synced().await;
             nodes.synced().await;
         };
         if shutdown.guard(synced).await.is_none() {
             return;
         }
+        let taker = scheduler.clone();
+        namespaces.subscribe(move |change| taker.namespace_changed(change));
         let taker = scheduler.clone();
         nodes.subscribe(move |change| taker.node_changed(change));
         let taker = scheduler.clone();
@@ -69,6 +86,20 @@ pub fn start(client: Client, informers: &Informers, shutdown: &Shutdown) {
 impl Scheduler {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn namespace_changed(&self, change: &Change<NamespaceView>) {
+        let mut state = self.state();
+        let labels = change.new.as_ref().map(|namespace| namespace.metadata.labels.clone());
+        let before = match labels.clone() {
+            Some(labels) => state.cache.namespaces.insert(change.key.name.clone(), labels),
+            None => state.cache.namespaces.remove(&change.key.name),
+        };
+        if before != labels {
+            state.wake_those_minding_pods();
+            drop(state);
+            self.wake.notify_one();
+        }
     }
 
     fn node_changed(&self, change: &Change<NodeView>) {
@@ -99,7 +130,9 @@ impl Scheduler {
             Some(pod) if !pod.spec.node_name.is_empty() => state.placed(change.old.as_ref(), pod),
             Some(pod) if waits(pod) => {
                 if !state.cache.is_assumed(uid) {
-                    state.queue.put(Arc::new(PodInfo::new(pod.clone())));
+                    let info = Arc::new(PodInfo::new(pod.clone()));
+                    state.cache.nominate(info.clone(), &pod.status.nominated_node_name);
+                    state.queue.put(info);
                 }
             }
             Some(_) => state.queue.remove(uid),
@@ -121,7 +154,7 @@ impl Scheduler {
                         drop(permit);
                     });
                 }
-                Err(Unschedulable { message }) => self.report(&info, &message).await,
+                Err(refusal) => self.report(&info, &refusal).await,
             }
         }
     }
@@ -143,19 +176,23 @@ impl Scheduler {
         }
     }
 
-    /// Chooses a node and assumes the pod to be there.
-    fn decide(&self, info: &Arc<PodInfo>) -> Result<String, Unschedulable> {
+    /// Chooses a node and assumes the pod to be there, or chooses what makes room for it.
+    fn decide(&self, info: &Arc<PodInfo>) -> Result<String, Refusal> {
+        let budgets = self.budgets.as_ref().map(Informer::list).unwrap_or_default();
         let mut state = self.state();
         let State { cache, queue, start } = &mut *state;
-        let node = cycle::choose(info, cache, start, |equals| rand::random_range(0..equals));
-        match &node {
+        match cycle::choose(info, cache, start, |equals| rand::random_range(0..equals)) {
             Ok(node) => {
-                cache.assume(info.clone(), node);
+                cache.end_nomination(info.uid());
+                cache.assume(info.clone(), &node);
                 queue.remove(info.uid());
+                Ok(node)
             }
-            Err(_) => queue.unschedulable(info.uid(), Instant::now()),
+            Err(refused) => {
+                queue.unschedulable(info.uid(), refused.by_pods, Instant::now());
+                Err(preempt(info, cache, refused, &budgets))
+            }
         }
-        node
     }
 
     async fn bind(&self, info: Arc<PodInfo>, node: &str) {
@@ -185,25 +222,61 @@ impl Scheduler {
         self.recorder.warning(&about, "FailedScheduling", format!("binding rejected: {error}"));
     }
 
-    /// Tells the user why a pod fits nowhere.
-    async fn report(&self, info: &PodInfo, message: &str) {
+    /// Tells the user why a pod fits nowhere, and makes room for it if that was decided.
+    async fn report(&self, info: &PodInfo, refusal: &Refusal) {
         let meta = &info.pod.metadata;
         let about = ObjectReference::of(&registry::PODS, meta);
-        self.recorder.warning(&about, "FailedScheduling", message);
-        if let Err(error) = self.write_condition(&info.pod, message).await {
+        self.recorder.warning(&about, "FailedScheduling", refusal.message.as_str());
+        if let Some(nomination) = &refusal.nomination {
+            self.make_room(info, nomination).await;
+        }
+        if let Err(error) = self.write_status(&info.pod, refusal).await {
             tracing::debug!(pod = %meta.key(), %error, "condition not written");
         }
     }
 
-    async fn write_condition(&self, pod: &PodView, message: &str) -> Result<(), Error> {
+    /// Deletes the pods that have to go.
+    async fn make_room(&self, info: &PodInfo, nomination: &Nomination) {
+        for victim in &nomination.victims {
+            let meta = &victim.pod.metadata;
+            let removed = async {
+                let condition = json!({
+                    "type": "DisruptionTarget",
+                    "status": "True",
+                    "reason": "PreemptionByScheduler",
+                    "message": format!("{NAME}: preempting to accommodate a higher priority pod"),
+                    "lastTransitionTime": now(),
+                });
+                self.patch_status(&victim.pod, &json!({ "conditions": [condition] })).await?;
+                let options = DeleteOptions::default().uid(&meta.uid);
+                self.client.delete(&registry::PODS, meta.namespace(), &meta.name, &options).await
+            };
+            match removed.await {
+                Ok(()) => {
+                    let message = format!("Preempted by pod {} on node {}", info.uid(), nomination.node);
+                    self.recorder.normal(&ObjectReference::of(&registry::PODS, meta), "Preempted", message);
+                }
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => tracing::warn!(pod = %meta.key(), %error, "a pod could not be preempted"),
+            }
+        }
+    }
+
+    async fn write_status(&self, pod: &PodView, refusal: &Refusal) -> Result<(), Error> {
+        let message = refusal.message.as_str();
         let known = condition(&pod.status.conditions, "PodScheduled");
-        if known.is_some_and(|known| known.status == "False" && known.message == message) {
+        let nominated = match &refusal.nomination {
+            Some(nomination) => nomination.node.clone(),
+            None => self.state().cache.nomination(&pod.metadata.uid).unwrap_or_default().to_owned(),
+        };
+        let same = known.is_some_and(|known| known.status == "False" && known.message == message);
+        if same && pod.status.nominated_node_name == nominated {
             return Ok(());
         }
         let same_status = known.filter(|known| known.status == "False");
         let since = match same_status.map(|known| known.last_transition_time.as_str()) {
             Some(since) if !since.is_empty() => since.to_owned(),
-            _ => time::format_seconds(jiff::Timestamp::now().as_second()),
+            _ => now(),
         };
         let condition = json!({
             "type": "PodScheduled",
@@ -213,23 +286,47 @@ impl Scheduler {
             "lastProbeTime": null,
             "lastTransitionTime": since,
         });
-        let patch = json!({
-            "metadata": {"uid": pod.metadata.uid},
-            "status": {"conditions": [condition]},
-        });
+        let nominated = if nominated.is_empty() { Value::Null } else { nominated.into() };
+        self.patch_status(pod, &json!({ "conditions": [condition], "nominatedNodeName": nominated })).await
+    }
+
+    async fn patch_status(&self, pod: &PodView, status: &Value) -> Result<(), Error> {
         let meta = &pod.metadata;
+        let patch = json!({ "metadata": { "uid": meta.uid }, "status": status });
         let (namespace, kind) = (meta.namespace(), PatchKind::Strategic);
-        let status = Some("status");
-        self.client.patch::<Value>(&registry::PODS, namespace, &meta.name, status, kind, &patch).await.map(drop)
+        self.client.patch::<Value>(&registry::PODS, namespace, &meta.name, Some("status"), kind, &patch).await.map(drop)
+    }
+}
+
+fn now() -> String {
+    time::format_seconds(jiff::Timestamp::now().as_second())
+}
+
+/// What is said and done about a pod that fits nowhere.
+fn preempt(info: &Arc<PodInfo>, cache: &mut Cache, refused: Unschedulable, budgets: &[Arc<Budget>]) -> Refusal {
+    if refused.nodes == 0 {
+        return Refusal { message: refused.message, nomination: None };
+    }
+    match preemption::find(info, cache, &refused, budgets) {
+        Ok(nomination) => {
+            cache.nominate(info.clone(), &nomination.node);
+            Refusal { message: refused.message, nomination: Some(nomination) }
+        }
+        Err(why) => Refusal { message: format!("{} {why}", refused.message), nomination: None },
     }
 }
 
 impl State {
     /// Tries the pods again that now fit on the node.
     fn wake_for(&mut self, node: &str) {
-        if let Some(info) = self.cache.node(node) {
-            self.queue.wake(|pod| cycle::fits(pod, info).is_ok());
-        }
+        let Some(info) = self.cache.node(node) else { return };
+        let cache = &self.cache;
+        self.queue.wake(|pod, by_pods| by_pods || cycle::fits(&Context::new(pod, cache), info).is_ok());
+    }
+
+    /// Tries the pods again that were refused because of where other pods are.
+    fn wake_those_minding_pods(&mut self) {
+        self.queue.wake(|_, by_pods| by_pods);
     }
 
     /// A pod is on a node.
@@ -239,12 +336,15 @@ impl State {
         if old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels) {
             return;
         }
+        self.cache.end_nomination(&pod.metadata.uid);
         self.cache.set_pod(Arc::new(PodInfo::new(pod.clone())));
+        self.wake_those_minding_pods();
     }
 
     /// A pod takes no room any more.
     fn gone(&mut self, uid: &str) {
         self.queue.remove(uid);
+        self.cache.end_nomination(uid);
         if let Some(node) = self.cache.remove_pod(uid) {
             self.wake_for(&node);
         }

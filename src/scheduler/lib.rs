@@ -8,8 +8,10 @@ mod cycle;
 mod driver;
 mod plugins;
 mod pod_info;
+mod preemption;
 mod queue;
 mod resources;
+mod terms;
 
 pub use driver::start;
 

@@ -1,7 +1,9 @@
 //! What the plugins read of a pod, worked out once.
 
 use crate::resources::Resources;
+use crate::terms::{PodAffinities, Spread};
 use naru_client::projections::{NodeAffinity, PodView, Toleration};
+use serde::Deserialize;
 use std::sync::Arc;
 
 /// A pod with its derived figures.
@@ -13,6 +15,9 @@ pub(crate) struct PodInfo {
     pub(crate) nonzero: Resources,
     pub(crate) ports: Vec<HostPort>,
     pub(crate) node_affinity: NodeAffinity,
+    /// Likes and dislikes of other pods; most pods have none.
+    pub(crate) pod_affinities: Option<Box<PodAffinities>>,
+    pub(crate) spread: Vec<Spread>,
 }
 
 /// A port that a pod takes on its node.
@@ -37,6 +42,9 @@ impl HostPort {
 impl PodInfo {
     pub(crate) fn new(pod: Arc<PodView>) -> Self {
         let node_affinity = NodeAffinity::of(pod.spec.affinity.as_deref());
+        // The API has validated both: what cannot be read here is not there.
+        let affinities = pod.spec.affinity.as_deref().map(PodAffinities::deserialize).and_then(Result::ok);
+        let spread = pod.spec.topology_spread_constraints.as_deref().map(Vec::deserialize).and_then(Result::ok);
         let containers = pod.spec.containers.iter();
         let sidecars = pod.spec.init_containers.iter().filter(|c| c.restart_policy == "Always");
         let ports = containers
@@ -52,7 +60,15 @@ impl PodInfo {
                 port: port.host_port,
             })
             .collect();
-        Self { request: Resources::of_pod(&pod), nonzero: Resources::of_pod_nonzero(&pod), ports, node_affinity, pod }
+        Self {
+            request: Resources::of_pod(&pod),
+            nonzero: Resources::of_pod_nonzero(&pod),
+            ports,
+            node_affinity,
+            pod_affinities: affinities.filter(|affinities| !affinities.is_empty()).map(Box::new),
+            spread: spread.unwrap_or_default(),
+            pod,
+        }
     }
 
     pub(crate) fn uid(&self) -> &str {
@@ -61,6 +77,12 @@ impl PodInfo {
 
     pub(crate) fn priority(&self) -> i32 {
         self.pod.spec.priority.unwrap_or_default()
+    }
+
+    /// Whether it demands anything of where other pods are.
+    pub(crate) fn minds_other_pods(&self) -> bool {
+        let demands = |own: &PodAffinities| !(own.near.required.is_empty() && own.apart.required.is_empty());
+        self.pod_affinities.as_deref().is_some_and(demands) || self.spread.iter().any(Spread::is_hard)
     }
 
     pub(crate) fn tolerations(&self) -> &[Toleration] {

@@ -30,6 +30,8 @@ struct Waiting {
     attempts: u32,
     state: Where,
     last_tried: Instant,
+    /// Whether the place of other pods had a part in the last refusal.
+    by_pods: bool,
 }
 
 type ActiveKey = (Reverse<i32>, u64);
@@ -56,6 +58,7 @@ impl Queue {
                 attempts: 0,
                 state: Where::InFlight,
                 last_tried: Instant::now(),
+                by_pods: false,
             };
             self.pods.insert(uid.clone(), waiting);
             return self.move_to(&uid, Where::Active);
@@ -96,8 +99,9 @@ impl Queue {
     }
 
     /// The pod taken last fits nowhere: it waits for an event that helps.
-    pub(crate) fn unschedulable(&mut self, uid: &str, now: Instant) {
-        if self.pods.get(uid).is_some_and(|waiting| waiting.state == Where::InFlight) {
+    pub(crate) fn unschedulable(&mut self, uid: &str, by_pods: bool, now: Instant) {
+        if let Some(waiting) = self.pods.get_mut(uid).filter(|waiting| waiting.state == Where::InFlight) {
+            waiting.by_pods = by_pods;
             self.move_to(uid, Where::Unschedulable(now));
         }
     }
@@ -116,12 +120,13 @@ impl Queue {
     }
 
     /// Something has happened: pods that fitted nowhere and for which `helps` holds are tried again.
-    pub(crate) fn wake(&mut self, helps: impl Fn(&PodInfo) -> bool) {
+    /// It is told whether the place of other pods had a part in their refusal.
+    pub(crate) fn wake(&mut self, helps: impl Fn(&PodInfo, bool) -> bool) {
         let woken: Vec<_> = self
             .pods
             .iter()
             .filter(|(_, waiting)| matches!(waiting.state, Where::Unschedulable(_)))
-            .filter(|(_, waiting)| helps(&waiting.info))
+            .filter(|(_, waiting)| helps(&waiting.info, waiting.by_pods))
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in woken {
@@ -217,14 +222,14 @@ mod tests {
         let mut queue = Queue::default();
         queue.put(asking("a", "1", "1"));
         assert_eq!(pop(&mut queue), "a");
-        queue.unschedulable("uid-a", Instant::now());
-        queue.wake(|_| false);
+        queue.unschedulable("uid-a", false, Instant::now());
+        queue.wake(|_, _| false);
         assert_eq!(queue.next_timer(), Some(Instant::now() + LONGEST_WAIT));
-        queue.wake(|_| true);
+        queue.wake(|_, _| true);
         assert_eq!(pop(&mut queue), "", "within its back-off");
         tokio::time::advance(FIRST_BACKOFF).await;
         assert_eq!(pop(&mut queue), "a");
-        queue.unschedulable("uid-a", Instant::now());
+        queue.unschedulable("uid-a", false, Instant::now());
         tokio::time::advance(LONGEST_WAIT).await;
         assert_eq!(pop(&mut queue), "a", "never forgotten");
     }
@@ -234,7 +239,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.put(asking("a", "1", "1"));
         pop(&mut queue);
-        queue.unschedulable("uid-a", Instant::now());
+        queue.unschedulable("uid-a", false, Instant::now());
         tokio::time::advance(LAST_BACKOFF).await;
         queue.put(asking("a", "1", "1"));
         assert_eq!(pop(&mut queue), "");

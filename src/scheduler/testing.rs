@@ -49,3 +49,15 @@ pub(crate) fn tainted_node(name: &str, effect: &str) -> Arc<NodeView> {
         "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}},
     }))
 }
+
+/// A pod of the application `app`.
+pub(crate) fn labelled_pod(name: &str, app: &str, spec: Value) -> PodInfo {
+    let mut pod = pod(name, spec);
+    pod.metadata.labels.insert("app".to_owned(), app.to_owned());
+    PodInfo::new(Arc::new(pod))
+}
+
+/// The same on a node.
+pub(crate) fn placed(name: &str, app: &str, spec: Value, node: &str) -> Arc<PodInfo> {
+    bound(&labelled_pod(name, app, spec), node)
+}

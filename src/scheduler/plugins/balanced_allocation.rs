@@ -8,8 +8,8 @@ pub(super) const PLUGIN: Plugin = Plugin {
     score: Some(Score {
         weight: 1,
         scale: Scale::None,
-        rate: |pod, info, _| {
-            let (want, has, used) = (&pod.nonzero, &info.allocatable, &info.requested_nonzero);
+        rate: |context, info, _| {
+            let (want, has, used) = (&context.pod.nonzero, &info.allocatable, &info.requested_nonzero);
             let share = |want: i64, has: i64, used: i64| {
                 if has <= 0 { 1.0 } else { ((used + want) as f64 / has as f64).min(1.0) }
             };

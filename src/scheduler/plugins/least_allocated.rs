@@ -8,8 +8,8 @@ pub(super) const PLUGIN: Plugin = Plugin {
     score: Some(Score {
         weight: 1,
         scale: Scale::None,
-        rate: |pod, info, _| {
-            let (want, has, used) = (&pod.nonzero, &info.allocatable, &info.requested_nonzero);
+        rate: |context, info, _| {
+            let (want, has, used) = (&context.pod.nonzero, &info.allocatable, &info.requested_nonzero);
             let free = |want: i64, has: i64, used: i64| {
                 let left = has - used - want;
                 if has <= 0 || left <= 0 { 0 } else { left.saturating_mul(MAX_SCORE) / has }

@@ -6,8 +6,8 @@ use naru_client::projections::NodeView;
 
 pub(super) const PLUGIN: Plugin = Plugin {
     name: "NodeAffinity",
-    filter: Some(|pod, _, node| {
-        if admits(pod, node) {
+    filter: Some(|context, _, node| {
+        if admits(context.pod, node) {
             return Ok(());
         }
         Err(Unfit::for_good("node(s) didn't match Pod's node affinity/selector"))
@@ -15,14 +15,15 @@ pub(super) const PLUGIN: Plugin = Plugin {
     score: Some(Score {
         weight: 2,
         scale: Scale::HighestBest,
-        rate: |pod, _, node| {
-            let preferred = pod.node_affinity.preferred.iter();
+        rate: |context, _, node| {
+            let preferred = context.pod.node_affinity.preferred.iter();
             preferred.filter(|term| term.preference.matches(node)).map(|term| term.weight).sum()
         },
     }),
 };
 
-fn admits(pod: &PodInfo, node: &NodeView) -> bool {
+/// Whether the node selector and the required affinity hold.
+pub(super) fn admits(pod: &PodInfo, node: &NodeView) -> bool {
     pod.node_affinity.admits(&pod.pod.spec.node_selector, node)
 }
 

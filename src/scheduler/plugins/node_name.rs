@@ -4,8 +4,8 @@ use super::{Plugin, Unfit};
 
 pub(super) const PLUGIN: Plugin = Plugin {
     name: "NodeName",
-    filter: Some(|pod, _, node| {
-        let wanted = &pod.pod.spec.node_name;
+    filter: Some(|context, _, node| {
+        let wanted = &context.pod.pod.spec.node_name;
         if wanted.is_empty() || *wanted == node.metadata.name {
             return Ok(());
         }

@@ -4,7 +4,8 @@ use super::{Plugin, Unfit};
 
 pub(super) const PLUGIN: Plugin = Plugin {
     name: "NodePorts",
-    filter: Some(|pod, info, _| {
+    filter: Some(|context, info, _| {
+        let pod = context.pod;
         if pod.ports.is_empty() {
             return Ok(());
         }
@@ -14,7 +15,7 @@ pub(super) const PLUGIN: Plugin = Plugin {
         }
         Err(Unfit {
             reasons: vec!["node(s) didn't have free ports for the requested pod ports".to_owned()],
-            for_good: false,
+            ..Unfit::default()
         })
     }),
     score: None,

@@ -5,11 +5,11 @@ use crate::cache::NodeInfo;
 use crate::pod_info::PodInfo;
 
 pub(super) const PLUGIN: Plugin =
-    Plugin { name: "NodeResourcesFit", filter: Some(|pod, info, _| fit(pod, info)), score: None };
+    Plugin { name: "NodeResourcesFit", filter: Some(|context, info, _| fit(context.pod, info)), score: None };
 
 fn fit(pod: &PodInfo, info: &NodeInfo) -> Result<(), Unfit> {
     let (want, has, used) = (&pod.request, &info.allocatable, &info.requested);
-    let mut unfit = Unfit { reasons: Vec::new(), for_good: false };
+    let mut unfit = Unfit::default();
     if used.pods + want.pods > has.pods {
         unfit.reasons.push("Too many pods".to_owned());
     }
@@ -43,7 +43,7 @@ mod tests {
         cache.set_pod(bound(&asking("a", "1500m", "1Gi"), "n"));
         let check = |cpu: &str, memory: &str, expected: &[&str], for_good: bool| {
             let outcome = fit(&asking("b", cpu, memory), cache.node("n").unwrap());
-            let unfit = outcome.err().unwrap_or(Unfit { reasons: Vec::new(), for_good: false });
+            let unfit = outcome.err().unwrap_or_default();
             assert_eq!((unfit.reasons, unfit.for_good), (expected.iter().map(ToString::to_string).collect(), for_good));
         };
         check("500m", "3Gi", &[], false);

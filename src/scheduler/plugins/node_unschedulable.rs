@@ -6,7 +6,7 @@ use naru_client::projections::Taint;
 
 pub(super) const PLUGIN: Plugin = Plugin {
     name: "NodeUnschedulable",
-    filter: Some(|pod, _, node| {
+    filter: Some(|context, _, node| {
         if !node.spec.unschedulable {
             return Ok(());
         }
@@ -15,7 +15,7 @@ pub(super) const PLUGIN: Plugin = Plugin {
             effect: "NoSchedule".to_owned(),
             ..Taint::default()
         };
-        if tolerates(pod.tolerations(), &taint) {
+        if tolerates(context.pod.tolerations(), &taint) {
             return Ok(());
         }
         Err(Unfit::for_good("node(s) were unschedulable"))

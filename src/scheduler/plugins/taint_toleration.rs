@@ -5,10 +5,8 @@ use naru_client::projections::{Taint, Toleration};
 
 pub(super) const PLUGIN: Plugin = Plugin {
     name: "TaintToleration",
-    filter: Some(|pod, _, node| {
-        let repels = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-        let mut taints = node.spec.taints.iter().filter(repels);
-        if taints.all(|taint| tolerates(pod.tolerations(), taint)) {
+    filter: Some(|context, _, node| {
+        if tolerates_all(context.pod.tolerations(), &node.spec.taints) {
             return Ok(());
         }
         Err(Unfit::for_good("node(s) had untolerated taint(s)"))
@@ -16,12 +14,19 @@ pub(super) const PLUGIN: Plugin = Plugin {
     score: Some(Score {
         weight: 3,
         scale: Scale::LowestBest,
-        rate: |pod, _, node| {
+        rate: |context, _, node| {
+            let pod = context.pod;
             let disliked = |taint: &&Taint| taint.effect == "PreferNoSchedule" && !tolerates(pod.tolerations(), taint);
             node.spec.taints.iter().filter(disliked).count() as i64
         },
     }),
 };
+
+/// Whether none of a node's taints keeps the pod away.
+pub(super) fn tolerates_all(tolerations: &[Toleration], taints: &[Taint]) -> bool {
+    let repels = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+    taints.iter().filter(repels).all(|taint| tolerates(tolerations, taint))
+}
 
 /// Whether one of the tolerations covers the taint.
 pub(super) fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {

@@ -1,0 +1,270 @@
+//! PodTopologySpread: pods of a kind spread evenly over zones, nodes or whatever label is named.
+
+use super::node_affinity::admits;
+use super::taint_toleration::tolerates_all;
+use super::{MAX_SCORE, Plugin, Scale, Score, Unfit};
+use crate::cache::{Cache, NodeInfo};
+use crate::pod_info::PodInfo;
+use crate::terms::Spread;
+use naru_client::projections::{NodeView, PodView};
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+const HOST: &str = "kubernetes.io/hostname";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// The wishes of a controller's pod that states none.
+static USUAL: LazyLock<[Spread; 2]> = LazyLock::new(|| [Spread::wish(HOST, 3), Spread::wish(ZONE, 5)]);
+
+pub(super) const PLUGIN: Plugin = Plugin {
+    name: "PodTopologySpread",
+    filter: Some(|context, _, node| context.spread.admits(node)),
+    score: Some(Score { weight: 2, scale: Scale::Spread, rate: |context, info, node| context.spread.rate(info, node) }),
+};
+
+/// One demand, counted over the nodes.
+#[derive(Debug)]
+struct Demand<'a> {
+    spread: &'a Spread,
+    /// Pods that count, by the label's value.
+    domains: HashMap<&'a str, i64>,
+    fewest: i64,
+    /// 1 if the pod itself counts.
+    itself: i64,
+}
+
+/// One wish, counted over the nodes.
+#[derive(Debug)]
+struct Wish<'a> {
+    spread: &'a Spread,
+    domains: HashMap<&'a str, i64>,
+    /// Evens out labels of few and of many values.
+    weight: f64,
+}
+
+/// Demands and wishes of the pod to be placed.
+#[derive(Debug, Default)]
+pub(crate) struct State<'a> {
+    demands: Vec<Demand<'a>>,
+    wishes: Vec<Wish<'a>>,
+    pod: Option<&'a PodInfo>,
+    /// Whether nodes without one of the labels are the least liked: so for the pod's own wishes.
+    needs_labels: bool,
+}
+
+impl<'a> State<'a> {
+    pub(crate) fn new(pod: &'a PodInfo, cache: &'a Cache) -> Self {
+        let hard: Vec<&Spread> = pod.spread.iter().filter(|spread| spread.is_hard()).collect();
+        let labelled =
+            |node: &NodeView| hard.iter().all(|spread| node.metadata.labels.contains_key(&spread.topology_key));
+        let demand = |spread: &&'a Spread| {
+            let mut domains: HashMap<&str, i64> = HashMap::new();
+            for (info, node) in nodes(cache).filter(|(_, node)| labelled(node) && includes(spread, pod, node)) {
+                if let Some(value) = node.metadata.labels.get(&spread.topology_key) {
+                    *domains.entry(value).or_default() += count(spread, pod, info);
+                }
+            }
+            let enough = domains.len() >= spread.min_domains.unwrap_or(1);
+            let fewest = if enough { domains.values().min().copied().unwrap_or_default() } else { 0 };
+            Demand { spread, domains, fewest, itself: spread.selects(&pod.pod).into() }
+        };
+        let demands = hard.iter().map(demand).collect();
+        Self { demands, pod: Some(pod), ..Self::default() }
+    }
+
+    fn admits(&self, node: &NodeView) -> Result<(), Unfit> {
+        for demand in &self.demands {
+            let Some(value) = node.metadata.labels.get(&demand.spread.topology_key) else {
+                let reason = "node(s) didn't match pod topology spread constraints (missing required label)";
+                return Err(Unfit::for_good(reason));
+            };
+            let here = demand.domains.get(value.as_str()).copied().unwrap_or_default();
+            if here + demand.itself - demand.fewest > demand.spread.max_skew {
+                return Err(Unfit::by_pods("node(s) didn't match pod topology spread constraints"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts for the wishes: the pod's own, or else those that every controller's pod has.
+    pub(crate) fn prepare_score(&mut self, pod: &'a PodInfo, cache: &'a Cache, feasible: &[(&'a str, &'a NodeInfo)]) {
+        let own: Vec<&Spread> = pod.spread.iter().filter(|spread| !spread.is_hard()).collect();
+        self.needs_labels = !own.is_empty();
+        let wishes = match own.is_empty() {
+            false => own,
+            true if pod.spread.is_empty() && pod.pod.metadata.controller().is_some() => USUAL.iter().collect(),
+            true => return,
+        };
+        let labelled = |node: &NodeView| {
+            !self.needs_labels || wishes.iter().all(|spread| node.metadata.labels.contains_key(&spread.topology_key))
+        };
+        let mut counted = Vec::with_capacity(wishes.len());
+        for spread in wishes.iter().copied() {
+            let feasible = feasible.iter().filter_map(|(_, info)| info.node.as_deref()).filter(|node| labelled(node));
+            let values: HashSet<&str> = feasible
+                .filter_map(|node| node.metadata.labels.get(&spread.topology_key))
+                .map(String::as_str)
+                .collect();
+            let weight = (values.len() as f64 + 2.0).ln();
+            let mut domains: HashMap<&str, i64> = values.into_iter().map(|value| (value, 0)).collect();
+            // Of host names there is one a node: those are counted when a node is rated.
+            if spread.topology_key != HOST {
+                for (info, node) in nodes(cache).filter(|(_, node)| labelled(node) && includes(spread, pod, node)) {
+                    let value = node.metadata.labels.get(&spread.topology_key);
+                    if let Some(total) = value.and_then(|value| domains.get_mut(value.as_str())) {
+                        *total += count(spread, pod, info);
+                    }
+                }
+            }
+            counted.push(Wish { spread, domains, weight });
+        }
+        self.wishes = counted;
+    }
+
+    /// How crowded a node's places are; -1 for a node without them.
+    fn rate(&self, info: &NodeInfo, node: &NodeView) -> i64 {
+        let (Some(pod), false) = (self.pod, self.wishes.is_empty()) else { return 0 };
+        let mut crowd = 0.0;
+        for wish in &self.wishes {
+            let Some(value) = node.metadata.labels.get(&wish.spread.topology_key) else {
+                if self.needs_labels {
+                    return -1;
+                }
+                continue;
+            };
+            let here = match wish.spread.topology_key == HOST {
+                true => count(wish.spread, pod, info),
+                false => wish.domains.get(value.as_str()).copied().unwrap_or_default(),
+            };
+            crowd += here as f64 * wish.weight + (wish.spread.max_skew - 1) as f64;
+        }
+        crowd.round() as i64
+    }
+}
+
+/// Raw figures as scores: the least crowded is liked best, a node without the labels not at all.
+pub(crate) fn scale(raw: &[i64]) -> Vec<i64> {
+    let rated = || raw.iter().copied().filter(|rate| *rate >= 0);
+    let (low, high) = (rated().min().unwrap_or_default(), rated().max().unwrap_or_default());
+    let scaled = |rate: &i64| match *rate {
+        ..0 => 0,
+        _ if high == 0 => MAX_SCORE,
+        rate => MAX_SCORE * (high + low - rate) / high,
+    };
+    raw.iter().map(scaled).collect()
+}
+
+fn nodes(cache: &Cache) -> impl Iterator<Item = (&NodeInfo, &NodeView)> {
+    cache.nodes().filter_map(|(_, info)| info.node.as_deref().map(|node| (info, node)))
+}
+
+/// Whether a node's pods count at all.
+fn includes(spread: &Spread, pod: &PodInfo, node: &NodeView) -> bool {
+    (spread.ignores_affinity() || admits(pod, node))
+        && (!spread.honours_taints() || tolerates_all(pod.tolerations(), &node.spec.taints))
+}
+
+/// The pods of a node that count. Pods that are being deleted are on their way out.
+fn count(spread: &Spread, pod: &PodInfo, info: &NodeInfo) -> i64 {
+    let own = &pod.pod.metadata;
+    let counts = |other: &PodView| {
+        let theirs = &other.metadata;
+        theirs.namespace == own.namespace && !theirs.is_deleting() && selects(spread, &pod.pod, other)
+    };
+    info.pods.values().filter(|other| counts(&other.pod)).count() as i64
+}
+
+/// By the selector, or, in a wish that was not stated, by having the same controller.
+fn selects<'a>(spread: &Spread, pod: &'a PodView, other: &'a PodView) -> bool {
+    if !spread.is_usual() {
+        return spread.selects(other);
+    }
+    let controller = |pod: &'a PodView| pod.metadata.controller().map(|owner| owner.uid.as_str());
+    controller(pod) == controller(other)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::testing::{labelled_node, labelled_pod, placed};
+    use serde_json::{Value, json};
+
+    fn constraint(key: &str, more: Value) -> Value {
+        let mut constraint = json!({
+            "maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "web"}},
+        });
+        constraint.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "topologySpreadConstraints": [constraint] })
+    }
+
+    /// Two pods in zone a, one in zone b, and a node without a zone.
+    fn cluster() -> Cache {
+        let mut cache = Cache::default();
+        for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+            cache.set_node(labelled_node(name, &[("zone", zone), (HOST, name)]));
+        }
+        cache.set_node(labelled_node("bare", &[]));
+        cache.set_pod(placed("1", "web", json!({}), "a1"));
+        cache.set_pod(placed("2", "web", json!({}), "a2"));
+        cache.set_pod(placed("3", "web", json!({}), "b1"));
+        cache.set_pod(placed("4", "other", json!({}), "b1"));
+        cache
+    }
+
+    fn check(cache: &Cache, spec: Value, expected: &[&str]) {
+        let pod = labelled_pod("p", "web", spec.clone());
+        let state = State::new(&pod, cache);
+        let admitted: Vec<&str> = cache
+            .nodes()
+            .filter(|(_, info)| state.admits(info.node.as_ref().unwrap()).is_ok())
+            .map(|(n, _)| n)
+            .collect();
+        assert_eq!(admitted, expected, "{spec}");
+    }
+
+    #[test]
+    fn the_skew_is_kept() {
+        let mut cache = cluster();
+        check(&cache, constraint("zone", json!({})), &["b1"]);
+        check(&cache, constraint("zone", json!({"maxSkew": 2})), &["a1", "a2", "b1"]);
+        check(&cache, constraint(HOST, json!({})), &["a1", "a2", "b1"]);
+        // Fewer places than wanted: the emptiest counts as empty.
+        check(&cache, constraint("zone", json!({"minDomains": 3})), &[]);
+        cache.set_node(labelled_node("c1", &[("zone", "c"), (HOST, "c1")]));
+        check(&cache, constraint("zone", json!({})), &["c1"]);
+        check(&cache, constraint("zone", json!({"minDomains": 3})), &["c1"]);
+    }
+
+    #[test]
+    fn nodes_that_the_pod_cannot_use_count_by_policy() {
+        let mut cache = cluster();
+        cache.set_node(labelled_node("c1", &[("zone", "c"), ("old", "yes"), (HOST, "c1")]));
+        let mut spec = constraint("zone", json!({}));
+        let modern = json!({"matchExpressions": [{"key": "old", "operator": "DoesNotExist"}]});
+        let selector = json!({"nodeSelectorTerms": [modern]});
+        spec["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": selector}});
+        check(&cache, spec.clone(), &["b1", "c1"]);
+        spec["topologySpreadConstraints"][0]["nodeAffinityPolicy"] = "Ignore".into();
+        check(&cache, spec, &["c1"]);
+    }
+
+    #[test]
+    fn scores_fall_with_the_crowd() {
+        assert_eq!(scale(&[0, 0]), [100, 100]);
+        assert_eq!(scale(&[1, 2, 4]), [100, 75, 25]);
+        assert_eq!(scale(&[-1, 3]), [0, 100]);
+    }
+
+    #[test]
+    fn wishes_count_the_places_of_the_feasible() {
+        let cache = cluster();
+        let pod = labelled_pod("p", "web", constraint("zone", json!({"whenUnsatisfiable": "ScheduleAnyway"})));
+        let feasible: Vec<_> = cache.nodes().collect();
+        let mut state = State::new(&pod, &cache);
+        state.prepare_score(&pod, &cache, &feasible);
+        let raw: Vec<i64> = feasible.iter().map(|(_, info)| state.rate(info, info.node.as_ref().unwrap())).collect();
+        assert!(raw[0] == raw[1] && raw[0] > raw[2] && raw[3] == -1, "{raw:?}");
+    }
+}

@@ -162,6 +162,51 @@ pub(crate) fn compact(connection: &mut Connection, from: i64, to: i64, newest: i
     Ok(keys)
 }
 
+/// How large the database is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) pages: i64,
+    /// Pages that hold nothing.
+    pub(crate) free: i64,
+    pub(crate) page_bytes: i64,
+}
+
+impl Size {
+    /// Bytes that hold something.
+    pub(crate) fn used_bytes(self) -> u64 {
+        u64::try_from((self.pages - self.free).saturating_mul(self.page_bytes)).unwrap_or(0)
+    }
+}
+
+/// Looks at the database's header.
+pub(crate) fn size(connection: &Connection) -> rusqlite::Result<Size> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    Ok(Size { pages: number("page_count")?, free: number("freelist_count")?, page_bytes: number("page_size")? })
+}
+
+/// Gives up to so many free pages back to the file system.
+pub(crate) fn vacuum(connection: &Connection, pages: i64) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+/// Writes, durably, what is there already.
+pub(crate) fn touch(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute("UPDATE state SET number = number WHERE name = 'compacted'", [])?;
+    transaction.commit()
+}
+
+/// Whether the row of a revision holds a value, and the row before it.
+pub(crate) fn outline(connection: &Connection, revision: i64) -> rusqlite::Result<Option<(bool, i64)>> {
+    connection
+        .prepare_cached("SELECT value IS NOT NULL, previous FROM log WHERE revision = ?")?
+        .query_row([revision], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
 /// Records an orderly end: no revision beyond `revision` was ever handed out.
 pub(crate) fn close(connection: &mut Connection, revision: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;

@@ -89,9 +89,15 @@ pub enum WriteError {
         /// The present record, `None` when the key does not exist.
         current: Option<Record>,
     },
-    /// The disk is full, or the database has reached its size limit. Writes work again once there is room.
+    /// The disk is full. Writes work again once there is room.
     #[error("the database has no space left")]
     Full,
+    /// The database has reached its size limit. Deletes work, and all writes again once enough is deleted.
+    #[error("the database has reached its size limit of {limit_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// The file system became read-only.
     #[error("the database is read-only")]
     ReadOnly,

@@ -2,7 +2,7 @@
 
 use crate::disk;
 use crate::error::ReadError;
-use crate::index::{Index, Row};
+use crate::index::{Index, Row, Slot};
 use crate::{Event, Page, Record};
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -141,6 +141,53 @@ fn resolve(
         at = previous;
     }
     Ok(None)
+}
+
+/// How many records there were under `prefix` after `start_after` at a revision.
+pub(crate) fn count(
+    index: &RwLock<Index>,
+    connection: &Connection,
+    prefix: &str,
+    start_after: Option<&str>,
+    revision: i64,
+) -> Result<usize, ReadError> {
+    check_kept(&read(index), revision)?;
+    let (mut count, mut cursor) = (0, start_after.map(Arc::<str>::from));
+    loop {
+        let candidates: Vec<(Arc<str>, Slot)> = {
+            let index = read(index);
+            index.range(prefix, cursor.as_deref()).take(512).map(|(key, slot)| (Arc::clone(key), slot)).collect()
+        };
+        let Some((last, _)) = candidates.last() else { break };
+        cursor = Some(Arc::clone(last));
+        for (_, slot) in candidates {
+            let there = match slot.modified <= revision {
+                true => slot.is_live(),
+                false => existed(index, connection, slot.modified, revision)?,
+            };
+            count += usize::from(there);
+        }
+    }
+    check_kept(&read(index), revision)?;
+    Ok(count)
+}
+
+/// Whether a key had a value at `revision`, following its rows back from `newest` without reading values.
+fn existed(index: &RwLock<Index>, connection: &Connection, newest: i64, revision: i64) -> Result<bool, ReadError> {
+    let mut at = newest;
+    while at > 0 {
+        let lazy = read(index).lazy.get(&at).map(|row| (row.value.is_some(), row.previous));
+        let outline = match lazy {
+            Some(outline) => Some(outline),
+            None => disk::outline(connection, at).map_err(io)?,
+        };
+        let Some((value, previous)) = outline else { return Ok(false) };
+        if at <= revision {
+            return Ok(value);
+        }
+        at = previous;
+    }
+    Ok(false)
 }
 
 /// Some of the changes under `prefix` after `after` up to `through`, and the revision to go on from.

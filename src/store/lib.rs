@@ -2,6 +2,7 @@
 
 mod disk;
 mod error;
+mod failure;
 mod history;
 mod index;
 #[cfg(test)]

@@ -13,6 +13,8 @@ use std::time::Duration;
 const APPLICATION_ID: i64 = 0x6e61_7275;
 /// The format written by this version, kept in the header's user version.
 const FORMAT: i64 = 2;
+/// What `auto_vacuum` is when free pages are given back on demand.
+const INCREMENTAL: i64 = 2;
 
 /// How a store behaves.
 #[derive(Debug, Clone)]
@@ -21,7 +23,7 @@ pub struct Options {
     pub history: i64,
     /// How long lazy writes may stay in memory.
     pub flush_interval: Duration,
-    /// The largest size of the database file; writes beyond fail with [`crate::WriteError::Full`].
+    /// How large the database may become; writes beyond fail with [`crate::WriteError::TooLarge`], deletes go on.
     pub max_bytes: u64,
 }
 
@@ -133,7 +135,15 @@ fn prepare(connection: &Connection, path: &Path, options: &Options) -> Result<()
     connection
         .execute_batch("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=16777216;")
         .map_err(fail)?;
-    let pages = options.max_bytes / u64::try_from(number("page_size")?.max(512)).unwrap_or(4096);
+    if number("auto_vacuum")? != INCREMENTAL {
+        // Made before free pages could be given back. It works without, in a file that never shrinks.
+        if let Err(error) = connection.execute_batch("PRAGMA auto_vacuum=INCREMENTAL; VACUUM;") {
+            tracing::warn!(%error, "the database could not be rewritten, its file will not become smaller");
+        }
+    }
+    // Deletes need room too, and so does what is being compacted.
+    let most = options.max_bytes.saturating_add((options.max_bytes / 8).max(4 << 20));
+    let pages = most / u64::try_from(number("page_size")?.max(512)).unwrap_or(4096);
     connection.pragma_update(None, "max_page_count", i64::try_from(pages).unwrap_or(i64::MAX)).map_err(fail)
 }
 
@@ -148,7 +158,7 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch("PRAGMA journal_mode=WAL;")?;
+    connection.execute_batch("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;")?;
     connection.execute_batch(&format!(
         "BEGIN;
          CREATE TABLE log (

@@ -9,6 +9,7 @@ use crate::writer::{Command, Queue, Writer};
 use crate::{Event, Page, Record, Write};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     hub: Mutex<Hub>,
     /// Idle connections for reading, at most two.
     readers: Mutex<Vec<Connection>>,
+    pub(crate) used_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -120,6 +122,7 @@ impl Store {
             hub: Mutex::new(Hub::new(opened.index.revision)),
             index: RwLock::new(opened.index),
             readers: Mutex::new(Vec::new()),
+            used_bytes: AtomicU64::new(0),
         });
         let queue = Arc::new(Queue::new());
         let checkpoints = open::connect(&path)?;
@@ -175,6 +178,35 @@ impl Store {
                 history::list(&shared.index, connection, &prefix, after.as_deref(), limit, at_revision)
             })
             .await
+    }
+
+    /// How many records there were under `prefix` after `start_after` at a revision.
+    ///
+    /// # Errors
+    /// As those of [`Store::list`].
+    pub async fn count(&self, prefix: &str, start_after: Option<&str>, at_revision: i64) -> Result<usize, ReadError> {
+        let (prefix, after) = (prefix.to_owned(), start_after.map(str::to_owned));
+        self.shared
+            .read(move |shared, connection| {
+                history::count(&shared.index, connection, &prefix, after.as_deref(), at_revision)
+            })
+            .await
+    }
+
+    /// Bytes of the database that hold something, as the writer saw it last.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether writes work, as far as is known: the writer answers, and its last write did not fail. Only when
+    /// it did is another one tried, so that asking costs a healthy disk nothing.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn health(&self) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.queue.send(|permit| Command::Probe { reply, permit }).await?;
+        answer.await.map_err(|_| WriteError::Closed)?
     }
 
     /// Writes if the key is as expected, and returns the write's revision once it is as durable as asked.

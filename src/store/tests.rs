@@ -332,23 +332,150 @@ async fn compacts_by_itself() {
     assert_eq!(value(&store, "/a").await.as_deref(), Some("x"));
 }
 
+/// Creates records until the database is too large; returns their keys and revisions.
+async fn fill(store: &Store) -> Vec<(String, i64)> {
+    let large = "x".repeat(20_000);
+    let mut made = Vec::new();
+    for number in 0..10_000 {
+        let key = format!("/a/{number}");
+        match store.write(write(&key, Expect::Absent, Some(&large), Durability::Sync)).await {
+            Ok(revision) => made.push((key, revision)),
+            Err(WriteError::TooLarge { limit_bytes }) => {
+                assert_eq!(limit_bytes, LIMIT);
+                return made;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    panic!("the database has no limit");
+}
+
+const LIMIT: u64 = 4 << 20;
+
 #[tokio::test]
-async fn a_full_database_says_so_and_recovers() {
+async fn a_database_at_its_limit_says_so_and_deletes_make_room() {
     let dir = Dir::new();
-    let store = dir.open_with(Options { max_bytes: 256 << 10, ..Options::default() });
+    let store = dir.open_with(Options { max_bytes: LIMIT, ..Options::default() });
+    let made = fill(&store).await;
+    assert!(store.used_bytes() > LIMIT);
+    let (key, revision) = &made[0];
+    assert_eq!(store.get(key).await.unwrap().unwrap().mod_revision, *revision, "reads go on");
+    let update = store.write(write(key, Expect::Revision(*revision), Some("small"), Durability::Sync)).await;
+    assert!(matches!(update, Err(WriteError::TooLarge { .. })), "{update:?}");
+    store.health().await.unwrap();
+    for (key, revision) in &made[..made.len() / 2] {
+        delete(&store, key, *revision).await;
+    }
+    // What was deleted is compacted away without being asked for.
+    let again = write("/again", Expect::Absent, Some("x"), Durability::Sync);
+    let works = tokio::time::timeout(SECOND, async {
+        while let Err(error) = store.write(again.clone()).await {
+            assert!(matches!(error, WriteError::TooLarge { .. }), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    works.await.expect("there is room again");
+    assert!(store.used_bytes() < LIMIT);
+}
+
+#[tokio::test]
+async fn a_key_that_is_overwritten_for_ever_never_fills_the_database() {
+    let dir = Dir::new();
+    let store = dir.open_with(Options { max_bytes: 1 << 20, ..Options::default() });
     let large = "x".repeat(20_000);
     let mut revision = create(&store, "/a", &large).await;
-    let error = loop {
-        let write = write("/a", Expect::Revision(revision), Some(&large), Durability::Sync);
-        match store.write(write).await {
-            Ok(next) => revision = next,
-            Err(error) => break error,
+    let mut written = 0;
+    while written < 200 {
+        match store.write(write("/a", Expect::Revision(revision), Some(&large), Durability::Sync)).await {
+            Ok(next) => (revision, written) = (next, written + 1),
+            // Until history has gone.
+            Err(WriteError::TooLarge { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
+            Err(error) => panic!("{error:?}"),
         }
-    };
-    assert!(matches!(error, WriteError::Full), "{error:?}");
-    assert_eq!(store.get("/a").await.unwrap().unwrap().mod_revision, revision, "reads go on");
-    store.compact(revision).await.unwrap();
-    assert!(update(&store, "/a", revision, &large).await > revision);
+    }
+}
+
+#[tokio::test]
+async fn the_file_becomes_smaller_again() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let large = "x".repeat(50_000);
+    let mut made = Vec::new();
+    for number in 0..400 {
+        made.push(create(&store, &format!("/a/{number}"), &large).await);
+    }
+    for (number, revision) in made.iter().enumerate() {
+        delete(&store, &format!("/a/{number}"), *revision).await;
+    }
+    store.close().await.unwrap();
+    drop(store);
+    let full = std::fs::metadata(dir.file()).unwrap().len();
+    let store = dir.open();
+    store.compact(store.revision()).await.unwrap();
+    let shrunk = tokio::time::timeout(SECOND, async {
+        loop {
+            // Upkeep is done between writes.
+            lazy(&store, &format!("/b/{}", store.revision()), Expect::Absent, "").await;
+            let store = rusqlite::Connection::open(dir.file()).unwrap();
+            let pages: i64 = store.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+            if pages.unsigned_abs() * 4096 < full / 4 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    shrunk.await.expect("free pages are given back");
+}
+
+#[tokio::test]
+async fn counts_what_there_was() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let mut revisions = Vec::new();
+    for number in 0..10 {
+        revisions.push(create(&store, &format!("/a/{number}"), "").await);
+    }
+    let then = store.revision();
+    delete(&store, "/a/3", revisions[3]).await;
+    let changed = update(&store, "/a/4", revisions[4], "x").await;
+    lazy(&store, "/a/4", Expect::Revision(changed), "y").await;
+    create(&store, "/a/91", "").await;
+    create(&store, "/b", "").await;
+    assert_eq!(store.count("/a/", None, then).await.unwrap(), 10);
+    assert_eq!(store.count("/a/", Some("/a/2"), then).await.unwrap(), 7);
+    assert_eq!(store.count("/a/", Some("/a/2"), store.revision()).await.unwrap(), 7);
+    assert_eq!(store.count("/a/", None, revisions[4]).await.unwrap(), 5);
+    store.compact(store.revision()).await.unwrap();
+    assert!(matches!(store.count("/a/", None, then).await, Err(ReadError::Compacted { .. })));
+    assert_eq!(store.count("/a/", None, store.revision()).await.unwrap(), 10);
+}
+
+#[tokio::test]
+async fn the_log_stays_short_while_others_read() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let large = "x".repeat(100_000);
+    create(&store, "/read", &large).await;
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (store, ended) = (store.clone(), ended.clone());
+            tokio::spawn(async move {
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    store.list("/", None, 50, None).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for number in 0..1500 {
+        create(&store, &format!("/a/{number}"), &large).await;
+    }
+    ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    let log = std::fs::metadata(dir.file().with_extension("db-wal")).unwrap().len();
+    assert!(log < 100 << 20, "{log} bytes of log after 150 MB of writes");
 }
 
 #[test]

@@ -3,15 +3,17 @@
 
 use crate::disk;
 use crate::error::WriteError;
+use crate::failure::explain;
 use crate::history::event;
 use crate::index::{Index, Row, Slot};
 use crate::open::Options;
 use crate::store::Shared;
 use crate::{Durability, Event, Expect, Record, Write};
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -28,6 +30,14 @@ const LAZY_BYTES: usize = 4 << 20;
 const COMPACT_STEP: i64 = 500;
 /// Pages written between checkpoints, roughly.
 const CHECKPOINT_PAGES: usize = 1_000;
+/// Free pages that are given back in one commit.
+const VACUUM_STEP: i64 = 256;
+/// Free pages that are not worth the writing.
+const SPARE_PAGES: i64 = 1_024;
+/// Pages written between looks at the database's size.
+const SIZE_PAGES: usize = 64;
+/// How often a database that is too large is compacted, outside of the usual times.
+const RELIEF: Duration = Duration::from_secs(1);
 /// Frames of a write-ahead log that grew because writes never paused; the writer then pauses for a checkpoint.
 const LONG_LOG_FRAMES: i64 = 16_384;
 
@@ -37,6 +47,7 @@ type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 pub(crate) enum Command {
     Write { write: Write, reply: Reply<i64>, permit: OwnedSemaphorePermit },
     Compact { revision: i64, reply: Reply<()>, permit: OwnedSemaphorePermit },
+    Probe { reply: Reply<()>, permit: OwnedSemaphorePermit },
     Close { reply: Reply<()>, permit: OwnedSemaphorePermit },
 }
 
@@ -157,7 +168,22 @@ pub(crate) struct Writer {
     compacted: i64,
     compaction: Option<Compaction>,
     checkpoints: Arc<Checkpoints>,
+    room: Room,
+    /// Whether the last write failed.
+    failing: bool,
     _lock: File,
+}
+
+/// How much room the database has.
+#[derive(Debug, Default)]
+struct Room {
+    /// Pages written since it was looked at.
+    unseen: usize,
+    /// Whether it holds more than it may.
+    over: bool,
+    /// Whether free pages are being given back.
+    vacuuming: bool,
+    relieved: Option<Instant>,
 }
 
 /// Writes checked and given revisions, not committed yet.
@@ -199,6 +225,8 @@ impl Writer {
             flush_at: None,
             compaction: None,
             checkpoints: Arc::default(),
+            room: Room::default(),
+            failing: false,
             _lock: lock,
         }
     }
@@ -227,12 +255,22 @@ impl Writer {
         }
     }
 
+    /// Whether writes work: tries one if the last did not.
+    fn probe(&mut self) -> Result<(), WriteError> {
+        if !self.failing {
+            return Ok(());
+        }
+        let tried = disk::touch(&mut self.connection).map_err(|e| explain(&self.shared.path, &e));
+        self.failing = tried.is_err();
+        tried
+    }
+
     fn serve(&mut self) -> Option<Reply<()>> {
         loop {
-            let timeout = match (&self.compaction, self.flush_at) {
-                (Some(_), _) => Some(Duration::ZERO),
-                (None, Some(at)) => Some(at.saturating_duration_since(Instant::now())),
-                (None, None) => None,
+            let timeout = match (self.compaction.is_some() || self.room.vacuuming, self.flush_at) {
+                (true, _) => Some(Duration::ZERO),
+                (false, Some(at)) => Some(at.saturating_duration_since(Instant::now())),
+                (false, None) => None,
             };
             let mut commands = self.queue.take(timeout)?;
             while !commands.is_empty() {
@@ -246,6 +284,10 @@ impl Writer {
                         Command::Compact { revision, reply, permit } => {
                             drop(permit);
                             self.start_compaction(revision, Some(reply));
+                        }
+                        Command::Probe { reply, permit } => {
+                            drop(permit);
+                            drop(reply.send(self.probe()));
                         }
                         Command::Close { reply, permit } => {
                             drop(permit);
@@ -285,6 +327,12 @@ impl Writer {
         if write.durability == Durability::Lazy && self.shared.index().lazy_bytes > 4 * LAZY_BYTES {
             return batch.conflicts.push((reply, WriteError::Full));
         }
+        // What is deleted makes room; renewals take each other's place.
+        let grows = write.value.is_some() && (write.durability == Durability::Sync || live.is_none());
+        if grows && self.room.over {
+            let limit_bytes = self.options.max_bytes;
+            return batch.conflicts.push((reply, WriteError::TooLarge { limit_bytes }));
+        }
         if write.durability == Durability::Sync {
             self.settle(batch, present);
         }
@@ -318,7 +366,7 @@ impl Writer {
         if let Some(row) = self.shared.index().lazy.get(&revision) {
             return Ok(Some(row.clone()));
         }
-        disk::row(&self.connection, revision).map_err(|e| failure(&e))
+        disk::row(&self.connection, revision).map_err(|e| explain(&self.shared.path, &e))
     }
 
     /// Makes the lazy rows of a key durable together with a durable write that builds on them.
@@ -395,15 +443,24 @@ impl Writer {
         reserve: Option<i64>,
         pages: usize,
     ) -> Result<(), WriteError> {
-        disk::append(&mut self.connection, rows, reserve).map_err(|e| {
-            tracing::error!(error = %e, "a write to the database failed");
-            failure(&e)
-        })?;
+        let appended = disk::append(&mut self.connection, rows, reserve);
+        if let Err(error) = appended {
+            let error_for_caller = explain(&self.shared.path, &error);
+            // Once for each failure of the disk, not for each write that it fails.
+            if !std::mem::replace(&mut self.failing, true) {
+                tracing::error!(%error, cause = %error_for_caller, "a write to the database failed");
+            }
+            return Err(error_for_caller);
+        }
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("writes to the database work again");
+        }
         self.wrote(pages);
         Ok(())
     }
 
     fn wrote(&mut self, pages: usize) {
+        self.room.unseen += pages;
         let mut state = self.checkpoints.state();
         state.pages += pages;
         let wake = state.pages >= CHECKPOINT_PAGES;
@@ -431,6 +488,59 @@ impl Writer {
             self.start_compaction(newest - self.options.history, None);
         }
         self.compact_step();
+        self.look_at_size(newest);
+        self.vacuum_step();
+    }
+
+    /// Sees whether the database is too large. If it is, history goes before writes are refused for long.
+    fn look_at_size(&mut self, newest: i64) {
+        if self.room.unseen < SIZE_PAGES && !self.room.over {
+            return;
+        }
+        self.room.unseen = 0;
+        let size = match disk::size(&self.connection) {
+            Ok(size) => size,
+            Err(error) => return tracing::warn!(%error, "the size of the database could not be read"),
+        };
+        self.shared.used_bytes.store(size.used_bytes(), Ordering::Relaxed);
+        let over = size.used_bytes() > self.options.max_bytes;
+        if over != std::mem::replace(&mut self.room.over, over) {
+            match over {
+                true => tracing::error!(bytes = size.used_bytes(), "the database has reached its size limit"),
+                false => tracing::info!(bytes = size.used_bytes(), "the database has room again"),
+            }
+        }
+        let due = self.room.relieved.is_none_or(|at| at.elapsed() >= RELIEF);
+        if over && due && self.compaction.is_none() && newest > self.compacted {
+            self.room.relieved = Some(Instant::now());
+            self.start_compaction(newest, None);
+        }
+    }
+
+    /// Gives some free pages back, when there are many and nothing else is to be done.
+    fn vacuum_step(&mut self) {
+        if !self.room.vacuuming || self.compaction.is_some() {
+            return;
+        }
+        let step = disk::size(&self.connection).and_then(|size| {
+            let more = size.free > SPARE_PAGES && size.free > size.pages / 8;
+            if more {
+                disk::vacuum(&self.connection, VACUUM_STEP.min(size.free - size.pages / 8))?;
+            }
+            Ok(more)
+        });
+        match step {
+            Ok(more) => {
+                self.room.vacuuming = more;
+                if more {
+                    self.wrote(VACUUM_STEP.unsigned_abs() as usize);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "free space of the database could not be given back");
+                self.room.vacuuming = false;
+            }
+        }
     }
 
     /// Writes the lazy rows: of each key only the last, since nobody was promised the others.
@@ -481,7 +591,7 @@ impl Writer {
         let Some(compaction) = &self.compaction else { return };
         let (from, to) = (self.compacted, compaction.to.min(self.compacted + COMPACT_STEP));
         let result = if from < to {
-            disk::compact(&mut self.connection, from, to, self.revision).map_err(|e| failure(&e))
+            disk::compact(&mut self.connection, from, to, self.revision).map_err(|e| explain(&self.shared.path, &e))
         } else {
             Ok(Vec::new())
         };
@@ -495,6 +605,10 @@ impl Writer {
                 if to < compaction_end(&self.compaction) {
                     return;
                 }
+                self.room.unseen += SIZE_PAGES;
+                // Worth it from a quarter of the file on.
+                self.room.vacuuming = disk::size(&self.connection)
+                    .is_ok_and(|size| size.free > SPARE_PAGES && size.free > size.pages / 4);
                 self.end_compaction(Ok(()));
             }
             Err(error) => {
@@ -514,18 +628,10 @@ impl Writer {
         self.end_compaction(Err(WriteError::Closed));
         self.flush()?;
         let revision = self.shared.index().revision.max(self.revision);
-        disk::close(&mut self.connection, revision).map_err(|e| failure(&e))
+        disk::close(&mut self.connection, revision).map_err(|e| explain(&self.shared.path, &e))
     }
 }
 
 fn compaction_end(compaction: &Option<Compaction>) -> i64 {
     compaction.as_ref().map_or(0, |compaction| compaction.to)
-}
-
-fn failure(error: &rusqlite::Error) -> WriteError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => WriteError::Full,
-        Some(ErrorCode::ReadOnly) => WriteError::ReadOnly,
-        _ => WriteError::Io(error.to_string()),
-    }
 }

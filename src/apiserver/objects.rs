@@ -178,6 +178,11 @@ async fn conflict(state: &State, error: WriteError) -> Result<Put, Failure> {
             "",
             format!("{error}: delete what is not needed, or give the server's data directory more room"),
         ))),
+        WriteError::TooLarge { .. } => Err(Box::new(Status::failure(
+            500,
+            "",
+            format!("{error}: delete what is not needed, or start the server with a larger --quota-backend-bytes"),
+        ))),
         WriteError::ReadOnly => Err(Box::new(Status::failure(
             500,
             "",

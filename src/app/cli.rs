@@ -123,6 +123,10 @@ pub struct ServerArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub kube_apiserver_arg: Vec<String>,
 
+    /// How large the database may become; beyond it only deletes work
+    #[arg(long, default_value_t = 8 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..), value_name = "BYTES")]
+    pub quota_backend_bytes: u64,
+
     /// Do not run pods on this machine
     #[arg(long)]
     pub disable_agent: bool,

@@ -34,7 +34,7 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     host::raise_file_limit();
     let settings = Settings::resolve(&args)?;
     let listener = bind(args.bind_address, args.https_listen_port).await?;
-    let store = open_store(&layout).await?;
+    let store = open_store(&layout, args.quota_backend_bytes).await?;
     let secrets = Secrets::load(&args, &layout, &settings)?;
     tracing::info!("naru {} with data in {}", crate::VERSION, layout.root().display());
 
@@ -332,7 +332,7 @@ fn reachable(bound: IpAddr) -> IpAddr {
     }
 }
 
-async fn open_store(layout: &Layout) -> Result<Store> {
+async fn open_store(layout: &Layout, max_bytes: u64) -> Result<Store> {
     let path = layout.database();
     let holds_something = std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
     if !holds_something && layout.token().exists() {
@@ -343,7 +343,8 @@ async fn open_store(layout: &Layout) -> Result<Store> {
             layout.server().display()
         );
     }
-    let opened = tokio::task::spawn_blocking(move || Store::open(path, naru_store::Options::default())).await?;
+    let options = naru_store::Options { max_bytes, ..naru_store::Options::default() };
+    let opened = tokio::task::spawn_blocking(move || Store::open(path, options)).await?;
     Ok(opened?)
 }
 

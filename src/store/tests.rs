@@ -467,8 +467,16 @@ async fn the_log_stays_short_while_others_read() {
             })
         })
         .collect();
-    for number in 0..1500 {
-        create(&store, &format!("/a/{number}"), &large).await;
+    for batch in 0..50 {
+        let writes: Vec<_> = (0..30)
+            .map(|number| {
+                let (store, large) = (store.clone(), large.clone());
+                tokio::spawn(async move { create(&store, &format!("/a/{batch}/{number}"), &large).await })
+            })
+            .collect();
+        for write in writes {
+            write.await.unwrap();
+        }
     }
     ended.store(true, std::sync::atomic::Ordering::Relaxed);
     for reader in readers {

@@ -225,7 +225,7 @@ impl Writer {
             flush_at: None,
             compaction: None,
             checkpoints: Arc::default(),
-            room: Room::default(),
+            room: Room { unseen: SIZE_PAGES, ..Room::default() },
             failing: false,
             _lock: lock,
         }

@@ -179,7 +179,11 @@ impl Query<'_> {
         }
         let mut listing = self.page(objects.iter(), revision);
         // Not everything that follows was read.
-        listing.remaining = None;
+        if listing.remaining.take().is_some()
+            && let Some(last) = listing.objects.last()
+        {
+            listing.remaining = Some(cache.store.count(&self.prefix, Some(last.key()), revision).await?);
+        }
         Ok(listing)
     }
 

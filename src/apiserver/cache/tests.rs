@@ -134,6 +134,24 @@ async fn encodes_lists_without_kinds_in_items() {
 }
 
 #[tokio::test]
+async fn a_page_older_than_the_history_tells_how_many_follow() {
+    let f = Fixture::new().await;
+    for name in ["a", "b", "c", "d"] {
+        f.put(name, json!({})).await;
+    }
+    let then = f.delete("b").await;
+    f.delete("d").await;
+    for number in 0..2_100 {
+        f.put("e", json!({ "n": number.to_string() })).await;
+    }
+    let page = f.list(Selection::of(None), 1, ListAt::Exact(then)).await.unwrap();
+    assert_eq!((names(&page.objects), page.remaining, page.revision), (vec!["a"], Some(2), then));
+    let rest = f.list(Selection::of(None), 2, ListAt::Continue(Continue::decode(&page.next.unwrap()).unwrap())).await;
+    let rest = rest.unwrap();
+    assert_eq!((names(&rest.objects), rest.remaining, rest.next), (vec!["c", "d"], None, None));
+}
+
+#[tokio::test]
 async fn pages_stay_at_one_revision() {
     let f = Fixture::new().await;
     for name in ["a", "b", "c", "d"] {

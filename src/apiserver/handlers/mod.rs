@@ -91,7 +91,7 @@ pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
 /// Finds the handler and runs it. The futures are boxed: some are large, and streams are deep.
 pub(crate) async fn dispatch(call: Call) -> Outcome {
     if !call.info.is_resource {
-        return plain::handle(&call);
+        return plain::handle(&call).await;
     }
     let info = &call.info;
     let Some(resource) = registry::find(&info.group, &info.version, &info.resource) else {

@@ -12,15 +12,20 @@ use naru_api::status::Status;
 use serde_json::json;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long the store may take to say that it is well.
+const STORE_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Answers a plain path.
-pub(super) fn handle(call: &Call) -> Outcome {
+pub(super) async fn handle(call: &Call) -> Outcome {
+    let store = store_works(call).await;
     let path = call.info.path.trim_end_matches('/');
     let answer = match path {
         "" => Some(index(call)),
         "/version" => Some(version()),
-        "/healthz" | "/livez" | "/readyz" => return health(call, path.trim_start_matches('/')),
-        "/metrics" => Some(metrics(call)),
+        "/healthz" | "/livez" | "/readyz" => return health(call, path.trim_start_matches('/'), store),
+        "/metrics" => Some(metrics(call, store)),
         "/openid/v1/jwks" => {
             Some(Reply::typed(200, "application/jwk-set+json", call.state.authn.issuer.key_set().to_string()))
         }
@@ -34,7 +39,7 @@ pub(super) fn handle(call: &Call) -> Outcome {
             Err(Box::new(Status::method_not_allowed()))
         };
     }
-    if let Some(reply) = one_check(call, path) {
+    if let Some(reply) = one_check(call, path, store) {
         return Ok(reply);
     }
     let (encoding, aggregated) = negotiate::discovery(&call.headers).unwrap_or_default();
@@ -83,7 +88,7 @@ fn index(call: &Call) -> Reply {
         "/apis/".to_owned(),
     ];
     for name in ["healthz", "livez", "readyz"] {
-        let own = checks(call).into_iter().filter(|check| name == "readyz" || !check.ready_only);
+        let own = checks(call, true).into_iter().filter(|check| name == "readyz" || !check.ready_only);
         paths.extend(own.map(|check| format!("/{name}/{}", check.name)));
     }
     for resource in RESOURCES.iter().filter(|r| !r.group.is_empty()) {
@@ -133,6 +138,25 @@ fn version() -> Reply {
     Reply::typed(200, "application/json", format!("{version:#}"))
 }
 
+/// Whether the store takes writes; asked only for what tells it.
+async fn store_works(call: &Call) -> bool {
+    let path = call.info.path.as_str();
+    if !["/healthz", "/livez", "/readyz", "/metrics"].iter().any(|told| path.starts_with(told)) {
+        return true;
+    }
+    match tokio::time::timeout(STORE_ANSWERS, call.state.store.health()).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the store is not well");
+            false
+        }
+        Err(_) => {
+            tracing::warn!("the store does not answer");
+            false
+        }
+    }
+}
+
 /// A check of the server's health.
 struct Check {
     name: &'static str,
@@ -142,9 +166,8 @@ struct Check {
 }
 
 /// The checks under upstream's names, in its order.
-fn checks(call: &Call) -> Vec<Check> {
+fn checks(call: &Call, store: bool) -> Vec<Check> {
     let state = &call.state;
-    let store = state.store.revision() >= 0;
     let ready = state.ready.load(Ordering::Acquire);
     let check = |name, well| Check { name, well, ready_only: false };
     let ready_only = |name, well| Check { name, well, ready_only: true };
@@ -167,13 +190,13 @@ fn plain_text(code: u16, text: String) -> Reply {
         .with_header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
 }
 
-fn health(call: &Call, name: &str) -> Outcome {
+fn health(call: &Call, name: &str, store: bool) -> Outcome {
     let mut excluded: Vec<&str> = call.query.all("exclude").collect();
     excluded.sort_unstable();
     excluded.dedup();
     let mut text = String::new();
     let mut failed = false;
-    for check in checks(call).iter().filter(|check| name == "readyz" || !check.ready_only) {
+    for check in checks(call, store).iter().filter(|check| name == "readyz" || !check.ready_only) {
         if let Some(at) = excluded.iter().position(|excluded| *excluded == check.name) {
             excluded.remove(at);
             let _ = writeln!(text, "[+]{} excluded: ok", check.name);
@@ -201,19 +224,19 @@ fn health(call: &Call, name: &str) -> Outcome {
 }
 
 /// `/readyz/etcd`: one check alone. `None` where there is no such check.
-fn one_check(call: &Call, path: &str) -> Option<Reply> {
+fn one_check(call: &Call, path: &str, store: bool) -> Option<Reply> {
     let (name, check) = path.trim_start_matches('/').split_once('/')?;
     if !matches!(name, "healthz" | "livez" | "readyz") {
         return None;
     }
-    let check = checks(call).into_iter().find(|c| c.name == check && (name == "readyz" || !c.ready_only))?;
+    let check = checks(call, store).into_iter().find(|c| c.name == check && (name == "readyz" || !c.ready_only))?;
     Some(match check.well {
         true => Reply::text("ok"),
         false => plain_text(500, format!("internal server error: {} is not well\n", check.name)),
     })
 }
 
-fn metrics(call: &Call) -> Reply {
+fn metrics(call: &Call, store: bool) -> Reply {
     let mut out = Text::default();
     let state = &call.state;
     state.metrics.render(&mut out);
@@ -232,11 +255,14 @@ fn metrics(call: &Call) -> Reply {
         let labels = [("group", resource.group), ("resource", resource.plural)];
         out.sample("apiserver_resource_objects", &labels, state.cache.count(resource));
     }
+    out.family("apiserver_storage_size_bytes", "gauge", "Bytes of the database that hold something.");
+    let labels = [("storage_cluster_id", "etcd-0")];
+    out.sample("apiserver_storage_size_bytes", &labels, state.store.used_bytes());
     let labels = [("major", "1"), ("minor", "36"), ("git_version", GIT_VERSION)];
     out.family("kubernetes_build_info", "gauge", "The version, as labels of a constant 1.");
     out.sample("kubernetes_build_info", &labels, 1);
     out.family("kubernetes_healthcheck", "gauge", "Whether a check of health is passed.");
-    for check in checks(call) {
+    for check in checks(call, store) {
         let kind = if check.ready_only { "readyz" } else { "healthz" };
         out.sample("kubernetes_healthcheck", &[("name", check.name), ("type", kind)], u8::from(check.well));
     }

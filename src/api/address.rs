@@ -121,11 +121,11 @@ pub(crate) fn cidr_warning(text: &str, path: impl Display) -> Option<String> {
 
 /// A range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cidr {
+pub struct Cidr {
     /// The first address.
-    pub(crate) network: IpAddr,
+    pub network: IpAddr,
     /// The length of the prefix.
-    pub(crate) bits: u8,
+    pub bits: u8,
 }
 
 impl Display for Cidr {
@@ -144,7 +144,7 @@ fn masked(ip: IpAddr, bits: u8) -> IpAddr {
 
 impl Cidr {
     /// Whether an address lies in the range.
-    pub(crate) fn contains(&self, ip: IpAddr) -> bool {
+    pub fn contains(&self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.network.is_ipv4() && masked(ip, self.bits) == self.network
     }
 }
@@ -176,7 +176,7 @@ fn read_cidr(text: &str) -> Option<Written> {
 }
 
 /// Reads a range, however it is spelled.
-pub(crate) fn parse_cidr(text: &str) -> Option<Cidr> {
+pub fn parse_cidr(text: &str) -> Option<Cidr> {
     read_cidr(text).map(|w| w.cidr)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Objects are `serde_json::Value` trees for the length of one write; nothing here keeps them.
 
-mod address;
+pub mod address;
 pub mod apply;
 pub mod apps;
 pub mod authentication;

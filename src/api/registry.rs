@@ -76,6 +76,8 @@ pub enum Action {
     Attach,
     /// Forwards ports.
     PortForward,
+    /// Passes any request on to what listens at the object's address.
+    Proxy,
     /// Issues a service account token.
     Token,
     /// Evicts a pod.
@@ -215,6 +217,8 @@ pub struct Rules {
     pub validate_update: fn(&Value, &Value, &mut FieldErrors),
     /// Validates an update through `/status`: (new, old).
     pub validate_status: fn(&Value, &Value, &mut FieldErrors),
+    /// Brings a valid object into the one form in which it is stored.
+    pub canonicalize: fn(&mut Value),
     /// Warnings for the `Warning` header on create and update.
     pub warnings: fn(&Value) -> Vec<String>,
     /// Values of selectable fields beside `metadata.name` and `metadata.namespace`, in a fixed order.
@@ -238,6 +242,7 @@ impl Rules {
         validate_create: |_, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},
+        canonicalize: |_| {},
         warnings: |_| Vec::new(),
         fields: |_| Vec::new(),
         row: |object, _| vec![object["metadata"]["name"].clone()],
@@ -391,6 +396,8 @@ pub mod verbs {
     pub const CREATE: &[Verb] = &[Verb::Create];
     /// Of streams.
     pub const CREATE_GET: &[Verb] = &[Verb::Create, Verb::Get];
+    /// Of requests that are passed on.
+    pub const PROXY: &[Verb] = &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
     /// Read only.
     pub const GET: &[Verb] = &[Verb::Get];
     /// Replace only.

@@ -1,7 +1,9 @@
 //! What the composition root gives the API server.
 
+use crate::dialer::{Dialer, Direct};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// A certificate chain and its key, both PEM.
 #[derive(Clone)]
@@ -93,7 +95,8 @@ pub struct Config {
     pub front_proxy: FrontProxy,
     /// What `--kube-apiserver-arg` says; it goes before the fields above.
     pub flags: crate::flags::Flags,
-    /// Service addresses, such as `10.43.0.0/16`. The first one is the `kubernetes` Service's.
+    /// Service addresses: one range such as `10.43.0.0/16`, or one of each family with a comma between them. The
+    /// first address of the first is the `kubernetes` Service's.
     pub service_cidr: String,
     /// Ports that NodePort Services get theirs from.
     pub node_ports: RangeInclusive<u16>,
@@ -101,6 +104,8 @@ pub struct Config {
     pub advertise_address: IpAddr,
     /// The port there.
     pub advertise_port: u16,
+    /// How this server reaches nodes, pods and what they serve.
+    pub dialer: Arc<dyn Dialer>,
 }
 
 impl Config {
@@ -145,6 +150,7 @@ impl Config {
             node_ports: 30000..=32767,
             advertise_address,
             advertise_port: 6443,
+            dialer: Arc::new(Direct),
         }
     }
 }

@@ -10,6 +10,7 @@ mod bootstrap;
 mod cache;
 mod clock;
 mod config;
+mod dialer;
 mod documents;
 mod expiring;
 mod flags;
@@ -30,6 +31,7 @@ mod services;
 mod suite;
 
 pub use config::{ClientIdentity, Config, FrontProxy, ServeError, StartError, StaticToken};
+pub use dialer::{Destination, Dialer, Direct, Stream};
 pub use flags::{
     AuditFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, OidcFlags, RequestHeaderFlags, ServiceAccountFlags,
     TokenWebhookFlags,

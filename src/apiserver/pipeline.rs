@@ -6,10 +6,11 @@ use crate::authn::{Authn, Issuer, Peer, User, impersonated, jwt::Signer};
 use crate::authz::{Attributes, Authz};
 use crate::cache::Cache;
 use crate::config::{Config, StartError};
+use crate::dialer::Backends;
 use crate::documents::Documents;
 use crate::flags::parse_duration;
 use crate::flowcontrol::{FlowControl, Permit, Schema};
-use crate::handlers::{self, Call, node_proxy::KubeletDialer};
+use crate::handlers::{self, Call};
 use crate::metrics::{LongRunning, Metrics};
 use crate::negotiate;
 use crate::request_info::{self, Query, RequestInfo};
@@ -18,7 +19,7 @@ use crate::server::{MAX_BODY, read_body};
 use crate::services::ServiceAllocator;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
-use http::{HeaderMap, HeaderName, Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use naru_api::selector::{FieldSelector, LabelSelector};
@@ -55,7 +56,7 @@ pub(crate) struct State {
     pub(crate) quota_locks: crate::admission::QuotaLocks,
     pub(crate) services: ServiceAllocator,
     pub(crate) documents: Documents,
-    pub(crate) kubelets: KubeletDialer,
+    pub(crate) backends: Backends,
     pub(crate) shutdown: Shutdown,
     pub(crate) ready: AtomicBool,
     /// Whether the server has been told to end, and is only finishing.
@@ -93,7 +94,7 @@ impl State {
             documents: Documents::new(
                 std::net::SocketAddr::new(config.advertise_address, config.advertise_port).to_string(),
             ),
-            kubelets: KubeletDialer::new(&config)?,
+            backends: Backends::new(&config)?,
             cache,
             config,
             shutdown,
@@ -142,7 +143,13 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
         return response::into_http(Err(Box::new(Status::unauthorized())), presentation);
     };
     let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if !parts.headers.contains_key(http::header::HOST)
+        && let Some(host) = parts.uri.authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok())
+    {
+        // HTTP/2 has it elsewhere.
+        parts.headers.insert(http::header::HOST, host);
+    }
     let request = Authenticated {
         user,
         method: parts.method,
@@ -307,8 +314,13 @@ async fn seated(
 
 async fn answered(state: Arc<State>, request: Authenticated, info: RequestInfo, query: Query) -> Outcome {
     authorize(&state, &request.user, &info, &query).await?;
+    let mut incoming = None;
     let body = match request.body {
         Source::Bytes(bytes) => bytes,
+        Source::Connection(body) if info.subresource == "proxy" && request.upgrade.is_none() => {
+            incoming = Some(body);
+            Bytes::new()
+        }
         Source::Connection(_) if request.upgrade.is_some() => Bytes::new(),
         Source::Connection(body) => read_body(body)
             .await
@@ -326,6 +338,7 @@ async fn answered(state: Arc<State>, request: Authenticated, info: RequestInfo, 
         raw_query: request.query,
         headers: request.headers,
         body,
+        incoming,
         upgrade: request.upgrade,
         notes: notes.clone(),
     };

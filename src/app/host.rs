@@ -1,7 +1,8 @@
 //! What the machine says of itself: name, addresses, limits.
 
 use anyhow::{Context, Result, bail};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use naru_api::address::{Cidr, parse_cidr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// The host name in the form a node's name must have (RFC 1123 subdomain).
 pub(crate) fn node_name() -> Result<String> {
@@ -33,23 +34,26 @@ pub(crate) fn node_ip() -> Result<IpAddr> {
 
 /// The `index`-th address of a range such as `10.43.0.0/16`.
 pub(crate) fn nth_address(cidr: &str, index: u32) -> Result<IpAddr> {
-    let (base, bits) = cidr.split_once('/').with_context(|| format!("{cidr:?} is not of the form ADDRESS/BITS"))?;
-    let base: Ipv4Addr = base.parse().with_context(|| format!("{base:?} is not an IPv4 address"))?;
-    let bits: u32 =
-        bits.parse().ok().filter(|bits| *bits <= 30).with_context(|| format!("/{bits} is no usable size"))?;
-    let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-    Ok(IpAddr::V4(Ipv4Addr::from((u32::from(base) & mask).wrapping_add(index))))
+    let range = read(cidr)?;
+    Ok(match range.network {
+        IpAddr::V4(base) => Ipv4Addr::from_bits(base.to_bits().wrapping_add(index)).into(),
+        IpAddr::V6(base) => Ipv6Addr::from_bits(base.to_bits().wrapping_add(u128::from(index))).into(),
+    })
+}
+
+fn read(cidr: &str) -> Result<Cidr> {
+    let range = parse_cidr(cidr).with_context(|| format!("{cidr:?} is no range of the form ADDRESS/BITS"))?;
+    let most = if range.network.is_ipv4() { 30 } else { 126 };
+    if range.bits > most {
+        bail!("{cidr:?} is too small: /{most} is the smallest range that can be used");
+    }
+    Ok(range)
 }
 
 /// Whether two ranges share an address.
 pub(crate) fn overlap(a: &str, b: &str) -> Result<bool> {
-    let bits = |cidr: &str| cidr.split_once('/').and_then(|(_, bits)| bits.parse::<u32>().ok()).unwrap_or(32);
-    let shorter = bits(a).min(bits(b));
-    let base = |cidr: &str| -> Result<IpAddr> {
-        let address = cidr.split('/').next().unwrap_or_default();
-        nth_address(&format!("{address}/{shorter}"), 0)
-    };
-    Ok(base(a)? == base(b)?)
+    let (a, b) = (read(a)?, read(b)?);
+    Ok(a.contains(b.network) || b.contains(a.network))
 }
 
 /// Connections, watches and pods all need descriptors; the soft limit of 1,024 is for programs
@@ -74,6 +78,8 @@ mod tests {
         assert_eq!(nth_address("10.43.7.9/16", 1)?, IpAddr::from([10, 43, 0, 1]));
         assert!(overlap("10.42.0.0/16", "10.42.7.0/24")?);
         assert!(!overlap("10.42.0.0/16", "10.43.0.0/16")?);
+        assert_eq!(nth_address("fd00:43::/112", 10)?.to_string(), "fd00:43::a");
+        assert!(!overlap("10.42.0.0/16", "fd00::/112")?);
         assert!(nth_address("10.43.0.0", 1).is_err());
         assert!(nth_address("10.43.0.0/99", 1).is_err());
         Ok(())

@@ -191,15 +191,17 @@ impl Settings {
         }
         node::check(&args.node)?;
         host::nth_address(&args.cluster_cidr, 0).context("--cluster-cidr")?;
-        if host::overlap(&args.cluster_cidr, &args.service_cidr)? {
-            bail!(
-                "--cluster-cidr {} and --service-cidr {} overlap: pods and services need addresses of their own",
-                args.cluster_cidr,
-                args.service_cidr
-            );
+        let service_ranges: Vec<&str> = args.service_cidr.split(',').map(str::trim).collect();
+        for range in &service_ranges {
+            if host::overlap(&args.cluster_cidr, range).context("--service-cidr")? {
+                bail!(
+                    "--cluster-cidr {} and --service-cidr {range} overlap: pods and services need addresses of their own",
+                    args.cluster_cidr,
+                );
+            }
         }
-        let api_service = host::nth_address(&args.service_cidr, 1).context("--service-cidr")?;
-        let tenth = host::nth_address(&args.service_cidr, 10).context("--service-cidr")?;
+        let api_service = host::nth_address(service_ranges[0], 1).context("--service-cidr")?;
+        let tenth = host::nth_address(service_ranges[0], 10).context("--service-cidr")?;
         let advertise = args.advertise_address.unwrap_or(node_ip);
         if advertise.is_loopback() {
             bail!("pods cannot reach {advertise}: give another address with --advertise-address or --node-ip");

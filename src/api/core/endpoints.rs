@@ -1,12 +1,14 @@
 //! Endpoints: the older form of a Service's backends.
 
+use crate::address;
 use crate::checks::{self, complain};
 use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, int, list, text};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Objects of endpoints.
 pub static ENDPOINTS: Resource = Resource {
@@ -23,7 +25,7 @@ pub static ENDPOINTS: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Endpoints", "string"), Column::new("Age", "string")],
-    rules: Rules { default, row, validate, ..Rules::NONE },
+    rules: Rules { default, canonicalize, warnings, row, validate, ..Rules::NONE },
 };
 
 /// So many addresses are named; the others are counted.
@@ -35,6 +37,89 @@ fn default(endpoints: &mut Value) {
             tree::default_zero(port, "protocol", "TCP");
         }
     }
+}
+
+/// One endpoint as subsets list it: the sort key (address and uid of what it stands for), then the whole.
+type Address = ((std::net::IpAddr, String), Value);
+
+fn address_of(address: &Value) -> Option<Address> {
+    let ip = address::parse(text(&address["ip"]))?.ip;
+    Some(((ip, text(&address["targetRef"]["uid"]).to_owned()), address.clone()))
+}
+
+fn port_key(port: &Value) -> (String, String, i64, String) {
+    let words = |field: &str| text(&port[field]).to_owned();
+    (words("name"), words("protocol"), int(&port["port"]), words("appProtocol"))
+}
+
+/// The addresses that offer a port, each ready or not; an address that is unready anywhere is so altogether.
+type Offered = BTreeMap<(std::net::IpAddr, String), (bool, Value)>;
+
+/// The one layout of all that say the same: each set of addresses once, with all ports that exactly these
+/// offer, everything sorted.
+pub(crate) fn repack(subsets: &[Value]) -> Option<Vec<Value>> {
+    let mut by_port: BTreeMap<Option<(String, String, i64, String)>, (Value, Offered)> = BTreeMap::new();
+    for subset in subsets {
+        let ports = list(&subset["ports"]);
+        let keys: Vec<_> = match ports {
+            [] => vec![(None, Value::Null)],
+            all => all.iter().map(|port| (Some(port_key(port)), port.clone())).collect(),
+        };
+        for (key, port) in keys {
+            let (_, offered) = by_port.entry(key).or_insert_with(|| (port, Offered::new()));
+            for (field, ready) in [("addresses", true), ("notReadyAddresses", false)] {
+                for (key, value) in list(&subset[field]).iter().map(address_of).collect::<Option<Vec<_>>>()? {
+                    let entry = offered.entry(key).or_insert((ready, value));
+                    entry.0 &= ready;
+                }
+            }
+        }
+    }
+    let mut by_addresses: BTreeMap<Vec<((std::net::IpAddr, String), bool)>, (Vec<Value>, Offered)> = BTreeMap::new();
+    for (key, (port, offered)) in by_port {
+        let who = offered.iter().map(|(key, (ready, _))| (key.clone(), *ready)).collect();
+        let (ports, _) = by_addresses.entry(who).or_insert_with(|| (Vec::new(), offered));
+        ports.extend(key.map(|_| port));
+    }
+    let subsets = by_addresses.into_values().filter(|(_, offered)| !offered.is_empty()).map(|(ports, offered)| {
+        let mut subset = Map::new();
+        for (field, wanted) in [("addresses", true), ("notReadyAddresses", false)] {
+            let all: Vec<Value> =
+                offered.values().filter(|(ready, _)| *ready == wanted).map(|(_, value)| value.clone()).collect();
+            if !all.is_empty() {
+                subset.insert(field.to_owned(), all.into());
+            }
+        }
+        if !ports.is_empty() {
+            subset.insert("ports".to_owned(), ports.into());
+        }
+        Value::Object(subset)
+    });
+    Some(subsets.collect())
+}
+
+fn canonicalize(endpoints: &mut Value) {
+    if let Some(subsets) = repack(list(&endpoints["subsets"])).filter(|all| !all.is_empty()) {
+        endpoints["subsets"] = json!(subsets);
+    }
+}
+
+/// Advice about addresses; the controller's own are fine.
+fn warnings(endpoints: &Value) -> Vec<String> {
+    if endpoints["metadata"]["labels"]["endpoints.kubernetes.io/managed-by"] == "endpoint-controller" {
+        return Vec::new();
+    }
+    let (path, mut all) = (Path::root("subsets"), Vec::new());
+    for (i, subset) in list(&endpoints["subsets"]).iter().enumerate() {
+        let item = path.index(i);
+        for field in ["addresses", "notReadyAddresses"] {
+            let at = item.child(field);
+            for (n, address) in list(&subset[field]).iter().enumerate() {
+                all.extend(address::warning(text(&address["ip"]), at.index(n).child("ip")));
+            }
+        }
+    }
+    all
 }
 
 fn host_port(ip: &str, port: i64) -> String {
@@ -125,6 +210,41 @@ mod tests {
         assert_eq!(summary(&json!({})), "<none>");
         assert_eq!(summary(&endpoints(2)), "10.0.0.1:80,10.0.0.2:80");
         assert_eq!(summary(&endpoints(5)), "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more...");
+    }
+
+    #[test]
+    fn subsets_that_say_the_same_look_the_same() {
+        let ips = |ips: &[&str]| ips.iter().map(|ip| json!({ "ip": ip })).collect::<Value>();
+        let port = |number: i64| json!({"port": number, "protocol": "TCP"});
+        let check = |given: Value, expect: Value| {
+            let mut endpoints = json!({ "subsets": given });
+            canonicalize(&mut endpoints);
+            assert_eq!(endpoints["subsets"], expect);
+        };
+        // Addresses in order, and as one subset what offers the same.
+        check(
+            json!([{"addresses": ips(&["10.0.0.10", "10.0.0.9"]), "ports": [port(80)]},
+                {"addresses": ips(&["10.0.0.9", "10.0.0.10"]), "ports": [port(443)]}]),
+            json!([{"addresses": ips(&["10.0.0.9", "10.0.0.10"]), "ports": [port(80), port(443)]}]),
+        );
+        check(
+            json!([{"addresses": ips(&["10.0.0.1"]), "ports": [port(80)]},
+                {"notReadyAddresses": ips(&["10.0.0.1"]), "ports": [port(80)]}]),
+            json!([{"notReadyAddresses": ips(&["10.0.0.1"]), "ports": [port(80)]}]),
+        );
+        check(json!([{"addresses": ips(&["10.0.0.1"])}]), json!([{"addresses": ips(&["10.0.0.1"])}]));
+        check(json!([]), json!([]));
+    }
+
+    #[test]
+    fn advice_about_addresses() {
+        let endpoints = json!({"subsets": [{"addresses": [{"ip": "2001:DB8::1"}]}]});
+        assert_eq!(
+            warnings(&endpoints),
+            [
+                "subsets[0].addresses[0].ip: IPv6 address \"2001:DB8::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")"
+            ]
+        );
     }
 
     #[test]

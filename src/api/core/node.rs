@@ -24,12 +24,10 @@ pub static NODES: Resource = Resource {
     categories: &[],
     type_name: "io.k8s.api.core.v1.Node",
     churn: Churn::Durable,
-    subresources: &[Subresource {
-        name: "status",
-        gvk: ("", "v1", "Node"),
-        verbs: verbs::GET_PATCH_UPDATE,
-        action: Action::Status,
-    }],
+    subresources: &[
+        Subresource { name: "proxy", gvk: ("", "v1", "NodeProxyOptions"), verbs: verbs::PROXY, action: Action::Proxy },
+        Subresource::status("", "v1", "Node"),
+    ],
     columns: &[
         Column::NAME,
         Column::new("Status", "string"),

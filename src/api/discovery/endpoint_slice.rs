@@ -46,9 +46,20 @@ fn default(slice: &mut Value) {
 
 fn prepare_create(slice: &mut Value) {
     tree::ensure(tree::object(slice), "metadata").insert("generation".to_owned(), 1.into());
+    drop_topology(slice);
+}
+
+/// Nodes and zones have fields of their own in this version.
+fn drop_topology(slice: &mut Value) {
+    for endpoint in tree::items(tree::object(slice), "endpoints") {
+        endpoint.remove("deprecatedTopology");
+    }
 }
 
 fn prepare_update(new: &mut Value, old: &Value) {
+    if new["endpoints"] != old["endpoints"] {
+        drop_topology(new);
+    }
     tree::bump_generation(tree::object(new), old, |new, old| {
         let differs = |field: &str| new.get(field).unwrap_or(&Value::Null) != &old[field];
         let labels = new.get("metadata").is_some_and(|m| m["labels"] != old["metadata"]["labels"]);
@@ -241,9 +252,11 @@ mod tests {
         let mut new = old.clone();
         prepare_update(&mut new, &old);
         assert_eq!(new["metadata"]["generation"], 3);
-        new["endpoints"] = json!([{"addresses": ["1.1.1.1"]}]);
+        new["endpoints"] =
+            json!([{"addresses": ["1.1.1.1"], "deprecatedTopology": {"topology.kubernetes.io/zone": "a"}}]);
         prepare_update(&mut new, &old);
         assert_eq!(new["metadata"]["generation"], 4);
+        assert_eq!(new["endpoints"], json!([{"addresses": ["1.1.1.1"]}]));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::authz::PolicyRule;
 use crate::config::StartError;
 use crate::objects;
 use crate::pipeline::State;
+use crate::services;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use naru_api::codec;
@@ -42,6 +43,7 @@ pub(crate) async fn write(state: &State) -> Result<(), StartError> {
         writes.extend(missing(state, &registry::PRIORITY_CLASSES, class)?);
     }
     writes.extend(crate::flowcontrol::writes(state)?);
+    writes.extend(service_ranges(state)?);
     writes.extend(kubernetes_service(state)?);
     let results = try_join_all(writes.into_iter().map(|write| async {
         match state.store.write(write).await {
@@ -133,32 +135,60 @@ fn priority_classes() -> [Value; 2] {
     )
 }
 
+/// The ranges that the server was started with, as the first ServiceCIDR. A second family may join later.
+fn service_ranges(state: &State) -> Result<Option<Write>, StartError> {
+    let ranges = state.services.ranges();
+    let stored = state.cache.get(&registry::SERVICE_CIDRS, None, "kubernetes");
+    let stored = stored.and_then(|range| serde_json::from_slice::<Value>(&range.json()).ok());
+    let present: Option<Vec<&str>> = stored.as_ref().map(|stored| {
+        let cidrs = stored["spec"]["cidrs"].as_array().into_iter().flatten();
+        cidrs.filter_map(Value::as_str).collect()
+    });
+    if let Some(present) = present
+        && !(present.len() == 1 && ranges.len() == 2 && present[0] == ranges[0])
+    {
+        if present != ranges {
+            tracing::warn!(
+                "Services get addresses of {}, as the ServiceCIDR kubernetes says, and not of {}: add another \
+                 ServiceCIDR for those",
+                present.join(","),
+                ranges.join(",")
+            );
+        }
+        return Ok(None);
+    }
+    let object = json!({ "metadata": { "name": "kubernetes" }, "spec": { "cidrs": ranges } });
+    current(state, &registry::SERVICE_CIDRS, object, &["spec"])
+}
+
 /// The Service by which pods reach this server, and its endpoints, which follow the advertised address.
 fn kubernetes_service(state: &State) -> Result<Vec<Write>, StartError> {
     let (address, port) = (state.config.advertise_address.to_string(), state.config.advertise_port);
     let mut writes = Vec::new();
-    let mut service = json!({
-        "metadata": {
-            "name": "kubernetes",
-            "namespace": "default",
-            "labels": { "component": "apiserver", "provider": "kubernetes" },
-        },
-        "spec": {
-            "type": "ClusterIP",
-            "clusterIP": state.services.first_address().to_string(),
-            "sessionAffinity": "None",
-            "internalTrafficPolicy": "Cluster",
-            "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": port }],
-        },
-    });
+    let mut written = Vec::new();
     if state.cache.get(&registry::SERVICES, Some("default"), "kubernetes").is_none() {
-        let reservation = state
-            .services
-            .reserve(&mut service, None)
-            .map_err(|status| StartError::Config { what: "service cidr", reason: status.message.clone() })?;
-        reservation.commit();
-        writes.push(creation(&registry::SERVICES, service)?);
+        let own = state.services.first_address();
+        let service = json!({
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": { "component": "apiserver", "provider": "kubernetes" },
+            },
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": own.to_string(),
+                "clusterIPs": [own.to_string()],
+                "ipFamilies": [services::family(own)],
+                "ipFamilyPolicy": "SingleStack",
+                "sessionAffinity": "None",
+                "internalTrafficPolicy": "Cluster",
+                "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": port }],
+            },
+        });
+        writes.push(creation(&registry::SERVICES, service.clone())?);
+        written.push(service);
     }
+    writes.extend(services::repair(&state.cache, &written));
     let endpoints = json!({
         "metadata": {
             "name": "kubernetes",

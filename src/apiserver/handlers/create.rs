@@ -6,6 +6,7 @@ use crate::admission::{self, Attributes, Operation};
 use crate::objects::{self, Put};
 use crate::pipeline::State;
 use crate::response::{Failure, Outcome};
+use crate::services::{self, Reservation};
 use bytes::Bytes;
 use naru_api::certificates::request::{self, Requestor};
 use naru_api::codec;
@@ -139,6 +140,7 @@ async fn insert_named(
     (resource.rules.default)(&mut object);
     (resource.rules.prepare_create)(&mut object);
     set_requestor(call, resource, &mut object);
+    let reservation = services::reserve(state, resource, &mut object, None, dry_run)?;
     let mut errors = FieldErrors::default();
     naru_api::meta::validate::metadata(resource, &object, &mut errors);
     (resource.rules.validate)(&object, &mut errors);
@@ -146,12 +148,13 @@ async fn insert_named(
     if !errors.is_empty() {
         return Err(Box::new(Status::invalid(resource.storage().group, resource.kind, &name, errors)));
     }
+    (resource.rules.canonicalize)(&mut object);
     // Before admission, which charges quotas for what it lets through.
     if state.cache.get(resource, namespace, &name).is_some() {
         return Ok(None);
     }
     admission::validate(state, &attributes, &object).await?;
-    let written = write(state, resource, namespace, &name, object, dry_run).await;
+    let written = write(state, resource, namespace, &name, object, reservation, dry_run).await;
     admission::settle(state, namespace, &call.notes, matches!(written, Ok(Some(_)))).await;
     written
 }
@@ -162,25 +165,24 @@ async fn write(
     resource: &'static Resource,
     namespace: Option<&str>,
     name: &str,
-    mut object: Value,
+    object: Value,
+    mut reservation: Option<Reservation<'_>>,
     dry_run: bool,
 ) -> Result<Option<Created>, Failure> {
-    let reservation = match std::ptr::eq(resource, &naru_api::registry::SERVICES) {
-        true => Some(state.services.reserve(&mut object, None)?),
-        false => None,
-    };
     let bytes = objects::encode(object.clone());
     if dry_run {
         return Ok(Some(Created { value: object, json: bytes }));
     }
     let durability = objects::durability_of_create(resource);
-    match objects::put(state, resource, namespace, name, Expect::Absent, bytes, durability).await? {
-        Put::Done(stored) => {
-            if let Some(reservation) = reservation {
-                reservation.commit();
-            }
-            Ok(Some(Created { value: object, json: stored.json }))
-        }
+    if let Some(reservation) = &mut reservation {
+        reservation.write(state, &object).await?;
+    }
+    let put = objects::put(state, resource, namespace, name, Expect::Absent, bytes, durability).await;
+    if let Some(reservation) = reservation {
+        reservation.settle(state, &put).await;
+    }
+    match put? {
+        Put::Done(stored) => Ok(Some(Created { value: object, json: stored.json })),
         Put::Conflict => Ok(None),
     }
 }

@@ -263,7 +263,7 @@ async fn attempt(
         return match objects::remove(state, resource, namespace, name, current.revision()).await? {
             Put::Done(_) => {
                 if std::ptr::eq(resource, &registry::SERVICES) {
-                    state.services.release(&old);
+                    crate::services::release(state, &old, None).await;
                 }
                 Ok(Some(Deleted::Gone(current.json(), old)))
             }

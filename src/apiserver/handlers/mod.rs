@@ -7,9 +7,10 @@ mod create;
 mod delete;
 mod list_options;
 mod managed;
-pub(crate) mod node_proxy;
+mod node_proxy;
 mod patch;
 mod plain;
+mod proxy;
 mod read;
 mod render;
 mod review;
@@ -25,6 +26,7 @@ use crate::request_info::{Query, RequestInfo};
 use crate::response::{Failure, Outcome};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use naru_api::facts::{self, Type};
 use naru_api::meta::Verb;
@@ -42,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) raw_query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// The body of a request that is passed on: it is not read here.
+    pub(crate) incoming: Option<Incoming>,
     pub(crate) upgrade: Option<OnUpgrade>,
     /// What admission has to say beside its answer.
     pub(crate) notes: Arc<Notes>,
@@ -118,6 +122,9 @@ pub(crate) async fn dispatch(call: Call) -> Outcome {
         return whole(call, resource).await;
     }
     let subresource = resource.subresource(&info.subresource).ok_or_else(|| Box::new(Status::no_such_resource()))?;
+    if subresource.action == Action::Proxy {
+        return Box::pin(proxy::proxy(call, resource, subresource.gvk.2)).await;
+    }
     if !matches!(subresource.action, Action::Log | Action::Exec | Action::Attach | Action::PortForward) {
         render::check_accept(&call)?;
         body::check_write_options(&call)?;
@@ -175,8 +182,9 @@ async fn sub(call: Call, resource: &'static Resource, action: Action, verbs: &[V
         Action::Binding => Box::pin(binding::bind(&call)).await,
         Action::Token => Box::pin(token::create(&call)).await,
         Action::Log | Action::Exec | Action::Attach | Action::PortForward => {
-            Box::pin(node_proxy::proxy(call, action)).await
+            Box::pin(node_proxy::proxy(call, resource, action)).await
         }
         Action::Eviction => Box::pin(delete::evict(&call)).await,
+        Action::Proxy => Err(Box::new(Status::method_not_allowed())),
     }
 }

@@ -1,104 +1,40 @@
 //! Logs, exec, attach and port-forward: passed to the pod's node, upgrades included.
 
 use super::Call;
-use crate::config::{Config, StartError};
+use crate::admission::{self, Attributes, Operation};
+use crate::clock;
+use crate::dialer::{Destination, Trust};
 use crate::objects;
 use crate::request_info::percent_encode;
 use crate::response::{Body, BodyError, Failure, Outcome, Reply, full};
-use crate::server::certificates;
-use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use naru_api::registry::{self, Action};
+use naru_api::registry::{self, Action, Resource};
 use naru_api::status::{FieldErrors, Status};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{PrivateKeyDer, ServerName};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use std::num::{IntErrorKind, ParseIntError};
 
-/// How long connecting to a node may take, TLS included.
-const CONNECT: Duration = Duration::from_secs(10);
 /// Where nodes listen when they do not say.
 const USUAL_PORT: u16 = 10250;
 
-/// Connects to nodes as the API server.
-pub(crate) struct KubeletDialer {
-    connector: Option<TlsConnector>,
-}
-
-impl std::fmt::Debug for KubeletDialer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KubeletDialer").finish_non_exhaustive()
-    }
-}
-
-impl KubeletDialer {
-    /// With the configured identity; without one, nothing can be proxied.
-    pub(crate) fn new(config: &Config) -> Result<Self, StartError> {
-        let Some(identity) = &config.kubelet_client else { return Ok(Self { connector: None }) };
-        let wrong = |what: &'static str| move |reason: String| StartError::Config { what, reason };
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in certificates(&config.kubelet_ca_pem).map_err(wrong("kubelet CA"))? {
-            roots.add(certificate).map_err(|error| wrong("kubelet CA")(error.to_string()))?;
-        }
-        let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
-            .map_err(|error| wrong("kubelet client key")(error.to_string()))?;
-        let chain = certificates(&identity.cert_pem).map_err(wrong("kubelet client certificate"))?;
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| wrong("tls")(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| wrong("kubelet client certificate")(error.to_string()))?;
-        Ok(Self { connector: Some(TlsConnector::from(Arc::new(tls))) })
-    }
-
-    /// A connection for one request.
-    async fn dial(&self, address: IpAddr, port: u16) -> Result<http1::SendRequest<Full<Bytes>>, String> {
-        let connector = self.connector.as_ref().ok_or("the server has no identity towards nodes")?;
-        let connect = async {
-            let stream = TcpStream::connect((address, port))
-                .await
-                .map_err(|error| format!("dial tcp {address}:{port}: {error}"))?;
-            let _ = stream.set_nodelay(true);
-            let name = ServerName::IpAddress(address.into());
-            connector.connect(name, stream).await.map_err(|error| format!("tls to {address}:{port}: {error}"))
-        };
-        let tls = tokio::time::timeout(CONNECT, connect)
-            .await
-            .map_err(|_| format!("dial tcp {address}:{port}: timed out"))??;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(tls)).await.map_err(|error| format!("http to {address}:{port}: {error}"))?;
-        naru_base::spawn("kubelet-connection", async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "connection to a node ended");
-            }
-        });
-        Ok(sender)
-    }
-}
-
 /// Passes the request to the pod's node.
-pub(super) async fn proxy(call: Call, action: Action) -> Outcome {
+pub(super) async fn proxy(call: Call, resource: &'static Resource, action: Action) -> Outcome {
     let name = call.info.name.clone();
-    let namespace = call.info.namespace.clone();
-    if action == Action::Log {
-        check_log_options(&call)?;
+    match action {
+        Action::Log => check_log_options(&call)?,
+        _ => connect_admission(&call, resource, stream_options(&call, action)).await?,
     }
     let pod = call
         .state
         .cache
-        .get(&registry::PODS, Some(&namespace), &name)
+        .get(&registry::PODS, Some(&call.info.namespace), &name)
         .ok_or_else(|| Box::new(Status::not_found("", "pods", &name)))?;
     let pod = objects::tree(&pod)?;
+    let path = kubelet_path(&call, &pod, action)?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         if action == Action::Log {
@@ -107,27 +43,100 @@ pub(super) async fn proxy(call: Call, action: Action) -> Outcome {
         }
         return Err(Box::new(Status::bad_request(format!("pod {name} does not have a host assigned"))));
     }
-    let (address, port) = node_address(&call, node)?;
-    let path = kubelet_path(&call, &pod, action)?;
-    let failed =
-        |why: String| Box::new(Status::failure(502, "BadGateway", format!("error dialing node {node}: {why}")));
-    let mut sender = call.state.kubelets.dial(address, port).await.map_err(failed)?;
-    let request = request(&call, &path, &format!("{address}:{port}"))?;
+    if action != Action::Log && call.upgrade.is_none() {
+        return Err(Box::new(Status::bad_request("Upgrade request required")));
+    }
+    let kubelet = kubelet_of(&call, node)?;
+    let blind = action == Action::Log && call.query.flag("insecureSkipTLSVerifyBackend");
+    let trust = if blind { Trust::KubeletUnverified } else { Trust::Kubelet };
+    let failed = |why: String| {
+        let text = match action {
+            Action::Log => format!("Get \"https://{kubelet}{path}\": {why}"),
+            _ => format!("error dialing backend: {why}"),
+        };
+        Box::new(Status::failure(500, "", text))
+    };
+    let mut sender = call.state.backends.connect(kubelet.clone(), trust).await.map_err(failed)?;
+    let request = request(&call, &path, &kubelet.to_string())?;
     let response = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
     answer(call, response, action).await
 }
 
+/// Admission of what is no write: a stream, or a request that is passed on.
+pub(super) async fn connect_admission(
+    call: &Call,
+    resource: &'static Resource,
+    mut options: Value,
+) -> Result<(), Failure> {
+    let attributes = Attributes {
+        operation: Operation::Connect,
+        resource,
+        subresource: &call.info.subresource,
+        namespace: call.namespace(resource),
+        name: &call.info.name,
+        user: &call.user,
+        old: None,
+        dry_run: false,
+        notes: &call.notes,
+    };
+    admission::admit(&call.state, &attributes, &mut options).await?;
+    admission::validate(&call.state, &attributes, &options).await
+}
+
+/// The query of a stream as the object that admission looks at.
+fn stream_options(call: &Call, action: Action) -> Value {
+    let mut options = json!({ "apiVersion": "v1" });
+    if action == Action::PortForward {
+        options["kind"] = "PodPortForwardOptions".into();
+        let ports: Vec<i64> = call.query.all("ports").flat_map(|all| all.split(',')).flat_map(str::parse).collect();
+        if !ports.is_empty() {
+            options["ports"] = ports.into();
+        }
+        return options;
+    }
+    options["kind"] = if action == Action::Exec { "PodExecOptions" } else { "PodAttachOptions" }.into();
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if call.query.flag(flag) {
+            options[flag] = true.into();
+        }
+    }
+    if let Some(container) = call.query.get("container").filter(|name| !name.is_empty()) {
+        options["container"] = container.into();
+    }
+    let command: Vec<&str> = call.query.all("command").collect();
+    if action == Action::Exec && !command.is_empty() {
+        options["command"] = command.into();
+    }
+    options
+}
+
 /// Refuses options of a log that contradict each other or make no sense.
 fn check_log_options(call: &Call) -> Result<(), Failure> {
-    let number = |key: &str| call.query.get(key).and_then(|text| text.parse::<i64>().ok());
+    let number = |key: &str| -> Result<Option<i64>, Failure> {
+        let Some(text) = call.query.get(key) else { return Ok(None) };
+        let wrong = |error: ParseIntError| {
+            let why = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            Box::new(Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}")))
+        };
+        text.parse().map(Some).map_err(wrong)
+    };
+    let (lines, bytes, seconds) = (number("tailLines")?, number("limitBytes")?, number("sinceSeconds")?);
+    let time = call.query.get("sinceTime").filter(|time| !time.is_empty());
+    if let Some(time) = time.filter(|time| clock::parse_rfc3339(time).is_none()) {
+        let text = format!("parsing time {time:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {time:?} as \"2006\"");
+        return Err(Box::new(Status::bad_request(text)));
+    }
     let mut errors = FieldErrors::default();
-    if let Some(lines) = number("tailLines").filter(|lines| *lines < 0) {
+    if let Some(lines) = lines.filter(|lines| *lines < 0) {
         errors.invalid("tailLines", lines, "must be greater than or equal to 0");
     }
-    if let Some(bytes) = number("limitBytes").filter(|bytes| *bytes < 1) {
+    if let Some(bytes) = bytes.filter(|bytes| *bytes < 1) {
         errors.invalid("limitBytes", bytes, "must be greater than 0");
     }
-    match (number("sinceSeconds"), call.query.get("sinceTime")) {
+    match (seconds, time) {
         (Some(_), Some(_)) => {
             errors.forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified");
         }
@@ -141,7 +150,7 @@ fn check_log_options(call: &Call) -> Result<(), Failure> {
 }
 
 /// The node's internal address and the port of its API.
-fn node_address(call: &Call, node: &str) -> Result<(IpAddr, u16), Failure> {
+pub(super) fn kubelet_of(call: &Call, node: &str) -> Result<Destination, Failure> {
     let found = call
         .state
         .cache
@@ -161,7 +170,8 @@ fn node_address(call: &Call, node: &str) -> Result<(IpAddr, u16), Failure> {
         )))
     })?;
     let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|port| u16::try_from(port).ok());
-    Ok((address, port.filter(|port| *port != 0).unwrap_or(USUAL_PORT)))
+    let port = port.filter(|port| *port != 0).unwrap_or(USUAL_PORT);
+    Ok(Destination { node: Some(node.to_owned()), address, port })
 }
 
 /// The path and query of the node's API.
@@ -171,7 +181,7 @@ fn kubelet_path(call: &Call, pod: &Value, action: Action) -> Result<String, Fail
         let query = if call.raw_query.is_empty() { String::new() } else { format!("?{}", call.raw_query) };
         return Ok(format!("/portForward/{namespace}/{name}{query}"));
     }
-    let container = percent_encode(&container(call, pod, action)?);
+    let container = percent_encode(&container(call, pod)?);
     let mut query: Vec<String> = Vec::new();
     let endpoint = match action {
         Action::Log => {
@@ -198,59 +208,64 @@ fn kubelet_path(call: &Call, pod: &Value, action: Action) -> Result<String, Fail
     Ok(format!("/{endpoint}/{namespace}/{name}/{container}?{}", query.join("&")))
 }
 
-/// The container that is meant: the named one, or the only one, or the annotated default.
-fn container(call: &Call, pod: &Value, action: Action) -> Result<String, Failure> {
+/// The container that is meant: the named one, or the only one.
+fn container(call: &Call, pod: &Value) -> Result<String, Failure> {
     let names = |list: &str| -> Vec<String> {
         let containers = pod["spec"][list].as_array().into_iter().flatten();
         containers.filter_map(|container| container["name"].as_str()).map(str::to_owned).collect()
     };
     let (main, init) = (names("containers"), names("initContainers"));
-    let ephemeral = names("ephemeralContainers");
     let pod_name = &call.info.name;
-    match call.query.get("container").filter(|name| !name.is_empty()) {
-        Some(wanted) => {
-            let found = main.iter().chain(&init).chain(&ephemeral).any(|name| name == wanted);
-            if found {
-                return Ok(wanted.to_owned());
-            }
-            Err(Box::new(Status::bad_request(format!("container {wanted} is not valid for pod {pod_name}"))))
-        }
-        None if main.len() == 1 && (init.is_empty() || action != Action::Log) => Ok(main[0].clone()),
-        None => {
-            let annotated = naru_api::meta::annotation(pod, "kubectl.kubernetes.io/default-container");
-            if let Some(name) = annotated.filter(|name| main.iter().any(|main| main == name)) {
-                return Ok(name.to_owned());
-            }
-            let mut text =
-                format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
+    if let Some(wanted) = call.query.get("container").filter(|name| !name.is_empty()) {
+        let ephemeral = names("ephemeralContainers");
+        let found = main.iter().chain(&init).chain(&ephemeral).any(|name| name == wanted);
+        let text = format!("container {wanted} is not valid for pod {pod_name}");
+        return if found { Ok(wanted.to_owned()) } else { Err(Box::new(Status::bad_request(text))) };
+    }
+    let mut text = format!("a container name must be specified for pod {pod_name}");
+    match main.as_slice() {
+        [one] => return Ok(one.clone()),
+        [] => {}
+        all => {
+            text.push_str(&format!(", choose one of: [{}]", all.join(" ")));
             if !init.is_empty() {
                 text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
-            Err(Box::new(Status::bad_request(text)))
         }
     }
+    Err(Box::new(Status::bad_request(text)))
 }
 
-/// Headers that belong to one connection.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+/// Headers that belong to one connection, or that are for this server alone.
+fn is_own(name: &HeaderName) -> bool {
     matches!(*name, CONNECTION | HOST | CONTENT_LENGTH | TRANSFER_ENCODING | UPGRADE)
-        || matches!(name.as_str(), "keep-alive" | "te" | "trailer" | "proxy-connection" | "authorization" | "cookie")
+        || matches!(name.as_str(), "keep-alive" | "te" | "trailer" | "authorization")
+        || name.as_str().starts_with("proxy-")
+        || name.as_str().starts_with("impersonate-")
 }
 
-fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
+/// Copies what one side says to the other, and not to this server.
+pub(super) fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
+    let listed: Vec<String> = from
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
     for (name, value) in from {
-        if !is_hop_by_hop(name) {
+        if !is_own(name) && !listed.iter().any(|own| own == name.as_str()) {
             to.append(name.clone(), value.clone());
         }
     }
 }
 
-fn request(call: &Call, path: &str, host: &str) -> Result<Request<Full<Bytes>>, Failure> {
+fn request(call: &Call, path: &str, host: &str) -> Result<Request<Body>, Failure> {
     let mut request = Request::builder()
         .method(call.method.clone())
         .uri(path)
         .header(HOST, host)
-        .body(Full::new(call.body.clone()))
+        .body(full(call.body.clone()))
         .map_err(|error| Box::new(Status::bad_request(error.to_string())))?;
     copy_headers(&call.headers, request.headers_mut());
     if let Some(upgrade) = call.headers.get(UPGRADE) {
@@ -260,29 +275,37 @@ fn request(call: &Call, path: &str, host: &str) -> Result<Request<Full<Bytes>>, 
     Ok(request)
 }
 
-/// The node's answer. After an upgrade the two connections are joined until one ends.
-async fn answer(mut call: Call, mut response: Response<Incoming>, action: Action) -> Outcome {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(client) = call.upgrade.take() else {
-            return Err(Box::new(Status::internal("the node upgraded a connection that was not asked to")));
-        };
-        let node = hyper::upgrade::on(&mut response);
-        naru_base::spawn("stream-to-node", async move {
-            let (Ok(client), Ok(node)) = (client.await, node.await) else { return };
-            let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut node).await {
-                tracing::debug!(%error, "stream to a node ended");
-            }
-        });
-        let mut answer = Response::new(full(""));
-        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        copy_headers(response.headers(), answer.headers_mut());
-        for name in [UPGRADE, CONNECTION] {
-            if let Some(value) = response.headers().get(&name) {
-                answer.headers_mut().insert(name, value.clone());
-            }
+/// After an upgrade the two connections are joined until one ends.
+pub(super) fn join(mut call: Call, mut response: Response<Incoming>) -> Outcome {
+    let Some(client) = call.upgrade.take() else {
+        return Err(Box::new(Status::internal("the backend upgraded a connection that was not asked to")));
+    };
+    let backend = hyper::upgrade::on(&mut response);
+    naru_base::spawn("stream-to-backend", async move {
+        let (Ok(client), Ok(backend)) = (client.await, backend.await) else { return };
+        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+            tracing::debug!(%error, "stream to a backend ended");
         }
-        return Ok(Reply::Http(Box::new(answer)));
+    });
+    let mut answer = Response::new(full(""));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    copy_headers(response.headers(), answer.headers_mut());
+    for name in [UPGRADE, CONNECTION] {
+        if let Some(value) = response.headers().get(&name) {
+            answer.headers_mut().insert(name, value.clone());
+        }
+    }
+    Ok(Reply::Http(Box::new(answer)))
+}
+
+async fn answer(call: Call, response: Response<Incoming>, action: Action) -> Outcome {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return join(call, response);
+    }
+    if action != Action::Log && response.status().as_u16() < 400 {
+        let text = format!("invalid upgrade response: status code {}", response.status().as_u16());
+        return Err(Box::new(Status::failure(500, "", text)));
     }
     if !response.status().is_success() && action == Action::Log {
         return Err(refusal(response).await);

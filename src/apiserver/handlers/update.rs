@@ -8,6 +8,7 @@ use crate::clock;
 use crate::objects::{self, Put, Stored};
 use crate::pipeline::State;
 use crate::response::{Failure, Outcome};
+use crate::services::{self, Reservation};
 use bytes::Bytes;
 use naru_api::certificates::request;
 use naru_api::codec;
@@ -162,11 +163,7 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
     let mut new = (change.make)(&old)?;
     check_preconditions(resource, name, &new, &old)?;
     let pinned = !meta::resource_version(&new).is_empty();
-    prepare(call, change, &mut new, &old).await?;
-    let reservation = match std::ptr::eq(resource, &registry::SERVICES) && change.part == Part::Main {
-        true => Some(state.services.reserve(&mut new, Some(&old))?),
-        false => None,
-    };
+    let mut reservation = prepare(call, change, &mut new, &old).await?;
     if managed::only_times_differ(&new, &old) && is_same_but_owners(&new, &old) {
         return Ok(Some(Changed { json: current.json().clone(), value: old }));
     }
@@ -182,14 +179,18 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
     }
     let durability = objects::durability_of_update(resource, &new, &old);
     let expect = Expect::Revision(current.revision());
-    match objects::put(state, resource, namespace, name, expect, bytes, durability).await? {
-        Put::Done(Stored { json }) => {
-            if let Some(reservation) = reservation {
-                reservation.commit();
-                state.services.release_difference(&old, &new);
-            }
-            Ok(Some(Changed { json, value: new }))
+    if let Some(reservation) = &mut reservation {
+        reservation.write(state, &new).await?;
+    }
+    let put = objects::put(state, resource, namespace, name, expect, bytes, durability).await;
+    if let Some(reservation) = reservation {
+        let written = reservation.settle(state, &put).await;
+        if written {
+            services::release(state, &old, Some(&new)).await;
         }
+    }
+    match put? {
+        Put::Done(Stored { json }) => Ok(Some(Changed { json, value: new })),
         Put::Conflict if pinned => Err(Box::new(Status::modified(resource.group, resource.plural, name))),
         Put::Conflict => Ok(None),
     }
@@ -235,7 +236,14 @@ fn check_preconditions(resource: &Resource, name: &str, new: &Value, old: &Value
 
 /// Everything between the client's object and the bytes: what belongs to other parts is taken from
 /// the old object, then defaults, admission, the kind's rules.
-async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Result<(), Failure> {
+///
+/// Answers with what a Service had to be given.
+async fn prepare<'a>(
+    call: &'a Call,
+    change: &Change<'_>,
+    new: &mut Value,
+    old: &Value,
+) -> Result<Option<Reservation<'a>>, Failure> {
     let Change { resource, namespace, name, .. } = *change;
     let rules = &resource.rules;
     let ty = type_of(resource.storage())?;
@@ -292,6 +300,10 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
         // Defaults may have completed what the generation is told by.
         (rules.prepare_update)(new, old);
     }
+    let reservation = match change.part {
+        Part::Main => services::reserve(&call.state, resource, new, Some(old), change.dry_run)?,
+        _ => None,
+    };
     let mut errors = FieldErrors::default();
     naru_api::meta::validate::metadata_update(new, old, &mut errors);
     match change.part {
@@ -313,7 +325,11 @@ async fn prepare(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value)
     if !errors.is_empty() {
         return Err(Box::new(Status::invalid(resource.storage().group, resource.kind, name, errors)));
     }
-    admission::validate(&call.state, &attributes, new).await
+    if matches!(change.part, Part::Main | Part::Whole) {
+        (rules.canonicalize)(new);
+    }
+    admission::validate(&call.state, &attributes, new).await?;
+    Ok(reservation)
 }
 
 /// The old object with the new status. Metadata that controllers annotate goes along.
@@ -359,7 +375,7 @@ async fn finish_deletion(
     match objects::remove(state, resource, namespace, name, current.revision()).await? {
         Put::Done(_) => {
             if std::ptr::eq(resource, &registry::SERVICES) {
-                state.services.release(old);
+                services::release(state, old, None).await;
             }
             Ok(Some(Changed { json: objects::with_revision(&bytes, current.revision()), value: new }))
         }

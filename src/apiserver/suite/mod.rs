@@ -13,6 +13,7 @@ mod identity;
 mod objects;
 mod outside;
 mod permissions;
+mod services;
 mod versions;
 mod watches;
 

@@ -55,6 +55,7 @@ pub static PODS: Resource = Resource {
             verbs: verbs::CREATE_GET,
             action: Action::PortForward,
         },
+        Subresource { name: "proxy", gvk: ("", "v1", "PodProxyOptions"), verbs: verbs::PROXY, action: Action::Proxy },
         Subresource {
             name: "resize",
             gvk: ("", "v1", "Pod"),

@@ -1,7 +1,12 @@
 //! Service: a stable address in front of pods.
 
+pub mod families;
+#[cfg(test)]
+mod tests;
 mod update;
 mod validate;
+
+pub use update::{needs_health_port, needs_node_port};
 
 use crate::table;
 use crate::tree::{self, int, list, some_text, text};
@@ -22,12 +27,15 @@ pub static SERVICES: Resource = Resource {
     categories: &["all"],
     type_name: "io.k8s.api.core.v1.Service",
     churn: Churn::Durable,
-    subresources: &[Subresource {
-        name: "status",
-        gvk: ("", "v1", "Service"),
-        verbs: verbs::GET_PATCH_UPDATE,
-        action: Action::Status,
-    }],
+    subresources: &[
+        Subresource {
+            name: "proxy",
+            gvk: ("", "v1", "ServiceProxyOptions"),
+            verbs: verbs::PROXY,
+            action: Action::Proxy,
+        },
+        Subresource::status("", "v1", "Service"),
+    ],
     columns: &[
         Column::NAME,
         Column::new("Type", "string"),
@@ -44,9 +52,11 @@ pub static SERVICES: Resource = Resource {
         prepare_update: update::prepare_update,
         fields,
         row,
-        validate: validate::service,
+        // An update has more to say, and says it first.
+        validate_create: validate::service,
         validate_update: validate::update,
         validate_status: validate::status,
+        warnings: validate::warnings,
         ..Rules::NONE
     },
 };
@@ -143,35 +153,4 @@ fn row(service: &Value, now: i64) -> Vec<Value> {
         table::created(service, now),
         table::labels(&spec["selector"]).into(),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn defaults_of_a_node_port_service() {
-        let mut service = json!({"spec": {"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "targetPort": "web", "protocol": "UDP"}]}});
-        default(&mut service);
-        assert_eq!(
-            service["spec"],
-            json!({"type": "NodePort", "sessionAffinity": "None", "externalTrafficPolicy": "Cluster",
-                "internalTrafficPolicy": "Cluster", "ports": [
-                    {"port": 80, "protocol": "TCP", "targetPort": 80},
-                    {"port": 81, "protocol": "UDP", "targetPort": "web"}]})
-        );
-    }
-
-    #[test]
-    fn rows_of_services() {
-        let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1",
-            "ports": [{"port": 80, "nodePort": 30000, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}],
-            "selector": {"app": "web", "tier": "x"}}});
-        let expect =
-            json!(["s", "NodePort", "10.0.0.1", "<none>", "80:30000/TCP,53/UDP", "<unknown>", "app=web,tier=x"]);
-        assert_eq!(Value::from(row(&service, 0)), expect);
-        let pending = json!({"spec": {"type": "LoadBalancer"}});
-        assert_eq!(row(&pending, 0)[3], "<pending>");
-    }
 }

@@ -12,11 +12,12 @@ fn kind(spec: &Value) -> &str {
     crate::tree::some_text(&spec["type"]).unwrap_or("ClusterIP")
 }
 
-fn needs_cluster_ip(spec: &Value) -> bool {
+pub(super) fn needs_cluster_ip(spec: &Value) -> bool {
     matches!(kind(spec), "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
-fn needs_node_port(spec: &Value) -> bool {
+/// Whether each of its ports is to get a port on the nodes.
+pub fn needs_node_port(spec: &Value) -> bool {
     match kind(spec) {
         "NodePort" => true,
         "LoadBalancer" => spec["allocateLoadBalancerNodePorts"].as_bool().unwrap_or(true),
@@ -24,16 +25,23 @@ fn needs_node_port(spec: &Value) -> bool {
     }
 }
 
-fn needs_health_port(spec: &Value) -> bool {
+/// Whether it is to get a port on which nodes say if they have endpoints of it.
+pub fn needs_health_port(spec: &Value) -> bool {
     kind(spec) == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
+}
+
+/// Whether somebody outside the cluster may reach it.
+pub(super) fn is_external(spec: &Value) -> bool {
+    matches!(kind(spec), "NodePort" | "LoadBalancer") || (kind(spec) == "ClusterIP" && !is_empty(&spec["externalIPs"]))
 }
 
 pub(super) fn prepare_create(service: &mut Value) {
     let service = tree::object(service);
     service.insert("status".to_owned(), json!({"loadBalancer": {}}));
     let spec = tree::ensure(service, "spec");
-    cluster_ips(spec, None);
-    families(spec);
+    if !spec.get("clusterIP").is_none_or(is_empty) && spec.get("clusterIPs").is_none_or(is_empty) {
+        spec.insert("clusterIPs".to_owned(), json!([spec["clusterIP"]]));
+    }
 }
 
 pub(super) fn prepare_update(new: &mut Value, old: &Value) {
@@ -42,67 +50,28 @@ pub(super) fn prepare_update(new: &mut Value, old: &Value) {
     let spec = tree::ensure(service, "spec");
     let before = &old["spec"];
     keep_allocated(spec, before);
+    cluster_ips(spec, before);
     drop_foreign(spec, before);
-    cluster_ips(spec, Some(before));
-    families(spec);
+    if spec.get("type").is_some_and(|kind| kind != "LoadBalancer")
+        && let Some(status) = tree::sub(service, "status")
+    {
+        status.insert("loadBalancer".to_owned(), json!({}));
+    }
 }
 
-/// `clusterIP` is the first of `clusterIPs`; either may be given.
-fn cluster_ips(spec: &mut Object, before: Option<&Value>) {
+/// `clusterIP` is the first of `clusterIPs`; whichever the user has changed counts.
+fn cluster_ips(spec: &mut Object, before: &Value) {
     let one = spec.get("clusterIP").map_or("", text).to_owned();
     let many = spec.get("clusterIPs").cloned().unwrap_or_default();
-    let Some(before) = before else {
-        if !one.is_empty() && is_empty(&many) {
-            spec.insert("clusterIPs".to_owned(), json!([one]));
-        }
+    let unchanged = list(&many) == list(&before["clusterIPs"]);
+    if one == text(&before["clusterIP"]) || !unchanged {
         return;
-    };
-    let old_one = text(&before["clusterIP"]);
-    let unchanged = many == before["clusterIPs"];
-    if one != old_one && unchanged {
-        if one.is_empty() {
-            spec.remove("clusterIPs");
-        } else {
-            spec.insert("clusterIPs".to_owned(), json!([one]));
-        }
-    } else if !one.is_empty() && is_empty(&many) {
+    }
+    if one.is_empty() {
+        spec.remove("clusterIPs");
+    } else {
         spec.insert("clusterIPs".to_owned(), json!([one]));
     }
-}
-
-/// One family, IPv4, unless said otherwise. Headless Services without a selector span both, since
-/// their endpoints are written by somebody else.
-fn families(spec: &mut Object) {
-    let view = Value::Object(std::mem::take(spec));
-    let wanted = needs_cluster_ip(&view);
-    let headless = view["clusterIP"] == "None" && is_empty(&view["selector"]);
-    if let Value::Object(object) = view {
-        *spec = object;
-    }
-    if !wanted {
-        return;
-    }
-    let policy = if headless { "RequireDualStack" } else { "SingleStack" };
-    tree::default(spec, "ipFamilyPolicy", policy);
-    if !spec.get("ipFamilies").is_none_or(is_empty) {
-        return;
-    }
-    let ips = spec.get("clusterIPs").cloned().unwrap_or_default();
-    let given: Vec<&str> = list(&ips)
-        .iter()
-        .map(text)
-        .filter(|ip| *ip != "None" && !ip.is_empty())
-        .map(|ip| if ip.contains(':') { "IPv6" } else { "IPv4" })
-        .collect();
-    let dual = headless && spec.get("ipFamilyPolicy").is_some_and(|p| p != "SingleStack");
-    let families = if !given.is_empty() {
-        json!(given)
-    } else if dual {
-        json!(["IPv4", "IPv6"])
-    } else {
-        json!(["IPv4"])
-    };
-    spec.insert("ipFamilies".to_owned(), families);
 }
 
 /// What the server allocated stays when the update leaves it out.
@@ -115,11 +84,7 @@ fn keep_allocated(spec: &mut Object, before: &Value) {
     };
     if needs_cluster_ip(&view) && needs_cluster_ip(before) {
         keep(spec, "clusterIP");
-        if spec.get("clusterIP") == before.get("clusterIP") {
-            keep(spec, "clusterIPs");
-        }
-        keep(spec, "ipFamilyPolicy");
-        keep(spec, "ipFamilies");
+        keep(spec, "clusterIPs");
     }
     if needs_node_port(&view) && needs_node_port(before) {
         keep_node_ports(spec, before);
@@ -132,14 +97,15 @@ fn keep_allocated(spec: &mut Object, before: &Value) {
     }
 }
 
+/// Ports are known again by their names.
 fn keep_node_ports(spec: &mut Object, before: &Value) {
     let number = |port: &Value| Some(int(&port["nodePort"])).filter(|n| *n != 0);
     let ports = spec.get("ports").cloned().unwrap_or_default();
     let mut used: BTreeSet<i64> = list(&ports).iter().filter_map(number).collect();
-    let key = |port: &Value| (text(&port["protocol"]).to_owned(), int(&port["port"]));
-    let old: BTreeMap<_, _> = list(&before["ports"]).iter().filter_map(|p| Some((key(p), number(p)?))).collect();
+    let name = |port: &Value| text(&port["name"]).to_owned();
+    let old: BTreeMap<_, _> = list(&before["ports"]).iter().filter_map(|p| Some((name(p), number(p)?))).collect();
     for (port, view) in tree::items(spec, "ports").zip(list(&ports)) {
-        let kept = old.get(&key(view)).copied().filter(|_| number(view).is_none());
+        let kept = old.get(&name(view)).copied().filter(|_| number(view).is_none());
         if let Some(kept) = kept.filter(|k| used.insert(*k)) {
             port.insert("nodePort".to_owned(), kept.into());
         }
@@ -151,19 +117,17 @@ fn keep_node_ports(spec: &mut Object, before: &Value) {
 fn drop_foreign(spec: &mut Object, before: &Value) {
     let view = Value::Object(spec.clone());
     let drop_same = |spec: &mut Object, key: &str| {
-        if spec.get(key) == before.get(key) {
+        if spec.get(key).unwrap_or(&Value::Null) == &before[key] {
             spec.remove(key);
         }
     };
     if needs_cluster_ip(before) && !needs_cluster_ip(&view) {
-        let same = view["clusterIP"] == before["clusterIP"] && view["clusterIPs"] == before["clusterIPs"];
-        if same {
+        if view["clusterIP"] == before["clusterIP"] && view["clusterIPs"] == before["clusterIPs"] {
             spec.remove("clusterIP");
             spec.remove("clusterIPs");
         }
-        for key in ["ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
-            drop_same(spec, key);
-        }
+        drop_same(spec, "ipFamilies");
+        drop_same(spec, "ipFamilyPolicy");
     }
     if needs_node_port(before) && !needs_node_port(&view) {
         drop_node_ports(spec, before);
@@ -171,27 +135,24 @@ fn drop_foreign(spec: &mut Object, before: &Value) {
     if needs_health_port(before) && !needs_health_port(&view) {
         drop_same(spec, "healthCheckNodePort");
     }
-    let external = |s: &Value| {
-        matches!(kind(s), "NodePort" | "LoadBalancer") || (kind(s) == "ClusterIP" && !is_empty(&s["externalIPs"]))
-    };
-    if external(before) && !external(&view) {
+    if is_external(before) && !is_external(&view) {
         drop_same(spec, "externalTrafficPolicy");
     }
     if kind(before) == "LoadBalancer" && kind(&view) != "LoadBalancer" {
         drop_same(spec, "allocateLoadBalancerNodePorts");
         drop_same(spec, "loadBalancerClass");
     }
-    if kind(before) == "ExternalName" && kind(&view) != "ExternalName" {
-        drop_same(spec, "externalName");
-    }
 }
 
+/// Unless one of them is new: then the user means them.
 fn drop_node_ports(spec: &mut Object, before: &Value) {
     let old: BTreeSet<i64> = list(&before["ports"]).iter().map(|p| int(&p["nodePort"])).collect();
+    let is_new = |port: &Object| port.get("nodePort").is_some_and(|p| int(p) != 0 && !old.contains(&int(p)));
+    if tree::items(spec, "ports").any(|port| is_new(port)) {
+        return;
+    }
     for port in tree::items(spec, "ports") {
-        if port.get("nodePort").is_some_and(|p| old.contains(&int(p))) {
-            port.remove("nodePort");
-        }
+        port.remove("nodePort");
     }
 }
 
@@ -200,16 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_service_gets_a_family() {
-        let mut service = json!({"spec": {"type": "ClusterIP", "selector": {"a": "b"}}});
+    fn a_new_service_has_both_forms_of_its_address() {
+        let mut service = json!({"spec": {"type": "ClusterIP", "clusterIP": "None"}});
         prepare_create(&mut service);
-        assert_eq!(service["spec"]["ipFamilies"], json!(["IPv4"]));
-        assert_eq!(service["spec"]["ipFamilyPolicy"], "SingleStack");
+        assert_eq!(service["spec"]["clusterIPs"], json!(["None"]));
         assert_eq!(service["status"], json!({"loadBalancer": {}}));
-        let mut headless = json!({"spec": {"type": "ClusterIP", "clusterIP": "None"}});
-        prepare_create(&mut headless);
-        assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
-        assert_eq!(headless["spec"]["ipFamilyPolicy"], "RequireDualStack");
         let mut name = json!({"spec": {"type": "ExternalName"}});
         prepare_create(&mut name);
         assert_eq!(name["spec"], json!({"type": "ExternalName"}));
@@ -220,9 +176,13 @@ mod tests {
         let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.5", "clusterIPs": ["10.0.0.5"],
             "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
             "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]}});
-        let mut new = json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
+        let mut new = json!({"spec": {"type": "NodePort", "ports": [{"port": 81, "protocol": "TCP"}]}});
         prepare_update(&mut new, &old);
-        assert_eq!(new["spec"], old["spec"]);
+        assert_eq!(
+            new["spec"],
+            json!({"type": "NodePort", "clusterIP": "10.0.0.5", "clusterIPs": ["10.0.0.5"],
+                "ports": [{"port": 81, "protocol": "TCP", "nodePort": 30080}]})
+        );
         let mut plain = old.clone();
         plain["spec"]["type"] = "ClusterIP".into();
         prepare_update(&mut plain, &old);
@@ -232,5 +192,33 @@ mod tests {
         name["spec"]["type"] = "ExternalName".into();
         prepare_update(&mut name, &old);
         assert!(name["spec"]["clusterIP"].is_null() && name["spec"]["ipFamilies"].is_null());
+        let mut meant = old.clone();
+        meant["spec"]["type"] = "ClusterIP".into();
+        meant["spec"]["ports"][0]["nodePort"] = 30081.into();
+        prepare_update(&mut meant, &old);
+        assert_eq!(meant["spec"]["ports"][0]["nodePort"], 30081);
+    }
+
+    #[test]
+    fn a_balancer_that_is_none_any_more_forgets_its_addresses() {
+        let old = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+                "allocateLoadBalancerNodePorts": true, "loadBalancerClass": "a/b"},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
+        let mut new = old.clone();
+        new["spec"]["type"] = "ClusterIP".into();
+        prepare_update(&mut new, &old);
+        assert_eq!(new, json!({"spec": {"type": "ClusterIP"}, "status": {"loadBalancer": {}}}));
+        let mut same = old.clone();
+        same["spec"]["healthCheckNodePort"] = 0.into();
+        prepare_update(&mut same, &old);
+        assert_eq!(same, old);
+    }
+
+    #[test]
+    fn either_form_of_the_address_may_be_cleared() {
+        let old = json!({"spec": {"type": "ExternalName", "externalName": "x"}});
+        let mut new = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.0.0.7"}});
+        prepare_update(&mut new, &old);
+        assert_eq!(new["spec"]["clusterIPs"], json!(["10.0.0.7"]));
     }
 }

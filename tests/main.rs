@@ -7,5 +7,6 @@ mod bad_input;
 mod clients;
 mod cluster;
 mod schemathesis;
+mod streams;
 mod structure;
 mod walking;

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 
 /// Sandboxes and containers; the methods of [`Runtime`] that pods need.
@@ -40,6 +41,12 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     async fn exec(&self, spec: ExecSpec) -> RuntimeResult<ExecSession>;
     /// Runs a command and gathers its output.
     async fn exec_probe(&self, container: &str, args: &[String], timeout: Duration) -> RuntimeResult<ProbeResult>;
+    /// The streams of a running container.
+    async fn attach(&self, container: &str) -> RuntimeResult<ExecSession>;
+    /// Ends a container's standard input.
+    async fn close_stdin(&self, container: &str) -> RuntimeResult<()>;
+    /// Connects to a port on a sandbox's loopback address.
+    async fn dial(&self, sandbox: &str, port: u16) -> RuntimeResult<TcpStream>;
 }
 
 #[async_trait]
@@ -76,6 +83,15 @@ impl ContainerRuntime for Runtime {
     }
     async fn exec_probe(&self, container: &str, args: &[String], timeout: Duration) -> RuntimeResult<ProbeResult> {
         self.exec_probe(container, args, timeout).await
+    }
+    async fn attach(&self, container: &str) -> RuntimeResult<ExecSession> {
+        self.attach(container).await
+    }
+    async fn close_stdin(&self, container: &str) -> RuntimeResult<()> {
+        self.close_stdin(container).await
+    }
+    async fn dial(&self, sandbox: &str, port: u16) -> RuntimeResult<TcpStream> {
+        self.dial(sandbox, port).await
     }
 }
 

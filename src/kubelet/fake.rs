@@ -163,6 +163,15 @@ impl ContainerRuntime for FakeRuntime {
         let _ = container;
         Ok(ProbeResult { exit_code: 0, output: Vec::new() })
     }
+    async fn attach(&self, container: &str) -> RuntimeResult<ExecSession> {
+        Err(RuntimeError::NotRunning(container.into()))
+    }
+    async fn close_stdin(&self, _container: &str) -> RuntimeResult<()> {
+        Ok(())
+    }
+    async fn dial(&self, sandbox: &str, _port: u16) -> RuntimeResult<tokio::net::TcpStream> {
+        Err(RuntimeError::NoSandbox(sandbox.into()))
+    }
 }
 
 fn libc_sigkill() -> i32 {

@@ -152,6 +152,11 @@ impl Pods {
         self.informer.list()
     }
 
+    /// Given when the agent ends.
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -79,6 +79,14 @@ pub(crate) enum Call {
     ReopenLog {
         container: String,
     },
+    /// Answered with descriptors, see [`Answer::Attached`].
+    Attach {
+        container: String,
+    },
+    /// Ends the container's standard input, once every other writer has gone.
+    CloseStdin {
+        container: String,
+    },
     /// Kill everything and exit.
     Stop {},
 }
@@ -112,6 +120,9 @@ pub(crate) enum Answer {
     Hello { version: u32, containers: Vec<ContainerInfo> },
     Container(Box<ContainerInfo>),
     Exec { exec: u64 },
+    /// With a terminal: its master, for input and its size, then a pipe of output. Without: a pipe of
+    /// input if the container has one, then output and error output.
+    Attached { tty: bool, stdin: bool },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,49 +1,53 @@
-//! `/exec`: runs a command in a container over a WebSocket (v5 and v4 of the channel protocol).
+//! `/exec` and `/attach`: a command in a container, or the container's own streams.
 
+use super::peer::{self, Dialect, Input, Output, Peer, Wanted};
 use super::query::Query;
-use super::{Body, text};
+use super::upgrade::{self, Pending, Way};
+use super::{Body, spdy, text};
+use crate::pod::worker::VisibleRun;
 use crate::pods::Pods;
-use bytes::{BufMut, Bytes, BytesMut};
-use futures::{SinkExt, StreamExt};
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
 use naru_base::spawn;
 use naru_runtime::{ExecInput, ExecOutput, ExecSession, ExecSpec};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
-use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
 
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
-
-/// Largest message taken from a client.
-const MESSAGE_LIMIT: usize = 1 << 20;
 const BUFFER: usize = 32 * 1024;
 /// How long output may still come after the command has ended: children in the background keep it open.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 /// Pieces of input waiting for the command to read them; the client waits beyond.
 const INPUT_QUEUE: usize = 4;
-/// How long the peer may take to answer the end of the conversation.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How often a client whose input waits is told that somebody is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Versions of the protocol, the better one first.
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+impl Wanted {
+    /// What the client asked for, by either spelling.
+    fn of(query: &Query) -> Self {
+        let on = |ours, theirs| query.is_on(ours) || query.is_on(theirs);
+        let tty = query.is_on("tty");
+        Self { stdin: on("input", "stdin"), stdout: on("output", "stdout"), stderr: on("error", "stderr") && !tty, tty }
+    }
+}
 
-fn choose_protocol(offered: &str) -> Option<&'static str> {
-    let offered: Vec<&str> = offered.split(',').map(str::trim).collect();
-    PROTOCOLS.into_iter().find(|p| offered.contains(p))
+fn find(
+    pods: &Pods,
+    namespace: &str,
+    name: &str,
+    container: &str,
+) -> Result<(Arc<Pod>, VisibleRun), Box<Response<Body>>> {
+    let Some((pod, mut visible)) = pods.find(namespace, name) else {
+        return Err(Box::new(text(StatusCode::NOT_FOUND, format!("pod {name:?} does not exist"))));
+    };
+    match visible.runs.remove(container).filter(|run| run.running) {
+        Some(run) => Ok((pod, run)),
+        None => Err(Box::new(text(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))),
+    }
 }
 
 /// Answers a request to run a command.
@@ -55,69 +59,113 @@ pub(super) async fn serve(
     container: &str,
     query: &Query,
 ) -> Response<Body> {
-    let Some((_, visible)) = pods.find(namespace, name) else {
-        return text(StatusCode::NOT_FOUND, format!("pod {name:?} does not exist"));
+    let run = match find(pods, namespace, name, container) {
+        Ok((_, run)) => run,
+        Err(refusal) => return *refusal,
     };
-    let Some(run) = visible.runs.get(container).filter(|run| run.running) else {
-        return text(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")"));
-    };
+    let wanted = Wanted::of(query);
     let spec = ExecSpec {
         container: run.id.clone(),
         args: query.all("command"),
-        tty: query.is_on("tty"),
-        stdin: query.is_on("stdin") || query.is_on("input"),
+        tty: wanted.tty,
+        stdin: wanted.stdin,
         ..Default::default()
     };
     if spec.args.is_empty() {
         return text(StatusCode::BAD_REQUEST, "you must specify at least 1 command for the container");
     }
-    let header = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or_default();
-    if !header(UPGRADE).eq_ignore_ascii_case("websocket") {
-        return text(StatusCode::BAD_REQUEST, "unable to upgrade: only WebSocket is supported");
-    }
-    let Some(protocol) = choose_protocol(header(SEC_WEBSOCKET_PROTOCOL)) else {
-        return text(
-            StatusCode::BAD_REQUEST,
-            format!("unable to upgrade: no common protocol, need one of {PROTOCOLS:?}"),
-        );
+    let (response, pending) = match start(&mut request, wanted) {
+        Ok(started) => started,
+        Err(refusal) => return *refusal,
     };
-    let accept = derive_accept_key(header(SEC_WEBSOCKET_KEY).as_bytes());
-    let upgrade = hyper::upgrade::on(&mut request);
-    let runtime = pods.shared().config.runtime.clone();
+    let shared = pods.shared().clone();
+    let ending = pods.shutdown().clone();
     spawn("exec", async move {
-        let upgraded = match upgrade.await {
-            Ok(upgraded) => upgraded,
-            Err(error) => return tracing::debug!(%error, "exec not upgraded"),
-        };
-        let config =
-            WebSocketConfig::default().max_message_size(Some(MESSAGE_LIMIT)).max_frame_size(Some(MESSAGE_LIMIT));
-        let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        let status = match runtime.exec(spec).await {
-            Ok(session) => converse(&mut socket, session).await,
+        let Some(mut peer) = meet(pending, wanted).await else { return };
+        let status = match shared.config.runtime.exec(spec).await {
+            Ok(session) => match ending.guard(converse(&mut peer, session, wanted)).await {
+                Some(status) => status,
+                None => Some(failure("the node agent is ending")),
+            },
             Err(error) => Some(failure(&error.to_string())),
         };
-        if let Some(status) = status {
-            let _ = socket.send(frame(ERROR, status.to_string().as_bytes())).await;
-        }
-        farewell(&mut socket).await;
+        peer.end(status).await;
     });
-    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    if let Ok(accept) = HeaderValue::from_str(&accept) {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
     response
 }
 
-fn frame(channel: u8, data: &[u8]) -> Message {
-    let mut bytes = BytesMut::with_capacity(data.len() + 1);
-    bytes.put_u8(channel);
-    bytes.put_slice(data);
-    Message::Binary(bytes.freeze())
+/// Answers a request to attach to a container.
+pub(super) async fn attach(
+    mut request: Request<Incoming>,
+    pods: &Pods,
+    namespace: &str,
+    name: &str,
+    container: &str,
+    query: &Query,
+) -> Response<Body> {
+    let (pod, run) = match find(pods, namespace, name, container) {
+        Ok(found) => found,
+        Err(refusal) => return *refusal,
+    };
+    let wanted = Wanted::of(query);
+    let once = crate::pod::plan::containers(&pod)
+        .find(|(c, _)| c.name == container)
+        .is_some_and(|(c, _)| c.stdin_once == Some(true));
+    let (response, pending) = match start(&mut request, wanted) {
+        Ok(started) => started,
+        Err(refusal) => return *refusal,
+    };
+    let shared = pods.shared().clone();
+    let ending = pods.shutdown().clone();
+    spawn("attach", async move {
+        let Some(mut peer) = meet(pending, wanted).await else { return };
+        let runtime = &shared.config.runtime;
+        let status = match runtime.attach(&run.id).await {
+            Ok(session) => {
+                let had_input = session.stdin.is_some() && wanted.stdin;
+                let closing = async {
+                    // The input ends for the container with the first who wrote to it.
+                    if once
+                        && had_input
+                        && let Err(error) = runtime.close_stdin(&run.id).await
+                    {
+                        tracing::debug!(container = run.id, %error, "standard input not closed");
+                    }
+                };
+                let status = ending.guard(attached(&mut peer, session, wanted, closing)).await;
+                status.unwrap_or_else(|| Some(failure("the node agent is ending")))
+            }
+            Err(error) => Some(failure(&error.to_string())),
+        };
+        peer.end(status).await;
+    });
+    response
+}
+
+/// Chooses the protocol.
+fn start(request: &mut Request<Incoming>, wanted: Wanted) -> Result<(Response<Body>, Pending), Box<Response<Body>>> {
+    if !wanted.stdin && !wanted.stdout && !wanted.stderr {
+        return Err(Box::new(text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr")));
+    }
+    upgrade::accept(request, &peer::WEBSOCKET, &peer::SPDY)
+}
+
+/// The client on its upgraded connection.
+async fn meet(pending: Pending, wanted: Wanted) -> Option<Peer> {
+    let met = match pending.way {
+        Way::WebSocket(protocol) => match pending.socket().await {
+            Ok(socket) => Ok(Peer::WebSocket(Box::new(socket), Dialect::of(protocol))),
+            Err(error) => Err(error.to_string()),
+        },
+        Way::Spdy(protocol) => match pending.bytes().await {
+            Ok(bytes) => {
+                let opened = async { peer::Spdy::open(spdy::Connection::new(bytes)?, wanted, protocol).await };
+                opened.await.map(|spdy| Peer::Spdy(Box::new(spdy))).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    met.inspect_err(|error| tracing::debug!(error, "connection not upgraded")).ok()
 }
 
 /// What the client is told at the end.
@@ -140,31 +188,6 @@ fn failure(message: &str) -> Value {
     })
 }
 
-/// What a message from the client means.
-#[derive(Debug, PartialEq, Eq)]
-enum Input {
-    Data(Bytes),
-    Resize(u16, u16),
-    Finished,
-    Nothing,
-}
-
-fn understand(message: &Bytes) -> Input {
-    match message.first() {
-        Some(&STDIN) => Input::Data(message.slice(1..)),
-        Some(&CLOSE) if message.get(1) == Some(&STDIN) => Input::Finished,
-        Some(&RESIZE) => {
-            let size = serde_json::from_slice::<Value>(&message[1..]).unwrap_or_default();
-            let side = |name: &str| size.get(name).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
-            match (side("Width"), side("Height")) {
-                (Some(width), Some(height)) => Input::Resize(width, height),
-                _ => Input::Nothing,
-            }
-        }
-        _ => Input::Nothing,
-    }
-}
-
 /// Reads from a stream that may have ended; waits for ever if it has.
 async fn read(stream: &mut Option<ExecOutput>, buffer: &mut [u8]) -> usize {
     let Some(open) = stream else { return std::future::pending().await };
@@ -178,25 +201,9 @@ async fn read(stream: &mut Option<ExecOutput>, buffer: &mut [u8]) -> usize {
     }
 }
 
-/// Ends the conversation. Were the connection dropped with something unread in it, the peer would see
-/// it reset and might lose output that is still on its way: so the peer has the last word.
-async fn farewell<S>(socket: &mut WebSocketStream<S>)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-    let goodbye = async {
-        if socket.close(Some(close)).await.is_ok() {
-            while let Some(Ok(_)) = socket.next().await {}
-        }
-    };
-    // A peer that says nothing more has had its time.
-    let _ = tokio::time::timeout(FAREWELL, goodbye).await;
-}
-
 /// Writes what comes through the queue, from a task of its own: a command that reads slowly must not
-/// keep its output from being carried. The input ends with the queue's senders.
-fn feed(mut stdin: ExecInput) -> mpsc::Sender<Bytes> {
+/// keep its output from being carried. The input ends with the queue's senders, and then `over` does.
+fn feed(mut stdin: ExecInput, over: mpsc::Sender<()>) -> mpsc::Sender<Bytes> {
     let (sender, mut receiver) = mpsc::channel::<Bytes>(INPUT_QUEUE);
     spawn("exec-input", async move {
         while let Some(data) = receiver.recv().await {
@@ -205,6 +212,8 @@ fn feed(mut stdin: ExecInput) -> mpsc::Sender<Bytes> {
                 break;
             }
         }
+        drop(stdin);
+        drop(over);
     });
     sender
 }
@@ -220,30 +229,60 @@ async fn put(stdin: &mut Option<mpsc::Sender<Bytes>>, waiting: &mut Option<Bytes
     *waiting = None;
 }
 
+/// As [`converse`], for a container's own streams. `closing` runs once the client's input has been
+/// written, or the client has gone.
+async fn attached(
+    peer: &mut Peer,
+    mut session: ExecSession,
+    wanted: Wanted,
+    closing: impl Future<Output = ()>,
+) -> Option<Value> {
+    let (over, mut written) = mpsc::channel::<()>(1);
+    let closed = async {
+        written.recv().await;
+        closing.await;
+        // The conversation ends by its output, not by its input.
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(closed);
+    if !wanted.stdin {
+        session.stdin = None;
+    }
+    let status = tokio::select! {
+        status = carry(peer, session, wanted, over) => status,
+        () = &mut closed => None,
+    };
+    // Input that the container does not read must not keep this waiting.
+    let _ = tokio::time::timeout(LAST_OUTPUT, closed).await;
+    status
+}
+
 /// Carries bytes both ways until the command has ended; `None` if the client went away first.
-async fn converse<S>(socket: &mut WebSocketStream<S>, mut session: ExecSession) -> Option<Value>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let mut stdin = session.stdin.take().map(feed);
-    let (mut stdout, mut stderr) = (session.stdout.take(), session.stderr.take());
+async fn converse(peer: &mut Peer, session: ExecSession, wanted: Wanted) -> Option<Value> {
+    carry(peer, session, wanted, mpsc::channel(1).0).await
+}
+
+async fn carry(peer: &mut Peer, mut session: ExecSession, wanted: Wanted, over: mpsc::Sender<()>) -> Option<Value> {
+    let mut stdin = session.stdin.take().map(|stdin| feed(stdin, over));
+    let mut stdout = session.stdout.take().filter(|_| wanted.stdout || wanted.tty);
+    let mut stderr = session.stderr.take().filter(|_| wanted.stderr);
     // Nothing more is taken from the client while a piece waits for room.
     let mut waiting = None;
     let (mut out_buffer, mut err_buffer) = (vec![0; BUFFER], vec![0; BUFFER]);
     let mut result = None;
     loop {
         let ended = result.is_some();
-        if ended && stdout.is_none() && stderr.is_none() {
+        if (ended || session.is_attached()) && stdout.is_none() && stderr.is_none() {
             break;
         }
         tokio::select! {
             read = read(&mut stdout, &mut out_buffer) => {
-                if read > 0 && socket.send(frame(STDOUT, &out_buffer[..read])).await.is_err() {
+                if read > 0 && peer.send(Output::Stdout, &out_buffer[..read]).await.is_err() {
                     break;
                 }
             }
             read = read(&mut stderr, &mut err_buffer) => {
-                if read > 0 && socket.send(frame(STDERR, &err_buffer[..read])).await.is_err() {
+                if read > 0 && peer.send(Output::Stderr, &err_buffer[..read]).await.is_err() {
                     break;
                 }
             }
@@ -255,22 +294,20 @@ where
             }
             () = tokio::time::sleep(LAST_OUTPUT), if ended => break,
             () = put(&mut stdin, &mut waiting) => {}
-            message = socket.next(), if waiting.is_none() => match message {
-                Some(Ok(Message::Binary(data))) => match understand(&data) {
-                    Input::Data(data) => waiting = Some(data),
-                    Input::Resize(width, height) => session.resize(width, height),
-                    Input::Finished => stdin = None,
-                    Input::Nothing => {}
-                },
-                Some(Ok(Message::Close(_)) | Err(_)) | None => {
+            () = tokio::time::sleep(KEEP_ALIVE), if waiting.is_some() => peer.keep_alive().await,
+            input = peer.next(), if waiting.is_none() => match input {
+                Input::Data(data) => waiting = Some(data),
+                Input::Resize(width, height) => session.resize(width, height),
+                Input::Finished => stdin = None,
+                Input::Nothing => {}
+                Input::Gone => {
                     session.kill().await;
                     return None;
                 }
-                Some(Ok(_)) => {}
             },
         }
     }
-    result
+    Some(result.unwrap_or_else(|| outcome(0)))
 }
 
 #[cfg(test)]
@@ -278,27 +315,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_common_protocol_is_chosen() {
-        assert_eq!(choose_protocol("v4.channel.k8s.io, v5.channel.k8s.io"), Some("v5.channel.k8s.io"));
-        assert_eq!(choose_protocol("v4.channel.k8s.io"), Some("v4.channel.k8s.io"));
-        assert_eq!(choose_protocol("channel.k8s.io"), None);
-    }
-
-    #[test]
-    fn messages_are_understood_by_their_channel() {
-        let check = |bytes: &[u8], expect| assert_eq!(understand(&Bytes::copy_from_slice(bytes)), expect);
-        check(b"\x00hello", Input::Data(Bytes::from_static(b"hello")));
-        check(b"\x04{\"Width\":80,\"Height\":24}", Input::Resize(80, 24));
-        check(b"\x04junk", Input::Nothing);
-        check(b"\xff\x00", Input::Finished);
-        check(b"", Input::Nothing);
-    }
-
-    #[test]
     fn exit_codes_travel_as_causes() {
         let status = outcome(3);
         assert_eq!(status["reason"], "NonZeroExitCode");
         assert_eq!(status["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
         assert_eq!(outcome(0)["status"], "Success");
+    }
+
+    #[test]
+    fn streams_are_named_in_two_ways() {
+        let wanted = Wanted::of(&Query::parse("input=1&output=1&error=1&tty=1"));
+        assert!(wanted.stdin && wanted.stdout && !wanted.stderr && wanted.tty, "a terminal has one output");
+        let wanted = Wanted::of(&Query::parse("stdout=true&stderr=true"));
+        assert!(!wanted.stdin && wanted.stdout && wanted.stderr);
     }
 }

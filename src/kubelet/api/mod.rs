@@ -3,7 +3,11 @@
 pub mod cri;
 mod exec;
 mod logs;
+mod peer;
+mod port_forward;
 mod query;
+mod spdy;
+mod upgrade;
 
 use crate::config::NodeApiConfig;
 use crate::pods::Pods;
@@ -138,6 +142,12 @@ async fn route(request: Request<Incoming>, caller: Option<&Caller>, allowed: &[S
         // The older form with the pod's uid in it.
         ["exec", namespace, name, _uid, container] => {
             exec::serve(request, pods, namespace, name, container, &query).await
+        }
+        ["attach", namespace, name, container] | ["attach", namespace, name, _, container] => {
+            exec::attach(request, pods, namespace, name, container, &query).await
+        }
+        ["portForward", namespace, name] | ["portForward", namespace, name, _] => {
+            port_forward::serve(request, pods, namespace, name, &query).await
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }

@@ -50,6 +50,8 @@ pub(crate) struct Visible {
     pub(crate) runs: BTreeMap<String, VisibleRun>,
     /// Why containers without a run wait.
     pub(crate) waiting: BTreeMap<String, String>,
+    /// The sandbox, for its network.
+    pub(crate) sandbox: Option<String>,
 }
 
 /// What others may know of one container's run.
@@ -526,6 +528,7 @@ impl Worker {
                 .iter()
                 .filter_map(|s| Some((s.container.name.clone(), s.waiting.as_ref()?.0.clone())))
                 .collect(),
+            sandbox: self.sandbox.as_ref().map(|s| s.id.clone()),
         };
         *self.visible.lock().unwrap_or_else(PoisonError::into_inner) = visible;
         // A final phase stays as it is.

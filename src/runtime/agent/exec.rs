@@ -26,7 +26,8 @@ const MAX_PROBE_OUTPUT: usize = 10 * 1024;
 /// How long output may come after a probe's end, since its children may hold the pipe for ever.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
-/// A command running in a container. Dropping the session kills the command.
+/// A command running in a container, or a container's own streams. Dropping the session kills the
+/// command; a container goes on.
 pub struct ExecSession {
     /// Input, if asked for. Take it to write from another task.
     pub stdin: Option<ExecInput>,
@@ -38,6 +39,7 @@ pub struct ExecSession {
     exit: Option<oneshot::Receiver<i32>>,
     sandbox: Arc<Sandbox>,
     exec: u64,
+    attached: bool,
 }
 
 impl fmt::Debug for ExecSession {
@@ -53,7 +55,8 @@ impl ExecSession {
         fds: Vec<OwnedFd>,
         exit: Option<oneshot::Receiver<i32>>,
     ) -> io::Result<Self> {
-        let mut session = Self { stdin: None, stdout: None, stderr: None, terminal: None, exit, sandbox, exec };
+        let mut session = Self::empty(sandbox);
+        (session.exit, session.exec) = (exit, exec);
         let mut fds = fds.into_iter();
         match (fds.next(), fds.next(), fds.next()) {
             (Some(master), None, None) => {
@@ -78,6 +81,42 @@ impl ExecSession {
         Ok(session)
     }
 
+    fn empty(sandbox: Arc<Sandbox>) -> Self {
+        let (stdin, stdout, stderr) = (None, None, None);
+        Self { stdin, stdout, stderr, terminal: None, exit: None, sandbox, exec: 0, attached: false }
+    }
+
+    /// The streams of a container, by the descriptors of [`Answer::Attached`].
+    pub(super) fn attached(sandbox: Arc<Sandbox>, fds: Vec<OwnedFd>, tty: bool, stdin: bool) -> io::Result<Self> {
+        let mut session = Self::empty(sandbox);
+        session.attached = true;
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or_else(|| io::Error::other("the shim sent no streams"));
+        if tty {
+            let master = next()?;
+            sys::set_nonblocking(master.as_raw_fd())?;
+            // SAFETY: the descriptor is owned by what is registered and never replaced.
+            let terminal = Arc::new(unsafe { AsyncFd::register(master) }?);
+            if stdin {
+                session.stdin = Some(Box::new(Terminal(Arc::clone(&terminal))));
+            }
+            session.terminal = Some(terminal);
+            session.stdout = Some(Box::new(pipe::Receiver::from_owned_fd(next()?)?));
+            return Ok(session);
+        }
+        if stdin {
+            session.stdin = Some(Box::new(pipe::Sender::from_owned_fd(next()?)?));
+        }
+        session.stdout = Some(Box::new(pipe::Receiver::from_owned_fd(next()?)?));
+        session.stderr = Some(Box::new(pipe::Receiver::from_owned_fd(next()?)?));
+        Ok(session)
+    }
+
+    /// Whether these are a container's own streams: they end with it, and [`ExecSession::wait`] never does.
+    pub fn is_attached(&self) -> bool {
+        self.attached
+    }
+
     /// Sets the size of the terminal; nothing without one.
     pub fn resize(&self, columns: u16, rows: u16) {
         if let Some(terminal) = &self.terminal {
@@ -88,6 +127,9 @@ impl ExecSession {
     /// Waits for the exit code (128 + n if killed by signal n). The output may still hold bytes:
     /// read it to its end, but with a bound, since children left in the background keep it open.
     pub async fn wait(&mut self) -> Result<i32> {
+        if self.attached {
+            return std::future::pending().await;
+        }
         let gone = || self.sandbox.lost_error("the command's end was not seen");
         let Some(exit) = self.exit.as_mut() else { return Err(gone()) };
         let code = exit.await.map_err(|_| gone());

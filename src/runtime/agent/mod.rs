@@ -4,6 +4,7 @@
 
 mod cleanup;
 mod connection;
+mod dial;
 mod exec;
 mod sandbox;
 
@@ -295,6 +296,32 @@ impl Runtime {
                 .map_err(|error| sandbox.lost_error(&error.to_string())),
             (other, _) => Err(unexpected(&other)),
         }
+    }
+
+    /// The streams of a running container, from now on.
+    pub async fn attach(&self, container: &str) -> Result<ExecSession> {
+        let sandbox = self.sandbox_of(container)?;
+        match sandbox.call(Call::Attach { container: container.to_owned() }).await? {
+            (Answer::Attached { tty, stdin }, reply) => {
+                ExecSession::attached(Arc::clone(&sandbox), reply.fds, tty, stdin)
+                    .map_err(|error| sandbox.lost_error(&error.to_string()))
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends a container's standard input once everybody attached has let go of it.
+    pub async fn close_stdin(&self, container: &str) -> Result<()> {
+        let call = Call::CloseStdin { container: container.to_owned() };
+        self.sandbox_of(container)?.call(call).await.map(drop)
+    }
+
+    /// Connects to a port on the loopback address of a sandbox.
+    pub async fn dial(&self, sandbox: &str, port: u16) -> Result<tokio::net::TcpStream> {
+        let found = self.sandbox(sandbox).ok_or_else(|| RuntimeError::NoSandbox(sandbox.to_owned()))?;
+        dial::loopback(&found.netns_path, port).await.map_err(|why| {
+            RuntimeError::Failed(format!("failed to connect to localhost:{port} inside namespace {sandbox:?}, {why}"))
+        })
     }
 
     /// Runs a command in a running container, gathers its output and kills it after `timeout`

@@ -3,6 +3,7 @@
 use super::launch::{Guards, Report, complete_env, find_program, run};
 use super::log::{LineCutter, LogFile};
 use super::oci;
+use super::tap::Tap;
 use super::trace::ShimLog;
 use super::{Pod, capability, namespaces};
 use crate::cgroup::Cgroup;
@@ -30,6 +31,8 @@ const START_TIMEOUT_MS: i32 = 10_000;
 const READS_IN_A_ROW: usize = 4;
 /// Bytes a read takes at most.
 pub(super) const READ_SIZE: usize = 16 * 1024;
+/// Streams that are looked at by somebody at once.
+const MAX_TAPS: usize = 64;
 /// Reads of one stream after its container's end: more than a pipe holds.
 const LAST_READS: usize = 64;
 
@@ -46,7 +49,9 @@ pub(super) struct Container {
     /// Until it is started.
     waiting: Option<(Oci, File)>,
     /// Kept open so that the process does not see end of file while nobody is attached.
-    _stdin: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+    /// Those who look at the output as it comes.
+    pub(super) taps: Vec<Tap>,
     directory: PathBuf,
     created_at_ns: i64,
     started_at_ns: Option<i64>,
@@ -146,7 +151,8 @@ impl Container {
             outputs,
             log: output_log,
             waiting: Some((oci, reader)),
-            _stdin: stdin,
+            stdin,
+            taps: Vec::new(),
             directory: directory.to_owned(),
             created_at_ns: now_ns(),
             started_at_ns: None,
@@ -172,6 +178,7 @@ impl Container {
     /// Notes the end of the first process and what is left in the pipes.
     pub(super) fn exited(&mut self, status: i32) -> ExitStatus {
         let mut scratch = vec![0; READ_SIZE];
+        self.pid = 0;
         for index in (0..self.outputs.len()).rev() {
             self.pump(index, LAST_READS, &mut scratch);
         }
@@ -182,14 +189,17 @@ impl Container {
             finished_at_ns: now_ns(),
         };
         self.state = ContainerState::Exited(status.clone());
-        self.pid = 0;
         self.waiting = None;
+        // Children left behind may hold the streams open; nobody attached waits for them.
+        self.taps.retain_mut(Tap::finish);
         status
     }
 
     /// Moves what a stream has to the log.
     pub(super) fn read_output(&mut self, index: usize, scratch: &mut [u8]) {
-        self.pump(index, READS_IN_A_ROW, scratch);
+        if !self.is_held() {
+            self.pump(index, READS_IN_A_ROW, scratch);
+        }
     }
 
     fn pump(&mut self, index: usize, reads: usize, scratch: &mut [u8]) {
@@ -203,6 +213,8 @@ impl Container {
                     if let Some(log) = &mut self.log {
                         output.cutter.feed(&scratch[..count], now, log);
                     }
+                    let name = output.cutter.name();
+                    self.taps.retain_mut(|tap| tap.name() != name || tap.write(&scratch[..count]));
                 }
                 // A terminal whose last user has gone reads EIO.
                 Ok(_) | Err(_) => {
@@ -210,10 +222,63 @@ impl Container {
                     if let Some(log) = &mut self.log {
                         output.cutter.finish(now, log);
                     }
+                    self.close_taps(output.cutter.name());
                     return;
                 }
             }
+            if self.is_held() && self.pid != 0 {
+                return;
+            }
         }
+    }
+
+    /// Whether somebody attached has to take what was read before more is read.
+    pub(super) fn is_held(&self) -> bool {
+        self.taps.iter().any(Tap::is_full)
+    }
+
+    /// Ends what a stream's observers see, after what they have not taken yet.
+    fn close_taps(&mut self, name: &str) {
+        self.taps.retain_mut(|tap| tap.name() != name || tap.finish());
+    }
+
+    /// Passes on what observers have room for, and lets go of those who have gone or take nothing.
+    pub(super) fn serve_taps(&mut self) {
+        self.taps.retain_mut(Tap::flush);
+    }
+
+    /// Lets somebody see the output from now on, and write the input: whether there is a terminal,
+    /// whether there is an input, and the caller's descriptors.
+    pub(super) fn attach(&mut self) -> Result<(bool, bool, Vec<OwnedFd>), Fault> {
+        if self.state != ContainerState::Running {
+            return Err(Fault::new(FaultKind::NotRunning, self.spec.id.clone()));
+        }
+        let failed = |error: std::io::Error| Fault::failed(format!("attach: {error}"));
+        if self.taps.len() + self.outputs.len() > MAX_TAPS {
+            return Err(Fault::failed("attach: too many are attached already"));
+        }
+        let mut fds = Vec::new();
+        if self.spec.tty {
+            let master = self.outputs.first().ok_or_else(|| Fault::new(FaultKind::NotRunning, self.spec.id.clone()))?;
+            fds.push(master.fd.try_clone().map_err(failed)?);
+        } else if let Some(stdin) = &self.stdin {
+            fds.push(stdin.try_clone().map_err(failed)?);
+        }
+        let has_stdin = if self.spec.tty { self.spec.stdin } else { self.stdin.is_some() };
+        let names: &[&'static str] = if self.spec.tty { &["stdout"] } else { &["stdout", "stderr"] };
+        for name in names {
+            let (reader, tap) = Tap::new(name).map_err(failed)?;
+            fds.push(reader);
+            // A stream that has ended already reads as ended.
+            if self.outputs.iter().any(|output| output.cutter.name() == *name) {
+                self.taps.push(tap);
+            }
+        }
+        Ok((self.spec.tty, has_stdin, fds))
+    }
+
+    pub(super) fn close_stdin(&mut self) {
+        self.stdin = None;
     }
 
     pub(super) fn reopen_log(&mut self) -> Result<(), Fault> {

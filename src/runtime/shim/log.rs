@@ -55,6 +55,11 @@ impl LineCutter {
         Self { name, pending: Vec::new() }
     }
 
+    /// The stream's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Writes the lines that `bytes` complete and keeps the rest.
     pub(super) fn feed(&mut self, mut bytes: &[u8], now_ns: i64, log: &mut LogFile) {
         let stamp = rfc3339_nano(now_ns);

@@ -13,6 +13,7 @@ mod namespaces;
 mod oci;
 mod pty;
 mod server;
+mod tap;
 mod trace;
 
 use crate::cgroup::{Cgroup, Hierarchies};

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long processes get to vanish after SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+/// How often output that nobody takes is looked at, in milliseconds.
+const HELD_MS: libc::c_int = 1000;
 /// Agents connected at once; more are turned away.
 const MAX_CONNECTIONS: usize = 16;
 
@@ -49,6 +51,7 @@ enum Source {
     Listener,
     Connection(usize),
     Output(usize, usize),
+    Taps(usize),
 }
 
 type Outcome = Result<(Answer, Vec<OwnedFd>), Fault>;
@@ -91,10 +94,14 @@ impl Server {
                     Source::Output(container, output) => {
                         self.containers[container].read_output(output, &mut scratch);
                     }
+                    Source::Taps(container) => self.containers[container].serve_taps(),
                     Source::Connection(index) => self.serve(index, &mut scratch),
                     Source::Listener => self.accept(),
                     Source::Signals => self.reap(),
                 }
+            }
+            for container in self.containers.iter_mut().filter(|c| c.is_held()) {
+                container.serve_taps();
             }
             self.drop_broken_connections();
         }
@@ -110,14 +117,24 @@ impl Server {
             sources.push(Source::Connection(index));
         }
         for (index, container) in self.containers.iter().enumerate() {
+            for tap in &container.taps {
+                // Without an event asked for, the kernel still tells that the reader has gone.
+                fds.push(pollfd(tap.fd().as_raw_fd(), if tap.is_full() { libc::POLLOUT } else { 0 }));
+                sources.push(Source::Taps(index));
+            }
+            if container.is_held() {
+                continue;
+            }
             for (number, output) in container.outputs.iter().enumerate() {
                 fds.push(pollfd(output.fd.as_raw_fd(), libc::POLLIN));
                 sources.push(Source::Output(index, number));
             }
         }
+        // Somebody who takes nothing is noticed only by looking.
+        let timeout = if self.containers.iter().any(Container::is_held) { HELD_MS } else { -1 };
         loop {
             // SAFETY: a live array of the stated length.
-            if unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) } >= 0 {
+            if unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout) } >= 0 {
                 break;
             }
             let error = io::Error::last_os_error();
@@ -174,6 +191,14 @@ impl Server {
                 Ok(done(()))
             }
             Call::ReopenLog { container } => self.find(&container)?.reopen_log().map(done),
+            Call::Attach { container } => {
+                let (tty, stdin, fds) = self.find(&container)?.attach()?;
+                Ok((Answer::Attached { tty, stdin }, fds))
+            }
+            Call::CloseStdin { container } => {
+                self.find(&container)?.close_stdin();
+                Ok(done(()))
+            }
             Call::Stop {} => self.stop().map(done),
         }
     }

@@ -18,15 +18,16 @@ pub(crate) use object::{CachedObject, splice, stored};
 pub(crate) use token::Continue;
 pub(crate) use watch::{Watch, WatchEnd, WatchFrom, WatchRequest};
 
+use crate::storage::Storage;
 use naru_api::registry::{self, Resource};
 use naru_api::selector::{FieldSelector, LabelSelector};
 use naru_base::Shutdown;
-use naru_store::{ReadError, Store, WatchError};
+use naru_store::{ReadError, WatchError};
 use resource::ResourceCache;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch as progress;
+use tokio::sync::{Notify, watch as progress};
 
 /// Where all objects are stored.
 const ROOT: &str = "/registry/";
@@ -85,6 +86,14 @@ pub(crate) enum CacheError {
     /// The store has been closed: the server is going down.
     #[error("the server is shutting down")]
     Closed,
+    /// Something in the list cannot be read.
+    #[error("unable to transform key {key:?}: {why}")]
+    Unreadable {
+        /// Its storage key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The store failed.
     #[error("{0}")]
     Store(String),
@@ -157,28 +166,33 @@ impl Selection {
 /// The cache of all resources. Cloning shares it.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
-    store: Store,
+    store: Storage,
     resources: Arc<HashMap<(&'static str, &'static str), ResourceCache>>,
+    /// Asks for everything to be read again.
+    reread: Arc<Notify>,
     /// The revision up to which every event has been applied.
     progress: progress::Receiver<i64>,
 }
 
 impl Cache {
     /// Reads everything from the store and follows it until the shutdown.
-    pub(crate) async fn start(store: Store, shutdown: &Shutdown) -> Result<Self, CacheError> {
+    pub(crate) async fn start(store: Storage, shutdown: &Shutdown) -> Result<Self, CacheError> {
         let stored = registry::RESOURCES.iter().filter(|resource| resource.is_storage());
-        let resources: HashMap<_, _> =
-            stored.map(|resource| ((resource.group, resource.plural), ResourceCache::new(resource))).collect();
+        let resources: HashMap<_, _> = stored
+            .map(|resource| ((resource.group, resource.plural), ResourceCache::new(resource, store.clone())))
+            .collect();
         let resources = Arc::new(resources);
         let (sender, progress) = progress::channel(0);
-        let follower = follow::Follower::load(store.clone(), Arc::clone(&resources), sender).await?;
+        let reread = Arc::new(Notify::new());
+        let follower =
+            follow::Follower::load(store.raw().clone(), Arc::clone(&resources), sender, reread.clone()).await?;
         let shutdown = shutdown.clone();
         naru_base::spawn("watch-cache", async move {
             if let Some(error) = shutdown.guard(follower.run()).await {
                 tracing::debug!(%error, "the watch cache has stopped following the store");
             }
         });
-        Ok(Self { store, resources, progress })
+        Ok(Self { store, resources, reread, progress })
     }
 
     /// The resource's part. Every stored resource has one; versions of a resource share it.
@@ -242,6 +256,19 @@ impl Cache {
     /// How many objects a resource has.
     pub(crate) fn count(&self, resource: &Resource) -> usize {
         self.of(resource).read().objects.len()
+    }
+
+    /// Why an object that is stored cannot be read, if that is so.
+    pub(crate) fn unreadable(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Option<String> {
+        let state = self.of(resource).read();
+        state.unreadable.get(storage_key(resource, namespace, name).as_str()).cloned()
+    }
+
+    /// Reads everything again if anything could not be read: there are other keys now.
+    pub(crate) fn reread(&self) {
+        if self.resources.values().any(|resource| !resource.read().unreadable.is_empty()) {
+            self.reread.notify_one();
+        }
     }
 
     /// All objects of a resource, in key order.

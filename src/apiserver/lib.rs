@@ -12,6 +12,7 @@ mod clock;
 mod config;
 mod dialer;
 mod documents;
+mod encryption;
 mod expiring;
 mod flags;
 mod flowcontrol;
@@ -27,6 +28,7 @@ mod request_info;
 mod response;
 mod server;
 mod services;
+mod storage;
 #[cfg(test)]
 mod suite;
 

@@ -82,6 +82,14 @@ pub(crate) fn tree(object: &CachedObject) -> Result<Value, Failure> {
         .map_err(|error| Box::new(Status::internal(format!("stored object {}: {error}", object.name()))))
 }
 
+/// The answer when an object is not in the cache: it is not there at all (404), or cannot be read (500).
+pub(crate) fn absent(state: &State, resource: &Resource, namespace: Option<&str>, name: &str) -> Failure {
+    Box::new(match state.cache.unreadable(resource, namespace, name) {
+        Some(why) => Status::internal(why),
+        None => Status::not_found(resource.group, resource.plural, name),
+    })
+}
+
 /// What happened to a write.
 #[derive(Debug)]
 pub(crate) enum Put {

@@ -8,6 +8,7 @@ use crate::cache::Cache;
 use crate::config::{Config, StartError};
 use crate::dialer::Backends;
 use crate::documents::Documents;
+use crate::encryption::{self, Keyring};
 use crate::flags::parse_duration;
 use crate::flowcontrol::{FlowControl, Permit, Schema};
 use crate::handlers::{self, Call};
@@ -17,6 +18,7 @@ use crate::request_info::{self, Query, RequestInfo};
 use crate::response::{self, Body, Outcome, Presentation, Reply};
 use crate::server::{MAX_BODY, read_body};
 use crate::services::ServiceAllocator;
+use crate::storage::Storage;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
@@ -26,7 +28,6 @@ use naru_api::selector::{FieldSelector, LabelSelector};
 use naru_api::status::Status;
 use naru_base::Shutdown;
 use naru_client::transport::WatchStream;
-use naru_store::Store;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use std::panic::AssertUnwindSafe;
@@ -47,7 +48,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Everything that requests share.
 pub(crate) struct State {
     pub(crate) config: Config,
-    pub(crate) store: Store,
+    pub(crate) store: Storage,
     pub(crate) cache: Cache,
     pub(crate) authn: Authn,
     pub(crate) authz: Authz,
@@ -80,12 +81,14 @@ impl State {
         let signer = Signer::from_pkcs8(key.secret_pkcs8_der())
             .map_err(|reason| StartError::Config { what: "service account key", reason })?;
         let issuer = Issuer::new(signer, &config);
-        let cache = Cache::start(config.store.clone(), &shutdown)
+        let storage = Storage::new(config.store.clone(), Keyring::default());
+        let encryption = encryption::load(&config, &storage)?;
+        let cache = Cache::start(storage.clone(), &shutdown)
             .await
             .map_err(|error| StartError::Store(error.to_string()))?;
         let flow_control = FlowControl::new(config.flags.seats());
         let state = Self {
-            store: config.store.clone(),
+            store: storage,
             authn: Authn::new(issuer, &config, &shutdown)?,
             authz: Authz::new(),
             plugins: crate::admission::plugins(&config.flags)?,
@@ -104,6 +107,9 @@ impl State {
             metrics: Metrics::default(),
         };
         crate::bootstrap::write(&state).await?;
+        if let Some(encryption) = encryption {
+            encryption.start(&state);
+        }
         state.ready.store(true, Ordering::Release);
         Ok(state)
     }

@@ -1,7 +1,9 @@
-//! Ground floor: named tasks, shutdown, back-off. Knows nothing of Kubernetes.
+//! Ground floor: named tasks, shutdown, back-off, watched files. Knows nothing of Kubernetes.
 
 mod backoff;
+mod file_watch;
 mod task;
 
 pub use backoff::Backoff;
+pub use file_watch::FileWatch;
 pub use task::{Shutdown, spawn};

@@ -262,6 +262,17 @@ impl Store {
         answer.await.map_err(|_| WriteError::Closed)?
     }
 
+    /// Writes the whole database anew, so that nothing is left in its files of what was overwritten or removed.
+    /// Writes wait meanwhile; a database that is too large for that is left as it is (`false`).
+    ///
+    /// # Errors
+    /// A failure of the disk; the database is as it was then.
+    pub async fn rewrite(&self) -> Result<bool, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.queue.send(|permit| Command::Rewrite { reply, permit }).await?;
+        answer.await.map_err(|_| WriteError::Closed)?
+    }
+
     /// Writes everything to disk and ends the writer. Later writes fail with [`WriteError::Closed`].
     ///
     /// # Errors

@@ -28,6 +28,8 @@ const RESERVE: i64 = 1_000;
 const LAZY_BYTES: usize = 4 << 20;
 /// Revisions compacted in one commit.
 const COMPACT_STEP: i64 = 500;
+/// The largest database that is written anew while it serves: it takes that much memory for a moment.
+const REWRITE_BYTES: i64 = 128 << 20;
 /// Pages written between checkpoints, roughly.
 const CHECKPOINT_PAGES: usize = 1_000;
 /// Free pages that are given back in one commit.
@@ -48,6 +50,7 @@ pub(crate) enum Command {
     Write { write: Write, reply: Reply<i64>, permit: OwnedSemaphorePermit },
     Compact { revision: i64, reply: Reply<()>, permit: OwnedSemaphorePermit },
     Probe { reply: Reply<()>, permit: OwnedSemaphorePermit },
+    Rewrite { reply: Reply<bool>, permit: OwnedSemaphorePermit },
     Close { reply: Reply<()>, permit: OwnedSemaphorePermit },
 }
 
@@ -288,6 +291,11 @@ impl Writer {
                         Command::Probe { reply, permit } => {
                             drop(permit);
                             drop(reply.send(self.probe()));
+                        }
+                        Command::Rewrite { reply, permit } => {
+                            drop(permit);
+                            self.commit(std::mem::take(&mut batch));
+                            drop(reply.send(self.rewrite()));
                         }
                         Command::Close { reply, permit } => {
                             drop(permit);
@@ -570,6 +578,18 @@ impl Writer {
             self.flush_at = Some(Instant::now() + self.options.flush_interval);
         }
         result
+    }
+
+    /// Finishes the compaction that is under way, and writes the files anew.
+    fn rewrite(&mut self) -> Result<bool, WriteError> {
+        while self.compaction.is_some() {
+            self.compact_step();
+        }
+        let small = disk::bytes(&self.connection).map_err(|e| explain(&self.shared.path, &e))? <= REWRITE_BYTES;
+        if small {
+            disk::rewrite(&self.connection).map_err(|e| explain(&self.shared.path, &e))?;
+        }
+        Ok(small)
     }
 
     fn start_compaction(&mut self, revision: i64, reply: Option<Reply<()>>) {

@@ -1,11 +1,12 @@
 //! Keeps the cache in step with the store.
 
 use super::object::CachedObject;
-use super::resource::{Interner, ResourceCache};
+use super::resource::{Filled, Interner, ResourceCache};
 use super::{CacheError, ROOT, progress};
 use naru_store::{Event, Record, Store, Watch, WatchError};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Events that may wait between the store's writer and this task. Writers wait for the cache, which
@@ -16,14 +17,13 @@ const PAGE: usize = 1000;
 
 type Resources = Arc<HashMap<(&'static str, &'static str), ResourceCache>>;
 
-type Objects = BTreeMap<Arc<str>, Arc<CachedObject>>;
-
 /// The one task that changes the cache.
 pub(super) struct Follower {
     store: Store,
     resources: Resources,
     progress: progress::Sender<i64>,
     watch: Watch,
+    reread: Arc<Notify>,
 }
 
 impl Follower {
@@ -32,17 +32,27 @@ impl Follower {
         store: Store,
         resources: Resources,
         progress: progress::Sender<i64>,
+        reread: Arc<Notify>,
     ) -> Result<Self, CacheError> {
         let revision = fill(&store, &resources).await?;
         let watch = store.watch("", revision, CAPACITY)?;
         progress.send_replace(revision);
-        Ok(Self { store, resources, progress, watch })
+        Ok(Self { store, resources, progress, watch, reread })
     }
 
     /// Applies events until the store is closed.
     pub(super) async fn run(mut self) -> CacheError {
         loop {
-            match self.watch.next().await {
+            let next = tokio::select! {
+                next = self.watch.next() => next,
+                () = self.reread.notified() => {
+                    if let Err(error) = self.refill().await {
+                        return error;
+                    }
+                    continue;
+                }
+            };
+            match next {
                 Ok(event) => {
                     let mut revision = event.revision;
                     self.apply(event);
@@ -68,12 +78,15 @@ impl Follower {
         let revision = *self.progress.borrow();
         match self.store.watch("", revision, CAPACITY) {
             Ok(watch) => self.watch = watch,
-            Err(_) => {
-                let revision = fill(&self.store, &self.resources).await?;
-                self.watch = self.store.watch("", revision, CAPACITY)?;
-                self.progress.send_replace(revision);
-            }
+            Err(_) => self.refill().await?,
         }
+        Ok(())
+    }
+
+    async fn refill(&mut self) -> Result<(), CacheError> {
+        let revision = fill(&self.store, &self.resources).await?;
+        self.watch = self.store.watch("", revision, CAPACITY)?;
+        self.progress.send_replace(revision);
         Ok(())
     }
 
@@ -98,7 +111,7 @@ fn resource_of<'a>(
 
 /// Reads everything, as of one revision, which is returned. One page is indexed while the next is read.
 async fn fill(store: &Store, resources: &Resources) -> Result<i64, CacheError> {
-    let mut filled: HashMap<(&'static str, &'static str), Objects> = HashMap::new();
+    let mut filled: HashMap<Name, Filled> = HashMap::new();
     let mut after: Option<Arc<str>> = None;
     let mut revision = None;
     let mut indexing: Option<JoinHandle<Indexed>> = None;
@@ -125,25 +138,29 @@ async fn fill(store: &Store, resources: &Resources) -> Result<i64, CacheError> {
     Ok(revision)
 }
 
-type Indexed = Vec<((&'static str, &'static str), Arc<CachedObject>)>;
+type Name = (&'static str, &'static str);
+/// Objects, and why some could not be read.
+type Indexed = Vec<(Name, Arc<str>, Result<Arc<CachedObject>, String>)>;
 
 fn index(resources: &Resources, records: Vec<Record>) -> Indexed {
     // Strings are shared within a page; across pages they may be there twice.
     let mut interner = Interner::default();
     let indexed = records.into_iter().filter_map(|record| {
         let cache = resource_of(resources, &record.key)?;
-        let (object, _) = cache.indexed_with(&mut interner, record.key, &record.value, record.mod_revision)?;
-        Some(((cache.resource.group, cache.resource.plural), object))
+        let key = Arc::clone(&record.key);
+        let object = cache.indexed_with(&mut interner, record.key, &record.value, record.mod_revision);
+        Some(((cache.resource.group, cache.resource.plural), key, object.map(|(object, _)| object)))
     });
     indexed.collect()
 }
 
-async fn collect(
-    done: JoinHandle<Indexed>,
-    filled: &mut HashMap<(&'static str, &'static str), Objects>,
-) -> Result<(), CacheError> {
-    for (name, object) in done.await.map_err(|error| CacheError::Store(error.to_string()))? {
-        filled.entry(name).or_default().insert(Arc::clone(object.key()), object);
+async fn collect(done: JoinHandle<Indexed>, filled: &mut HashMap<Name, Filled>) -> Result<(), CacheError> {
+    for (name, key, object) in done.await.map_err(|error| CacheError::Store(error.to_string()))? {
+        let filled = filled.entry(name).or_default();
+        match object {
+            Ok(object) => drop(filled.objects.insert(key, object)),
+            Err(why) => drop(filled.unreadable.insert(key, why)),
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::{Cache, CacheError, Selection, prefix};
 use bytes::Bytes;
 use naru_api::registry::Resource;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Which state is to be listed.
@@ -111,6 +112,7 @@ pub(super) async fn list(
         after,
         limit: if limit == 0 { usize::MAX } else { limit },
     };
+    query.check_readable()?;
     let newest = cache.revision();
     let listing = match revision {
         None => query.newest(newest),
@@ -130,6 +132,17 @@ pub(super) async fn list(
 }
 
 impl Query<'_> {
+    /// A list with something in it that cannot be read is refused: a part is not the whole.
+    fn check_readable(&self) -> Result<(), CacheError> {
+        let state = self.cache.read();
+        let mut unreadable =
+            state.unreadable.range::<str, _>((Bound::Included(self.prefix.as_str()), Bound::Unbounded));
+        match unreadable.next().filter(|(key, _)| key.starts_with(&self.prefix)) {
+            Some((key, why)) => Err(CacheError::Unreadable { key: key.to_string(), why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// The present. `at_least` is a revision known to be in the map.
     fn newest(&self, at_least: i64) -> Result<Listing, CacheError> {
         let state = self.cache.read();
@@ -165,7 +178,7 @@ impl Query<'_> {
         let mut objects: Vec<Arc<CachedObject>> = Vec::new();
         let mut after = self.after.clone();
         loop {
-            let page = cache.store.list(&self.prefix, after.as_deref(), 500, Some(revision)).await?;
+            let page = cache.store.raw().list(&self.prefix, after.as_deref(), 500, Some(revision)).await?;
             after = page.records.last().map(|record| record.key.to_string());
             let found = page
                 .records
@@ -182,7 +195,7 @@ impl Query<'_> {
         if listing.remaining.take().is_some()
             && let Some(last) = listing.objects.last()
         {
-            listing.remaining = Some(cache.store.count(&self.prefix, Some(last.key()), revision).await?);
+            listing.remaining = Some(cache.store.raw().count(&self.prefix, Some(last.key()), revision).await?);
         }
         Ok(listing)
     }

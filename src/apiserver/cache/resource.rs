@@ -2,6 +2,7 @@
 
 use super::object::CachedObject;
 use super::watch::Waiter;
+use crate::storage::Storage;
 use bytes::Bytes;
 use naru_api::registry::Resource;
 use serde_json::Value;
@@ -101,6 +102,8 @@ pub(super) struct State {
     pub(super) floor: i64,
     pub(super) last_change: i64,
     pub(super) waiters: Vec<Arc<Waiter>>,
+    /// What is stored and cannot be read, and why.
+    pub(super) unreadable: BTreeMap<Arc<str>, String>,
     interner: Interner,
 }
 
@@ -149,20 +152,31 @@ impl State {
     }
 }
 
+/// An object with its JSON.
+pub(super) type Indexed = (Arc<CachedObject>, Bytes);
+
+/// What a resource's cache is filled with.
+#[derive(Debug, Default)]
+pub(super) struct Filled {
+    pub(super) objects: BTreeMap<Arc<str>, Arc<CachedObject>>,
+    pub(super) unreadable: BTreeMap<Arc<str>, String>,
+}
+
 /// One resource's cache.
 #[derive(Debug)]
 pub(super) struct ResourceCache {
     pub(super) resource: &'static Resource,
     /// The selectable fields beside name and namespace.
     pub(super) fields: Vec<&'static str>,
+    storage: Storage,
     state: RwLock<State>,
 }
 
 impl ResourceCache {
-    pub(super) fn new(resource: &'static Resource) -> Self {
+    pub(super) fn new(resource: &'static Resource, storage: Storage) -> Self {
         // Rules that select by fields name them for any tree, also for an empty one.
         let fields = (resource.rules.fields)(&Value::Object(serde_json::Map::new()));
-        Self { resource, fields: fields.into_iter().map(|(name, _)| name).collect(), state: RwLock::default() }
+        Self { resource, fields: fields.into_iter().map(|(name, _)| name).collect(), storage, state: RwLock::default() }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -173,25 +187,18 @@ impl ResourceCache {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Indexes an object; one that cannot be read is logged and left out.
-    fn index(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<(Arc<CachedObject>, Bytes)> {
+    /// Indexes an object, or says why it cannot be read.
+    fn index(&self, key: Arc<str>, stored: &Bytes, revision: i64) -> Result<Indexed, String> {
         // Taken for the interner alone, and only by the one task that follows the store.
         let mut interner = std::mem::take(&mut self.write().interner);
-        let object = CachedObject::new(
-            self.resource,
-            !self.fields.is_empty(),
-            Arc::clone(&key),
-            stored,
-            revision,
-            &mut interner,
-        );
+        let object = self.indexed_with(&mut interner, key, stored, revision);
         self.write().interner = interner;
-        object.map_err(|error| unreadable(&key, &error)).ok().map(|(object, json)| (Arc::new(object), json))
+        object
     }
 
-    /// An object of a past revision, outside the cache.
-    pub(super) fn detached(&self, key: Arc<str>, stored: &[u8], revision: i64) -> Option<(Arc<CachedObject>, Bytes)> {
-        self.indexed_with(&mut Interner::default(), key, stored, revision)
+    /// An object of a past revision, outside the cache; `None` when it cannot be read any more.
+    pub(super) fn detached(&self, key: Arc<str>, stored: &Bytes, revision: i64) -> Option<Indexed> {
+        self.indexed_with(&mut Interner::default(), key, stored, revision).ok()
     }
 
     /// A change that the history in memory does not have any more.
@@ -210,19 +217,27 @@ impl ResourceCache {
         &self,
         interner: &mut Interner,
         key: Arc<str>,
-        stored: &[u8],
+        stored: &Bytes,
         revision: i64,
-    ) -> Option<(Arc<CachedObject>, Bytes)> {
-        CachedObject::new(self.resource, !self.fields.is_empty(), Arc::clone(&key), stored, revision, interner)
-            .map_err(|error| unreadable(&key, &error))
-            .ok()
-            .map(|(object, json)| (Arc::new(object), json))
+    ) -> Result<Indexed, String> {
+        let opened = self.storage.open(&key, stored).map_err(|error| error.to_string());
+        let indexed = opened.and_then(|plain| {
+            CachedObject::new(self.resource, !self.fields.is_empty(), Arc::clone(&key), &plain, revision, interner)
+                .map_err(|error| error.to_string())
+        });
+        match indexed {
+            Ok((object, json)) => Ok((Arc::new(object), json)),
+            Err(error) => {
+                tracing::error!(%key, error, "a stored object cannot be read, and is not served");
+                Err(error)
+            }
+        }
     }
 
     /// Replaces everything, as of `revision`. Watchers must start over.
-    pub(super) fn fill(&self, objects: BTreeMap<Arc<str>, Arc<CachedObject>>, revision: i64) {
+    pub(super) fn fill(&self, filled: Filled, revision: i64) {
         let mut state = self.write();
-        state.objects = objects;
+        (state.objects, state.unreadable) = (filled.objects, filled.unreadable);
         state.history.clear();
         state.history_bytes = 0;
         state.floor = revision;
@@ -234,9 +249,13 @@ impl ResourceCache {
 
     /// Applies one event of the store.
     pub(super) fn apply(&self, event: naru_store::Event) {
-        let object = event.value.and_then(|value| self.index(Arc::clone(&event.key), &value, event.revision));
+        let object = event.value.map(|value| self.index(Arc::clone(&event.key), &value, event.revision)).transpose();
         let mut state = self.write();
-        let change = match object {
+        match &object {
+            Ok(_) => drop(state.unreadable.remove(&event.key)),
+            Err(why) => drop(state.unreadable.insert(Arc::clone(&event.key), why.clone())),
+        }
+        let change = match object.ok().flatten() {
             Some(object) => {
                 let previous = state.objects.insert(Arc::clone(&event.key), Arc::clone(&object.0));
                 Change::put(event.revision, object, previous)
@@ -257,8 +276,4 @@ impl ResourceCache {
     pub(super) fn all(&self) -> Vec<Arc<CachedObject>> {
         self.read().objects.values().cloned().collect()
     }
-}
-
-fn unreadable(key: &str, error: &serde_json::Error) {
-    tracing::error!(%key, %error, "a stored object cannot be read, and is not served");
 }

@@ -4,9 +4,14 @@
 
 use super::*;
 use naru_api::registry::{CONFIG_MAPS, NAMESPACES, PODS};
+use naru_store::Store;
 use naru_store::{Durability, Expect, Options, Write};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+fn plain(store: &Store) -> Storage {
+    Storage::new(store.clone(), crate::encryption::Keyring::default())
+}
 
 struct Fixture {
     dir: TempDir,
@@ -28,7 +33,7 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("db"), Options::default()).unwrap();
         let shutdown = Shutdown::new();
-        let cache = Cache::start(store.clone(), &shutdown).await.unwrap();
+        let cache = Cache::start(plain(&store), &shutdown).await.unwrap();
         Self { dir, store, cache, shutdown }
     }
 
@@ -168,7 +173,7 @@ async fn pages_stay_at_one_revision() {
     assert_eq!((names(&rest.objects), rest.next.as_deref(), rest.revision), (vec!["c", "d"], None, first.revision));
     assert_eq!(rest.objects[0].revision(), old_c);
     // The same from the store, when the history in memory does not reach back: here, after a restart.
-    let restarted = Cache::start(f.store.clone(), &f.shutdown).await.unwrap();
+    let restarted = Cache::start(plain(&f.store), &f.shutdown).await.unwrap();
     let rest = restarted.list(&CONFIG_MAPS, &Selection::of(None), 5, ListAt::Continue(token.clone())).await.unwrap();
     assert_eq!((names(&rest.objects), rest.objects[0].revision()), (vec!["c", "d"], old_c));
     // Compacted: the client is told, and given a token that goes on in the present.
@@ -357,7 +362,7 @@ async fn a_watch_goes_on_after_a_restart() {
     let value = object(&NAMESPACES, None, "ns", json!({}), json!(null));
     f.write(&NAMESPACES, None, "ns", Some(value)).await;
     let gone = f.delete("b").await;
-    let restarted = Fixture { cache: Cache::start(f.store.clone(), &f.shutdown).await.unwrap(), ..f };
+    let restarted = Fixture { cache: Cache::start(plain(&f.store), &f.shutdown).await.unwrap(), ..f };
     let mut watch = restarted.watch(labelled("app=web"), WatchFrom::After(a)).await;
     let live = restarted.put("c", json!({"app": "web"})).await;
     for (kind, name, revision) in

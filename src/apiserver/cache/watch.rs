@@ -176,7 +176,7 @@ pub(super) async fn start(
         cache.wait_until_fresh(revision).await?;
     }
     let newest = cache.revision();
-    let oldest = cache.store.oldest_watchable();
+    let oldest = cache.store.raw().oldest_watchable();
     let mut state = cache.of(resource).write();
     let started = newest.max(state.last_change);
     let (mut initial, mut replay, mut after) = (Vec::new(), None, 0);
@@ -310,7 +310,7 @@ impl Watch {
             }
             state.floor
         };
-        let changes = self.cache.store.changes(&prefix(self.resource, None), at, through).await;
+        let changes = self.cache.store.raw().changes(&prefix(self.resource, None), at, through).await;
         let (events, reached) = changes.map_err(|error| match error {
             WatchError::Compacted { requested, oldest } => WatchEnd::Expired { requested, oldest },
             WatchError::Closed | WatchError::Lagged | WatchError::Io(_) => WatchEnd::Closed,

@@ -198,7 +198,7 @@ async fn delete_one(
         let current = state
             .cache
             .get(resource, namespace, name)
-            .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
+            .ok_or_else(|| objects::absent(state, resource, namespace, name))?;
         let old = objects::tree(&current)?;
         check_preconditions(resource, name, &old, options)?;
         let attributes = Attributes {

@@ -144,7 +144,7 @@ async fn store_works(call: &Call) -> bool {
     if !["/healthz", "/livez", "/readyz", "/metrics"].iter().any(|told| path.starts_with(told)) {
         return true;
     }
-    match tokio::time::timeout(STORE_ANSWERS, call.state.store.health()).await {
+    match tokio::time::timeout(STORE_ANSWERS, call.state.store.raw().health()).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             tracing::warn!(%error, "the store is not well");
@@ -257,7 +257,7 @@ fn metrics(call: &Call, store: bool) -> Reply {
     }
     out.family("apiserver_storage_size_bytes", "gauge", "Bytes of the database that hold something.");
     let labels = [("storage_cluster_id", "etcd-0")];
-    out.sample("apiserver_storage_size_bytes", &labels, state.store.used_bytes());
+    out.sample("apiserver_storage_size_bytes", &labels, state.store.raw().used_bytes());
     let labels = [("major", "1"), ("minor", "36"), ("git_version", GIT_VERSION)];
     out.family("kubernetes_build_info", "gauge", "The version, as labels of a constant 1.");
     out.sample("kubernetes_build_info", &labels, 1);

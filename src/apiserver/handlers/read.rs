@@ -3,6 +3,7 @@
 use super::list_options::{self, ListOptions};
 use super::{Call, render};
 use crate::cache::{CacheError, Selection};
+use crate::objects;
 use crate::response::{Failure, Outcome};
 use naru_api::registry::Resource;
 use naru_api::selector::{FieldSelector, LabelSelector};
@@ -17,7 +18,7 @@ pub(super) async fn get(call: &Call, resource: &'static Resource) -> Outcome {
         .state
         .cache
         .get(resource, call.namespace(resource), name)
-        .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
+        .ok_or_else(|| objects::absent(&call.state, resource, call.namespace(resource), name))?;
     render::object(call, resource, 200, object.json())
 }
 
@@ -98,6 +99,6 @@ pub(super) fn cache_failure(error: &CacheError) -> Failure {
             status
         }
         CacheError::Closed => Status::service_unavailable(text),
-        CacheError::Store(_) => Status::internal(text),
+        CacheError::Unreadable { .. } | CacheError::Store(_) => Status::internal(text),
     })
 }

@@ -145,7 +145,7 @@ pub(crate) async fn modify(call: &Call, change: Change<'_>) -> Result<Changed, F
         let current = state
             .cache
             .get(resource, namespace, name)
-            .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
+            .ok_or_else(|| objects::absent(state, resource, namespace, name))?;
         let changed = attempt(call, &change, &current).await;
         admission::settle(state, namespace, &call.notes, matches!(changed, Ok(Some(_)))).await;
         match changed? {

@@ -218,7 +218,7 @@ async fn default_roles_are_put_right_at_a_start() {
     let hands_off = json!({ "rbac.authorization.kubernetes.io/autoupdate": "false" });
     server.merge(&kept, json!({ "metadata": { "annotations": hands_off }, "rules": [] })).await.ok();
     server.merge(&format!("{RBAC}/clusterrolebindings/cluster-admin"), json!({ "subjects": [] })).await.ok();
-    let config = Config::new(server.state().store.clone(), key_pem(), [192, 0, 2, 1].into());
+    let config = Config::new(server.state().config.store.clone(), key_pem(), [192, 0, 2, 1].into());
     ApiServer::new(config, server.shutdown.child()).await.unwrap();
     server.state().cache.wait_for(server.state().store.revision()).await.unwrap();
     let rules = server.get(&view).await.ok()["rules"].clone();

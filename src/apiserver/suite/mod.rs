@@ -35,16 +35,16 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A server over a store that goes with it.
-struct Server {
-    _dir: TempDir,
+pub(crate) struct Server {
+    _dir: Option<TempDir>,
     api: ApiServer,
-    shutdown: Shutdown,
+    pub(crate) shutdown: Shutdown,
 }
 
 /// A whole answer.
 #[derive(Debug)]
-struct Answer {
-    code: u16,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
     body: Value,
     warnings: Vec<String>,
 }
@@ -55,7 +55,7 @@ impl Drop for Server {
     }
 }
 
-fn key_pem() -> String {
+pub(crate) fn key_pem() -> String {
     use base64::Engine;
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
     let text = base64::engine::general_purpose::STANDARD.encode(key.as_ref());
@@ -75,10 +75,15 @@ impl Server {
         let mut config = Config::new(store, key_pem(), [192, 0, 2, 1].into());
         change(&mut config);
         let api = ApiServer::new(config, shutdown.clone()).await.unwrap();
-        let server = Self { _dir: dir, api, shutdown };
+        let server = Self { _dir: Some(dir), api, shutdown };
         let account = json!({ "metadata": { "name": "default" } });
         server.post("/api/v1/namespaces/default/serviceaccounts", account).await;
         server
+    }
+
+    /// A server that was started elsewhere.
+    pub(crate) fn over(api: ApiServer, shutdown: Shutdown) -> Self {
+        Self { _dir: None, api, shutdown }
     }
 
     fn state(&self) -> &Arc<State> {
@@ -125,27 +130,27 @@ impl Server {
         }
     }
 
-    async fn call(&self, method: Method, uri: &str, content_type: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn call(&self, method: Method, uri: &str, content_type: &str, body: &[u8]) -> Answer {
         self.call_as(admin(), method, uri, &[("content-type", content_type)], body).await
     }
 
-    async fn get(&self, uri: &str) -> Answer {
+    pub(crate) async fn get(&self, uri: &str) -> Answer {
         self.call(Method::GET, uri, "", b"").await
     }
 
-    async fn post(&self, uri: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, uri: &str, body: Value) -> Answer {
         self.call(Method::POST, uri, "application/json", body.to_string().as_bytes()).await
     }
 
-    async fn put(&self, uri: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, uri: &str, body: Value) -> Answer {
         self.call(Method::PUT, uri, "application/json", body.to_string().as_bytes()).await
     }
 
-    async fn merge(&self, uri: &str, body: Value) -> Answer {
+    pub(crate) async fn merge(&self, uri: &str, body: Value) -> Answer {
         self.call(Method::PATCH, uri, "application/merge-patch+json", body.to_string().as_bytes()).await
     }
 
-    async fn delete(&self, uri: &str) -> Answer {
+    pub(crate) async fn delete(&self, uri: &str) -> Answer {
         self.call(Method::DELETE, uri, "", b"").await
     }
 
@@ -177,24 +182,24 @@ fn admin() -> User {
 
 impl Answer {
     #[track_caller]
-    fn ok(self) -> Value {
+    pub(crate) fn ok(self) -> Value {
         assert!(self.code < 300, "{} {}", self.code, self.body);
         self.body
     }
 
     #[track_caller]
-    fn code_is(self, code: u16) {
+    pub(crate) fn code_is(self, code: u16) {
         assert_eq!(self.code, code, "{}", self.body);
     }
 
     #[track_caller]
-    fn refused(self, code: u16, message: &str) -> Value {
+    pub(crate) fn refused(self, code: u16, message: &str) -> Value {
         assert_eq!((self.code, self.body["message"].as_str().unwrap_or_default()), (code, message));
         self.body
     }
 }
 
-const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 fn config_map(name: &str) -> Value {
@@ -208,7 +213,7 @@ fn pod(name: &str) -> Value {
 #[tokio::test]
 async fn a_second_start_writes_nothing() {
     let server = Server::start().await;
-    let store = server.state().store.clone();
+    let store = server.state().config.store.clone();
     let before = store.revision();
     let config = Config::new(store.clone(), key_pem(), [192, 0, 2, 1].into());
     ApiServer::new(config, server.shutdown.child()).await.unwrap();

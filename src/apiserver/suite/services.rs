@@ -142,7 +142,7 @@ async fn a_start_gives_back_what_nobody_has() {
     let mine = json!({"metadata": {"name": "10.43.9.8"},
         "spec": {"parentRef": {"group": "example.com", "resource": "things", "name": "x"}}});
     server.post(ADDRESSES, mine).await.ok();
-    let store = server.state().store.clone();
+    let store = server.state().config.store.clone();
     let config = crate::Config::new(store, super::key_pem(), [192, 0, 2, 1].into());
     crate::ApiServer::new(config, server.shutdown.child()).await.unwrap();
     server.state().cache.wait_for(server.state().store.revision()).await.unwrap();

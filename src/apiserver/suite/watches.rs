@@ -180,7 +180,7 @@ async fn watches_of_forgotten_revisions_end_with_an_error_event() {
     let first = server.post(CONFIG_MAPS, config_map("a")).await.ok();
     let revision = first["metadata"]["resourceVersion"].as_str().unwrap();
     server.merge(&format!("{CONFIG_MAPS}/a"), json!({ "data": { "k": "w" } })).await.ok();
-    let store = &server.state().store;
+    let store = &server.state().config.store;
     store.compact(store.revision()).await.unwrap();
     let list = format!("{CONFIG_MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact");
     let restarted = Config::new(store.clone(), key_pem(), [192, 0, 2, 1].into());

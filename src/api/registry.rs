@@ -15,6 +15,9 @@ pub use crate::authorization::{
     local_subject_access_review::LOCAL_SUBJECT_ACCESS_REVIEWS, self_subject_access_review::SELF_SUBJECT_ACCESS_REVIEWS,
     self_subject_rules_review::SELF_SUBJECT_RULES_REVIEWS, subject_access_review::SUBJECT_ACCESS_REVIEWS,
 };
+pub use crate::autoscaling::{
+    horizontal_pod_autoscaler::HORIZONTAL_POD_AUTOSCALERS, horizontal_pod_autoscaler_v1::HORIZONTAL_POD_AUTOSCALERS_V1,
+};
 pub use crate::batch::{cron_job::CRON_JOBS, job::JOBS};
 pub use crate::certificates::request::CERTIFICATE_SIGNING_REQUESTS;
 pub use crate::coordination::lease::LEASES;
@@ -32,6 +35,7 @@ pub use crate::networking::{
     service_cidr::SERVICE_CIDRS,
 };
 pub use crate::node::runtime_class::RUNTIME_CLASSES;
+pub use crate::policy::pod_disruption_budget::POD_DISRUPTION_BUDGETS;
 pub use crate::rbac::{
     cluster_role::CLUSTER_ROLES, cluster_role_binding::CLUSTER_ROLE_BINDINGS, role::ROLES, role_binding::ROLE_BINDINGS,
 };
@@ -433,6 +437,8 @@ pub static RESOURCES: &[&Resource] = &[
     &SELF_SUBJECT_ACCESS_REVIEWS,
     &SELF_SUBJECT_RULES_REVIEWS,
     &SUBJECT_ACCESS_REVIEWS,
+    &HORIZONTAL_POD_AUTOSCALERS,
+    &HORIZONTAL_POD_AUTOSCALERS_V1,
     &CRON_JOBS,
     &JOBS,
     &CERTIFICATE_SIGNING_REQUESTS,
@@ -441,6 +447,7 @@ pub static RESOURCES: &[&Resource] = &[
     &IP_ADDRESSES,
     &NETWORK_POLICIES,
     &SERVICE_CIDRS,
+    &POD_DISRUPTION_BUDGETS,
     &CLUSTER_ROLE_BINDINGS,
     &CLUSTER_ROLES,
     &ROLE_BINDINGS,

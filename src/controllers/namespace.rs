@@ -5,7 +5,7 @@ use naru_api::meta::Verb;
 use naru_api::meta::time::Timestamp;
 use naru_api::registry::{self, RESOURCES, Resource, Scope};
 use naru_client::projections::{Condition, NamespaceView, ObjectView, condition};
-use naru_client::{Client, DeleteOptions, Error, ListParams, Next, WorkQueue, is_conflict, is_not_found};
+use naru_client::{Client, DeleteOptions, Error, ListParams, Next, Propagation, WorkQueue, is_conflict, is_not_found};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,7 +116,9 @@ impl Left {
         if found.items.is_empty() {
             return Ok(());
         }
-        client.delete_collection(resource, &params, &DeleteOptions::default()).await?;
+        client
+            .delete_collection(resource, &params, &DeleteOptions::default().propagation(Propagation::Background))
+            .await?;
         let rest = client.list::<ObjectView>(resource, &params).await?;
         if rest.items.is_empty() {
             return Ok(());

@@ -188,7 +188,7 @@ pub const NAME_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 pub const NAME_SUFFIX_LENGTH: usize = 5;
 
 /// The longest base that a generated name keeps.
-const MAX_GENERATED_BASE: usize = 63 - NAME_SUFFIX_LENGTH;
+pub const MAX_GENERATED_BASE: usize = 63 - NAME_SUFFIX_LENGTH;
 
 /// A name from `generateName` and random bytes.
 pub fn generated_name(base: &str, random: [u8; NAME_SUFFIX_LENGTH]) -> String {

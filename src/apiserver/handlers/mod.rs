@@ -5,6 +5,8 @@ mod binding;
 mod body;
 mod create;
 mod delete;
+mod delete_options;
+mod eviction;
 mod list_options;
 mod managed;
 mod node_proxy;
@@ -184,7 +186,7 @@ async fn sub(call: Call, resource: &'static Resource, action: Action, verbs: &[V
         Action::Log | Action::Exec | Action::Attach | Action::PortForward => {
             Box::pin(node_proxy::proxy(call, resource, action)).await
         }
-        Action::Eviction => Box::pin(delete::evict(&call)).await,
+        Action::Eviction => Box::pin(eviction::evict(&call)).await,
         Action::Proxy => Err(Box::new(Status::method_not_allowed())),
     }
 }

@@ -124,3 +124,83 @@ async fn a_collection_goes_by_selector() {
     assert_eq!(left["items"].as_array().unwrap().len(), 1);
     assert_eq!(left["items"][0]["metadata"]["name"], "c");
 }
+
+#[tokio::test]
+async fn preconditions_and_options_are_refused_in_upstreams_words() {
+    let server = Server::start().await;
+    let created = server.post(CONFIG_MAPS, config_map("a")).await.ok();
+    let path = format!("{CONFIG_MAPS}/a");
+    let uid = created["metadata"]["uid"].as_str().unwrap();
+    let text = format!(
+        "Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (other) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+    );
+    server.delete_with(&path, json!({ "preconditions": { "uid": "other" } })).await.refused(409, &text);
+    server.delete_with(&path, json!({ "dryRun": ["x"] })).await.refused(
+        422,
+        "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"x\"]: supported values: \"All\"",
+    );
+    server.delete_with(&path, json!({ "dryRun": ["All"] })).await.ok();
+    server.get(&path).await.ok();
+}
+
+#[tokio::test]
+async fn a_deleted_job_leaves_its_pods_unless_told_otherwise() {
+    let server = Server::start().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let job = json!({"metadata": {"name": "j"}, "spec": {"template": {"spec": {
+        "restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}});
+    let created = server.post(jobs, job).await.ok();
+    let uid = &created["metadata"]["uid"];
+    assert_eq!(created["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], *uid);
+    assert_eq!(created["metadata"]["labels"]["controller-uid"], *uid);
+    let path = format!("{jobs}/j");
+    let marked = server.delete(&path).await.ok();
+    assert_eq!(marked["metadata"]["finalizers"], json!(["orphan"]));
+    server.delete_with(&path, json!({ "propagationPolicy": "Background" })).await.ok();
+    assert_eq!(server.get(&path).await.code, 404);
+}
+
+#[tokio::test]
+async fn a_budget_lets_so_many_pods_go_and_no_more() {
+    let server = Server::start().await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = |name: &str| json!({"metadata": {"name": name}, "spec": {"minAvailable": 1, "selector": {}}});
+    for name in ["a", "b"] {
+        let path = scheduled_pod(&server, name).await;
+        let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        server.merge(&format!("{path}/status"), ready).await.ok();
+    }
+    server.post(budgets, budget("one")).await.ok();
+    let evict = async |name: &str| {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+        server.post(&format!("{PODS}/{name}/eviction"), eviction).await
+    };
+    let refused = "Cannot evict pod as it would violate the pod's disruption budget.";
+    // Nobody has counted yet.
+    let early = evict("a").await.refused(429, refused);
+    assert_eq!(early["details"]["causes"][0]["reason"], "DisruptionBudget");
+    assert_eq!(early["details"]["retryAfterSeconds"], 10);
+    let counted = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2}});
+    server.merge(&format!("{budgets}/one/status"), counted).await.ok();
+    assert_eq!(evict("a").await.ok()["status"], "Success");
+    let gone = server.get(&format!("{PODS}/a")).await.ok();
+    assert!(gone["metadata"]["deletionTimestamp"].is_string());
+    let conditions = gone["status"]["conditions"].as_array().unwrap();
+    assert!(conditions.iter().any(|c| c["type"] == "DisruptionTarget" && c["reason"] == "EvictionByEvictionAPI"));
+    let spent = server.get(&format!("{budgets}/one")).await.ok();
+    assert_eq!(spent["status"]["disruptionsAllowed"], 0);
+    assert!(spent["status"]["disruptedPods"]["a"].is_string());
+    let late = evict("b").await.refused(429, refused);
+    assert_eq!(
+        late["details"]["causes"][0]["message"],
+        "The disruption budget one does not allow evicting pods currently"
+    );
+    // A pod that is going already is nobody's loss.
+    evict("a").await.ok();
+    server.post(budgets, budget("two")).await.ok();
+    evict("b").await.refused(
+        500,
+        "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+    );
+    assert_eq!(server.get(&format!("{budgets}/two")).await.ok()["status"]["disruptionsAllowed"], 0);
+}

@@ -19,6 +19,7 @@ mod node;
 mod operator;
 pub mod pki;
 mod server;
+mod signing;
 mod token;
 
 /// The version of Kubernetes that this release speaks, and the release.

@@ -109,6 +109,11 @@ impl Authority {
         Ok(Self { cert_pem, issuer })
     }
 
+    /// The authority's key.
+    pub(crate) fn key(&self) -> &KeyPair {
+        self.issuer.key()
+    }
+
     /// Signs a new leaf.
     pub fn sign(&self, spec: &LeafSpec) -> Result<Identity> {
         let now = OffsetDateTime::now_utc();

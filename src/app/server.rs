@@ -3,6 +3,7 @@
 use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
+use crate::signing::Authorities;
 use crate::{dns, host, kubeconfig, node, token};
 use anyhow::{Context, Result, bail};
 use naru_apiserver::{ApiServer, ClientIdentity, FrontProxy, StaticToken, api_tls_config, tls_config};
@@ -108,6 +109,7 @@ fn start_control_plane(
         ca_pem: secrets.server_ca.cert_pem.clone(),
         cluster_cidr: args.cluster_cidr.clone(),
         node_cidr_mask: NODE_CIDR_MASK,
+        signer: Some(Arc::new(Authorities { client: secrets.client_ca.clone(), server: secrets.server_ca.clone() })),
     };
     naru_controllers::start_all(config, shutdown);
     naru_scheduler::start(as_user(api, "system:kube-scheduler", &[]), informers, shutdown);
@@ -220,8 +222,8 @@ impl Settings {
 /// Authorities, certificates, keys and the token.
 #[derive(Debug)]
 struct Secrets {
-    server_ca: Authority,
-    client_ca: Authority,
+    server_ca: Arc<Authority>,
+    client_ca: Arc<Authority>,
     front_proxy_ca: Authority,
     serving: Identity,
     admin: Identity,
@@ -234,8 +236,8 @@ struct Secrets {
 impl Secrets {
     fn load(args: &ServerArgs, layout: &Layout, settings: &Settings) -> Result<Self> {
         let dir = layout.tls();
-        let server_ca = Authority::load_or_create(&dir, "server-ca", "naru-server-ca")?;
-        let client_ca = Authority::load_or_create(&dir, "client-ca", "naru-client-ca")?;
+        let server_ca = Arc::new(Authority::load_or_create(&dir, "server-ca", "naru-server-ca")?);
+        let client_ca = Arc::new(Authority::load_or_create(&dir, "client-ca", "naru-client-ca")?);
         let front_proxy_ca = Authority::load_or_create(&dir, "request-header-ca", "naru-request-header-ca")?;
         let mut names: Vec<String> = [
             "kubernetes",

@@ -1,5 +1,6 @@
 //! What a controller is given.
 
+use crate::certificates::Signer;
 use naru_api::registry;
 use naru_base::{Shutdown, spawn};
 use naru_client::{Client, EventRecorder, Informers, Next, WorkQueue, run_workers};
@@ -24,6 +25,8 @@ pub struct Config {
     pub cluster_cidr: String,
     /// Prefix length of a node's part.
     pub node_cidr_mask: u8,
+    /// Signs certificates; without it none is signed.
+    pub signer: Option<Arc<dyn Signer>>,
 }
 
 impl Debug for Config {

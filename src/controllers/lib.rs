@@ -3,7 +3,10 @@
 //! A controller is a reconciler `(key, cached state) → actions`: level-triggered, one run per key at a
 //! time, started once its caches are synced. A converged cluster makes it write nothing.
 
+mod bootstrap_token;
+mod certificates;
 mod claim_protection;
+mod cluster_role_aggregation;
 mod context;
 mod daemonset;
 mod deployment;
@@ -15,6 +18,7 @@ mod in_each_namespace;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod node_ttl;
 mod objects;
 mod ownership;
 mod pod_gc;
@@ -24,11 +28,13 @@ mod resource_quota;
 mod revisions;
 mod root_ca;
 mod service_account;
+mod service_cidr;
 mod statefulset;
 #[cfg(test)]
 mod suite;
 mod taint_eviction;
 
+pub use certificates::{Authority, Signer, SigningRequest};
 pub use context::{ClientFor, Config, Context};
 
 use naru_base::Shutdown;
@@ -44,6 +50,11 @@ pub struct Controller {
 
 /// All controllers.
 pub static ALL: &[Controller] = &[
+    Controller { name: "bootstrap-signer", start: bootstrap_token::start_signer },
+    Controller { name: "certificate-controller", start: certificates::start_approving },
+    Controller { name: "certificate-controller", start: certificates::start_cleaning },
+    Controller { name: "certificate-controller", start: certificates::start_signing },
+    Controller { name: "clusterrole-aggregation-controller", start: cluster_role_aggregation::start },
     Controller { name: "daemon-set-controller", start: daemonset::start },
     Controller { name: "deployment-controller", start: deployment::start },
     Controller { name: "endpoint-controller", start: endpoints::start },
@@ -60,8 +71,11 @@ pub static ALL: &[Controller] = &[
     Controller { name: "resourcequota-controller", start: resource_quota::start },
     Controller { name: "root-ca-cert-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
+    Controller { name: "service-cidrs-controller", start: service_cidr::start },
     Controller { name: "statefulset-controller", start: statefulset::start },
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },
+    Controller { name: "token-cleaner", start: bootstrap_token::start_cleaner },
+    Controller { name: "ttl-controller", start: node_ttl::start },
 ];
 
 /// Starts all controllers; they run until shutdown.

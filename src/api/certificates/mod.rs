@@ -3,3 +3,4 @@
 mod pem;
 pub mod request;
 mod signer;
+pub mod subject;

@@ -332,7 +332,7 @@ fn decoded(value: &Value) -> String {
     String::from_utf8_lossy(&STANDARD.decode(text(value)).unwrap_or_default()).into_owned()
 }
 
-fn request_der(csr: &Value) -> Result<Vec<u8>, String> {
+pub(super) fn request_der(csr: &Value) -> Result<Vec<u8>, String> {
     let text = decoded(&csr["spec"]["request"]);
     match pem::first(&text) {
         Some((block, _)) if block.label == "CERTIFICATE REQUEST" => Ok(block.der),

@@ -195,7 +195,8 @@ impl Deployments {
         claimant.claim(|set| !selector.is_empty() && selector.matches(&set.metadata.labels), |_| true).await
     }
 
-    /// Shows the revision on the Deployment itself.
+    /// Shows the revision on the Deployment itself: together with its status, since an annotation that is
+    /// written otherwise counts as a change of what is wanted.
     async fn show_revision(&self, deployment: &DeploymentView, revision: &str) -> Result<(), Error> {
         let meta = &deployment.metadata;
         if meta.annotations.get(REVISION).is_some_and(|shown| shown == revision) {
@@ -204,7 +205,7 @@ impl Deployments {
         let (client, resource) = (&self.context.client, &registry::DEPLOYMENTS);
         let mut full: Value = client.get(resource, meta.namespace(), &meta.name).await?;
         full["metadata"]["annotations"][REVISION] = revision.into();
-        client.update::<Value>(resource, meta.namespace(), &meta.name, &full).await.map(drop)
+        client.update_status::<Value>(resource, meta.namespace(), &meta.name, &full).await.map(drop)
     }
 }
 

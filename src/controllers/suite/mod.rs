@@ -4,6 +4,7 @@
 
 mod daemonsets;
 mod deployments;
+mod housekeeping;
 mod quotas;
 mod services;
 mod statefulsets;
@@ -114,6 +115,7 @@ impl Cluster {
             ca_pem: "CA".to_owned(),
             cluster_cidr: "10.42.0.0/16".to_owned(),
             node_cidr_mask: 24,
+            signer: Some(Arc::new(housekeeping::SelfSigner)),
         };
         crate::start_all(config, &self.controllers);
     }

@@ -6,6 +6,7 @@
 mod bad_input;
 mod clients;
 mod cluster;
+mod programs;
 mod schemathesis;
 mod streams;
 mod structure;

@@ -31,6 +31,9 @@ fn requests_made_from_the_documents_never_end_in_a_server_error() {
     }
     let index: serde_json::Value = serde_json::from_str(&c.kubectl(&["get", "--raw=/openapi/v3"])).unwrap();
     let versions: Vec<String> = index["paths"].as_object().unwrap().keys().cloned().collect();
+    // Those of groups and of single paths have one operation, without parameters.
+    let versions: Vec<String> =
+        versions.into_iter().filter(|path| path.ends_with("/v1") || path.ends_with("/v2")).collect();
     assert!(versions.iter().any(|version| version == "apis/apps/v1"));
     for version in versions {
         let document = c.kubectl(&["get", &format!("--raw=/openapi/v3/{version}")]);

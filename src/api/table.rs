@@ -1,6 +1,6 @@
 //! Tables: what `kubectl get` prints.
 
-use crate::registry::Resource;
+use crate::registry::{Column, Resource};
 use crate::tree::{list, text};
 use serde_json::{Value, json};
 
@@ -30,8 +30,38 @@ impl IncludeObject {
 
 /// The column definitions of a resource.
 pub fn columns(resource: &Resource) -> Value {
-    resource
-        .columns
+    definitions(resource.columns)
+}
+
+const SCALE: &[Column] = &[
+    Column::NAME,
+    Column::new("Desired", "integer"),
+    Column::new("Available", "integer"),
+    Column::new("Age", "string"),
+];
+
+/// The Table of a Scale, which is no resource of its own.
+pub fn scale(scale: &Value, include: IncludeObject, now: i64) -> Value {
+    let metadata = &scale["metadata"];
+    let replicas = |part: &str| scale[part]["replicas"].as_i64().unwrap_or_default();
+    let cells = json!([name(scale), replicas("spec"), replicas("status"), age(&metadata["creationTimestamp"], now)]);
+    let mut row = json!({ "cells": cells });
+    match include {
+        IncludeObject::None => {}
+        IncludeObject::Metadata => row["object"] = partial(metadata),
+        IncludeObject::Object => row["object"] = scale.clone(),
+    }
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": metadata["resourceVersion"]},
+        "columnDefinitions": definitions(SCALE),
+        "rows": [row],
+    })
+}
+
+fn definitions(columns: &[Column]) -> Value {
+    columns
         .iter()
         .map(|c| {
             json!({
@@ -50,14 +80,14 @@ pub fn row(resource: &Resource, object: &Value, include: IncludeObject, now: i64
     let cells = (resource.rules.row)(object, now);
     let object = match include {
         IncludeObject::None => return json!({ "cells": cells }),
-        IncludeObject::Metadata => json!({
-            "kind": "PartialObjectMetadata",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": object["metadata"],
-        }),
+        IncludeObject::Metadata => partial(&object["metadata"]),
         IncludeObject::Object => whole(resource, object),
     };
     json!({ "cells": cells, "object": object })
+}
+
+fn partial(metadata: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
 
 /// The object in the version that is asked for.

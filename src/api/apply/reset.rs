@@ -18,17 +18,28 @@ impl Ignored {
     /// Nothing is ignored.
     pub const NOTHING: Ignored = Ignored::Places(&[]);
 
-    /// Of a write to this part of a resource.
+    /// Of a write to this part of a resource: what upstream's strategy of the kind puts back.
     pub fn of(resource: &Resource, subresource: &str) -> Self {
+        let request = (resource.group, resource.plural) == ("certificates.k8s.io", "certificatesigningrequests");
         match subresource {
+            // Neither half of a request can be changed once it is there.
+            "" if request => Self::Places(&[&["spec"], &["status"]]),
             "" => match resource.subresource("status") {
                 Some(_) => Self::Places(&[&["status"]]),
                 None => Self::NOTHING,
             },
+            "status" if request => Self::Places(&[&["spec"], &["status", "conditions"]]),
             "status" => Self::Places(of_status(resource)),
-            "ephemeralcontainers" => Self::AllBut(&[&["spec", "ephemeralContainers"]]),
-            "resize" => Self::AllBut(&[&["spec", "containers"], &["spec", "initContainers"], &["spec", "resources"]]),
             "approval" => Self::Places(&[&["spec"], &["status", "certificate"]]),
+            "finalize" => Self::Places(&[&["status"]]),
+            "ephemeralcontainers" => Self::AllBut(&[&["spec", "ephemeralContainers"]]),
+            "resize" => Self::AllBut(&[
+                &["spec", "containers", "*", "resources"],
+                &["spec", "containers", "*", "resizePolicy"],
+                &["spec", "initContainers", "*", "resources"],
+                &["spec", "initContainers", "*", "resizePolicy"],
+                &["spec", "resources"],
+            ]),
             _ => Self::NOTHING,
         }
     }

@@ -214,11 +214,11 @@ impl Set {
         });
     }
 
-    /// Leaves only the place, named by fields, and what is below it.
+    /// Leaves only the place, named by fields (`*` is any element), and what is below it.
     pub(super) fn keep_only(&mut self, path: &[&str]) {
         let Some((first, rest)) = path.split_first() else { return };
         self.nodes.retain_mut(|node| {
-            if !matches!(&node.element, Element::Field(name) if name == first) {
+            if *first != "*" && !matches!(&node.element, Element::Field(name) if name == first) {
                 return false;
             }
             if !rest.is_empty() {

@@ -360,6 +360,67 @@ fn time_stamps_alone_are_no_change() {
     assert!(!same_but_times(&a["metadata"]["managedFields"], &b));
 }
 
+#[test]
+fn what_a_part_cannot_change_it_does_not_own() {
+    let all = decode_fields(&json!({
+        "f:metadata": {"f:labels": {"f:a": {}}, "f:ownerReferences": {}, "f:deletionTimestamp": {}},
+        "f:spec": {
+            "f:replicas": {}, "f:ephemeralContainers": {},
+            "f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:name": {}, "f:resources": {}, "f:resizePolicy": {}}},
+        },
+        "f:status": {"f:conditions": {}, "f:certificate": {}},
+    }))
+    .unwrap();
+    let kept = |group: &str, plural: &str, subresource: &str| {
+        let version = "v1";
+        let resource = crate::registry::find(group, version, plural).unwrap();
+        let mut set = all.clone();
+        Ignored::of(resource, subresource).filter(&mut set);
+        let fields = encode_fields(&set);
+        let mut kept = Vec::new();
+        for (part, inner) in fields.as_object().unwrap() {
+            kept.extend(inner.as_object().unwrap().keys().map(|key| format!("{part}.{key}").replace("f:", "")));
+        }
+        kept.sort();
+        kept.join(" ")
+    };
+    let spec = "spec.containers spec.ephemeralContainers spec.replicas";
+    let metadata = "metadata.deletionTimestamp metadata.labels metadata.ownerReferences";
+    let status = "status.certificate status.conditions";
+    for (group, plural, subresource, expect) in [
+        ("", "configmaps", "", format!("{metadata} {spec} {status}")),
+        ("", "pods", "", format!("{metadata} {spec}")),
+        ("", "pods", "status", format!("metadata.labels {status}")),
+        ("", "pods", "ephemeralcontainers", "spec.ephemeralContainers".to_owned()),
+        ("", "pods", "resize", "spec.containers".to_owned()),
+        ("", "nodes", "status", format!("{metadata} {status}")),
+        ("", "namespaces", "finalize", format!("{metadata} {spec}")),
+        ("apps", "deployments", "status", format!("metadata.deletionTimestamp metadata.ownerReferences {status}")),
+        ("apps", "statefulsets", "status", format!("{metadata} {status}")),
+        ("certificates.k8s.io", "certificatesigningrequests", "", metadata.to_owned()),
+        ("certificates.k8s.io", "certificatesigningrequests", "status", format!("{metadata} status.certificate")),
+        ("certificates.k8s.io", "certificatesigningrequests", "approval", format!("{metadata} status.conditions")),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas", "status", status.to_owned()),
+        ("storage.k8s.io", "volumeattachments", "status", status.to_owned()),
+        ("resource.k8s.io", "resourceclaims", "status", status.to_owned()),
+    ] {
+        assert_eq!(kept(group, plural, subresource), expect, "{plural}/{subresource}");
+    }
+    let mut set = all.clone();
+    Ignored::of(&PODS, "resize").filter(&mut set);
+    let container = json!({"k:{\"name\":\"c\"}": {"f:resources": {}, "f:resizePolicy": {}}});
+    assert_eq!(encode_fields(&set), json!({"f:spec": {"f:containers": container}}));
+}
+
+#[test]
+fn a_granular_field_of_an_atomic_type_has_many_owners() {
+    let volumes = crate::registry::find("", "v1", "persistentvolumes").unwrap();
+    let config = |claim: Value| json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "a"}, "spec": {"claimRef": claim}});
+    let live = applied(volumes, None, config(json!({"name": "c", "namespace": "d"})), "one").unwrap();
+    let after = applied(volumes, Some(&live), config(json!({"uid": "u"})), "two").unwrap();
+    assert_eq!(after["spec"]["claimRef"], json!({"name": "c", "namespace": "d", "uid": "u"}));
+}
+
 fn config() -> impl Strategy<Value = Value> {
     let texts = || prop::collection::btree_map("[a-d]", "[0-2]", 0..4);
     let ports = prop::collection::btree_map(0..3i64, "[x-z]", 0..3);

@@ -8,12 +8,14 @@ mod config_maps;
 mod rbac;
 
 use crate::authz::PolicyRule;
+use crate::clock;
 use crate::config::StartError;
 use crate::objects;
 use crate::pipeline::State;
 use crate::services;
 use bytes::Bytes;
 use futures::future::try_join_all;
+use naru_api::apply::{self, BuiltIn, Ignored, Writer};
 use naru_api::codec;
 use naru_api::facts;
 use naru_api::meta;
@@ -88,8 +90,25 @@ pub(crate) fn prepared(resource: &'static Resource, mut object: Value) -> Result
     objects::stamp_new(&mut object);
     codec::apply_constant_defaults(&mut object, ty);
     (resource.rules.default)(&mut object);
+    let (api_version, now) = (resource.api_version(), clock::now_rfc3339());
+    let writer = Writer {
+        manager: manager(resource),
+        api_version: &api_version,
+        subresource: "",
+        now: &now,
+        ignored: Ignored::of(resource, ""),
+    };
+    apply::update(&BuiltIn(resource), None, &mut object, &writer);
     (resource.rules.prepare_create)(&mut object);
     Ok(object)
+}
+
+/// Who owns what is there from the start, under upstream's names.
+fn manager(resource: &Resource) -> &'static str {
+    match resource.group {
+        "flowcontrol.apiserver.k8s.io" => "api-priority-and-fairness-config-producer-v1",
+        _ => "kube-apiserver",
+    }
 }
 
 /// A write of an object.

@@ -5,7 +5,10 @@ use super::apply;
 use super::body::{self, Expected};
 use super::managed;
 use super::patch::{Parsed, Patch, patch_failure};
+use super::render;
 use super::update::{Change, Make, Part, modify};
+use crate::clock;
+use crate::negotiate::{self, Form};
 use crate::objects;
 use crate::response::{Failure, Outcome, Reply};
 use naru_api::apply::{to_parent, to_scale};
@@ -15,6 +18,7 @@ use naru_api::meta;
 use naru_api::registry::Resource;
 use naru_api::selector::LabelSelector;
 use naru_api::status::{FieldErrors, Status};
+use naru_api::table;
 use serde_json::{Value, json};
 
 const SCALE_TYPE: &str = "io.k8s.api.autoscaling.v1.Scale";
@@ -26,7 +30,7 @@ pub(super) async fn handle(call: &Call, resource: &'static Resource) -> Outcome 
     let namespace = call.namespace(resource);
     let current = call.state.cache.get(resource, namespace, name).ok_or_else(not_found)?;
     if call.info.verb == "get" {
-        return answer(&scale_of(&objects::tree(&current)?));
+        return answer(call, &scale_of(&objects::tree(&current)?));
     }
     let ty = facts::type_by_name(SCALE_TYPE).ok_or_else(|| Box::new(Status::internal("no type Scale")))?;
     let make: Box<Make<'_>> = if call.info.verb == "update" {
@@ -68,7 +72,7 @@ pub(super) async fn handle(call: &Call, resource: &'static Resource) -> Outcome 
     };
     let changed = modify(call, change).await?;
     let object: Value = serde_json::from_slice(&changed.json).map_err(|error| Box::new(Status::internal(error)))?;
-    answer(&scale_of(&object))
+    answer(call, &scale_of(&object))
 }
 
 /// The object with the replicas of an applied Scale: who owns them is told by both.
@@ -99,8 +103,18 @@ fn applied(
     Ok(scaled)
 }
 
-fn answer(scale: &Value) -> Outcome {
-    Ok(Reply::json(200, scale.to_string()))
+fn answer(call: &Call, scale: &Value) -> Outcome {
+    let accepted = negotiate::accepted(&call.headers)?;
+    let text = scale.to_string();
+    Ok(match accepted.form {
+        Form::Object => Reply::json(200, text),
+        Form::Metadata => Reply::json(200, render::partial_text(text.as_bytes(), accepted.meta_version())),
+        Form::Table => {
+            let mut table = table::scale(scale, render::include_object(call)?, clock::now_seconds());
+            table["apiVersion"] = accepted.meta_version().into();
+            Reply::json(200, table.to_string())
+        }
+    })
 }
 
 /// The object's Scale.

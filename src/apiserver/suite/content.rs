@@ -121,3 +121,116 @@ async fn health_checks_one_by_one() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn openapi_documents_are_cached_by_their_hash() {
+    let server = Server::start().await;
+    let send = async |uri: &str, headers: &[(&str, &str)]| {
+        let answer =
+            response::into_http(server.outcome(admin(), Method::GET, uri, headers, b"").await, Presentation::default());
+        let (parts, body) = answer.into_parts();
+        (parts, body.collect().await.unwrap().to_bytes())
+    };
+    let index = server.get("/openapi/v3").await.ok();
+    let at = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let (path, hash) = at.split_once("?hash=").unwrap();
+    let header = |parts: &http::response::Parts, name: &str| parts.headers[name].to_str().unwrap().to_owned();
+
+    let (parts, body) = send(&at, &[]).await;
+    assert_eq!((parts.status.as_u16(), header(&parts, "cache-control").as_str()), (200, "public, immutable"));
+    assert_eq!(header(&parts, "etag"), format!("\"{hash}\""));
+    assert!(header(&parts, "expires").ends_with(" GMT"));
+    let document: Value = serde_json::from_slice(&body).unwrap();
+    assert!(document["paths"].get("/apis/apps/v1/namespaces/{namespace}/deployments").is_some());
+    // An answer to no hash may change; one to a wrong hash says where the right one is.
+    let (parts, _) = send(path, &[]).await;
+    assert_eq!((parts.status.as_u16(), header(&parts, "cache-control").as_str()), (200, "no-cache, private"));
+    let (parts, _) = send(&format!("{path}?hash=OLD"), &[]).await;
+    assert_eq!((parts.status.as_u16(), header(&parts, "location")), (301, at.clone()));
+    let (parts, body) = send(&at, &[("if-none-match", &format!("\"{hash}\""))]).await;
+    assert_eq!((parts.status.as_u16(), body.len()), (304, 0));
+    let protobuf = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let (parts, body) = send(&at, &[("accept", protobuf)]).await;
+    assert_eq!(header(&parts, "content-type"), "application/com.github.proto-openapi.spec.v3.v1.0+protobuf");
+    assert!(body.starts_with(b"\x0a\x053.0.0"));
+    assert_eq!(send(&at, &[("accept", "text/html")]).await.0.status.as_u16(), 406);
+    // Every document of the index is there under its hash.
+    for entry in index["paths"].as_object().unwrap().values() {
+        let (parts, _) = send(entry["serverRelativeURL"].as_str().unwrap(), &[]).await;
+        assert_eq!(header(&parts, "cache-control"), "public, immutable", "{entry}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_as_plain_text_or_as_a_status() {
+    let server = Server::start().await;
+    for path in ["/nothing", "/apis/nothing.example.com/v1/things", "/livez/nothing", "/openapi/v3/apis/nothing/v1"] {
+        let outcome = server.outcome(admin(), Method::GET, path, &[], b"").await;
+        let answer = response::into_http(outcome, Presentation::default());
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["content-type"]),
+            (404, &"text/plain; charset=utf-8".parse::<http::HeaderValue>().unwrap()),
+            "{path}"
+        );
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "404 page not found\n");
+    }
+    for path in ["/api/v1/things", "/api/v9/pods", "/apis/apps/v9/deployments", "/apis/apps/v1/things"] {
+        server.get(path).await.refused(404, "the server could not find the requested resource");
+    }
+    let index = server.get("/").await.ok();
+    let paths: Vec<&str> = index["paths"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
+    for path in
+        ["/", "/apis/apps/v1", "/livez/ping", "/readyz/etcd", "/readyz/shutdown", "/openapi/v3/"].into_iter().skip(1)
+    {
+        assert!(paths.contains(&path), "{path} in {paths:?}");
+    }
+    assert!(paths.is_sorted());
+}
+
+#[tokio::test]
+async fn deletes_answer_with_the_object_where_upstream_does() {
+    let server = Server::start().await;
+    let classes = "/apis/storage.k8s.io/v1/storageclasses";
+    let class = json!({"metadata": {"name": "a"}, "provisioner": "example.com/x"});
+    server.post(classes, class).await.ok();
+    assert_eq!(
+        server.call(Method::DELETE, &format!("{classes}/a"), "application/json", b"").await.ok()["kind"],
+        "StorageClass"
+    );
+    server.post(CONFIG_MAPS, config_map("a")).await.ok();
+    let gone = server.call(Method::DELETE, &format!("{CONFIG_MAPS}/a"), "application/json", b"").await.ok();
+    assert_eq!((&gone["kind"], &gone["details"]["name"]), (&json!("Status"), &json!("a")));
+}
+
+#[tokio::test]
+async fn a_scale_comes_in_every_form() {
+    let server = Server::start().await;
+    let body = json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 3, "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+        },
+    });
+    server.post("/apis/apps/v1/namespaces/default/deployments", body).await.ok();
+    let uri = "/apis/apps/v1/namespaces/default/deployments/web/scale";
+    let form = async |form: &str| {
+        let accept = format!("application/json;as={form};g=meta.k8s.io;v=v1");
+        server.call_as(admin(), Method::GET, uri, &[("accept", &accept)], b"").await.ok()
+    };
+    let table = form("Table").await;
+    let columns = table["columnDefinitions"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap());
+    assert_eq!(columns.collect::<Vec<_>>(), ["Name", "Desired", "Available", "Age"]);
+    assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[..3], [json!("web"), json!(3), json!(0)]);
+    assert_eq!(form("PartialObjectMetadata").await["metadata"]["name"], "web");
+}
+
+#[tokio::test]
+async fn what_is_there_from_the_start_has_an_owner() {
+    let server = Server::start().await;
+    let namespace = server.get("/api/v1/namespaces/default").await.ok();
+    let entry = &namespace["metadata"]["managedFields"][0];
+    assert_eq!((&entry["manager"], &entry["operation"]), (&json!("kube-apiserver"), &json!("Update")));
+    let labels = json!({".": {}, "f:kubernetes.io/metadata.name": {}});
+    assert_eq!(entry["fieldsV1"], json!({"f:metadata": {"f:labels": labels}}));
+}

@@ -121,6 +121,9 @@ impl From<WatchError> for CacheError {
     }
 }
 
+/// A key, and the object that is there now; `None`: none is.
+pub(crate) type Changed = (Arc<str>, Option<Arc<CachedObject>>);
+
 /// Which objects of a resource a list or a watch is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
@@ -279,6 +282,20 @@ impl Cache {
     /// The revision of the newest change to any object of the resource.
     pub(crate) fn last_change(&self, resource: &Resource) -> i64 {
         self.of(resource).read().last_change
+    }
+
+    /// The objects that have changed after `revision`, in order (`None`: it is gone), and the revision to go on from;
+    /// `None` when the history does not reach back so far.
+    pub(crate) fn changes_after(&self, resource: &Resource, revision: i64) -> Option<(i64, Vec<Changed>)> {
+        let state = self.of(resource).read();
+        if revision < state.floor {
+            return None;
+        }
+        let present = |change: &Arc<resource::Change>| {
+            let gone = change.kind == resource::ChangeKind::Deleted;
+            (change.object.key().clone(), (!gone).then(|| change.object.clone()))
+        };
+        Some((state.last_change.max(revision), state.changes_after(revision).map(present).collect()))
     }
 
     /// A page of objects; `limit` 0 means all.

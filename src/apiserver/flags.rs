@@ -27,6 +27,8 @@ pub struct Flags {
     pub token_webhook: TokenWebhookFlags,
     /// Front proxies.
     pub requestheader: RequestHeaderFlags,
+    /// Who is asked whether something may be done.
+    pub authorization: AuthorizationFlags,
     /// Service account tokens.
     pub service_account: ServiceAccountFlags,
     /// Seconds that pods stay on a node that is not ready.
@@ -117,6 +119,33 @@ pub struct TokenWebhookFlags {
     pub version: Option<String>,
 }
 
+/// `--authorization-*`.
+#[derive(Debug, Clone, Default)]
+pub struct AuthorizationFlags {
+    /// The AuthorizationConfiguration.
+    pub config: Option<PathBuf>,
+    /// Authorizers in their order, without an AuthorizationConfiguration.
+    pub mode: Vec<String>,
+    /// A kubeconfig that describes the webhook.
+    pub webhook_config_file: Option<PathBuf>,
+    /// `v1` or `v1beta1`.
+    pub webhook_version: Option<String>,
+    /// How long its yes counts.
+    pub webhook_allowed_ttl: Option<Duration>,
+    /// How long its no counts.
+    pub webhook_refused_ttl: Option<Duration>,
+}
+
+impl AuthorizationFlags {
+    fn any_but_config(&self) -> bool {
+        !self.mode.is_empty()
+            || self.webhook_config_file.is_some()
+            || self.webhook_version.is_some()
+            || self.webhook_allowed_ttl.is_some()
+            || self.webhook_refused_ttl.is_some()
+    }
+}
+
 /// `--requestheader-*`.
 #[derive(Debug, Clone, Default)]
 pub struct RequestHeaderFlags {
@@ -200,6 +229,18 @@ pub static FLAGS: &[Flag] = &[
     flag("authentication-token-webhook-config-file", |f, v| put(&mut f.token_webhook.config_file, file(v))),
     flag("authentication-token-webhook-version", |f, v| {
         put(&mut f.token_webhook.version, one_of(v, &["v1", "v1beta1"]))
+    }),
+    flag("authorization-config", |f, v| put(&mut f.authorization.config, file(v))),
+    flag("authorization-mode", |f, v| list(&mut f.authorization.mode, v)),
+    flag("authorization-webhook-cache-authorized-ttl", |f, v| {
+        put(&mut f.authorization.webhook_allowed_ttl, duration(v))
+    }),
+    flag("authorization-webhook-cache-unauthorized-ttl", |f, v| {
+        put(&mut f.authorization.webhook_refused_ttl, duration(v))
+    }),
+    flag("authorization-webhook-config-file", |f, v| put(&mut f.authorization.webhook_config_file, file(v))),
+    flag("authorization-webhook-version", |f, v| {
+        put(&mut f.authorization.webhook_version, one_of(v, &["v1", "v1beta1"]))
     }),
     flag("default-not-ready-toleration-seconds", |f, v| put(&mut f.default_not_ready_toleration_seconds, integer(v))),
     flag("default-unreachable-toleration-seconds", |f, v| {
@@ -333,6 +374,11 @@ impl Flags {
         }
         if oidc.any() && self.authentication_config.is_some() {
             return wrong("authentication-config file and oidc-* flags are mutually exclusive");
+        }
+        if self.authorization.config.is_some() && self.authorization.any_but_config() {
+            return wrong(
+                "authorization-config can not be specified when authorization-mode or authorization-webhook-* flags are defined",
+            );
         }
         let headers = &self.requestheader;
         if headers.client_ca_file.is_none() && !headers.allowed_names.is_empty() {

@@ -53,6 +53,7 @@ impl InProcess {
         let (path, query) = request.uri.split_once('?').unwrap_or((&request.uri, ""));
         let request = Authenticated {
             user: self.user.clone(),
+            notes: Arc::default(),
             method: request.method,
             path: path.to_owned(),
             query: query.to_owned(),

@@ -32,11 +32,12 @@ mod storage;
 #[cfg(test)]
 mod suite;
 
+pub use authn::LegacyToken;
 pub use config::{ClientIdentity, Config, FrontProxy, ServeError, StartError, StaticToken};
 pub use dialer::{Destination, Dialer, Direct, Stream};
 pub use flags::{
-    AuditFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, OidcFlags, RequestHeaderFlags, ServiceAccountFlags,
-    TokenWebhookFlags,
+    AuditFlags, AuthorizationFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, OidcFlags, RequestHeaderFlags,
+    ServiceAccountFlags, TokenWebhookFlags,
 };
 pub use server::{api_tls_config, tls_config};
 
@@ -72,6 +73,11 @@ impl ApiServer {
     pub fn stop_being_ready(&self) -> std::time::Duration {
         self.state.stopping.store(true, std::sync::atomic::Ordering::Release);
         self.state.config.flags.shutdown_delay.unwrap_or_default()
+    }
+
+    /// A token for a Secret of the type `kubernetes.io/service-account-token`; `None` when it cannot be signed.
+    pub fn legacy_token(&self, token: &LegacyToken<'_>) -> Option<String> {
+        self.state.authn.issuer.issue_legacy(token).ok()
     }
 
     /// A transport that skips the network and authentication, and nothing else: requests are

@@ -2,7 +2,7 @@
 //! admission, the kind's rules, the store), answer.
 
 use crate::admission::Notes;
-use crate::authn::{Authn, Issuer, Peer, User, impersonated, jwt::Signer};
+use crate::authn::{Authn, Issuer, LAST_USED, MASTERS, Peer, Remarks, User, day, impersonated, jwt::Signer};
 use crate::authz::{Attributes, Authz};
 use crate::cache::Cache;
 use crate::config::{Config, StartError};
@@ -24,12 +24,15 @@ use futures::{FutureExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use naru_api::registry;
 use naru_api::selector::{FieldSelector, LabelSelector};
 use naru_api::status::Status;
 use naru_base::Shutdown;
 use naru_client::transport::WatchStream;
+use naru_client::{Client, PatchKind};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
+use serde_json::{Value, json};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -90,7 +93,7 @@ impl State {
         let state = Self {
             store: storage,
             authn: Authn::new(issuer, &config, &shutdown)?,
-            authz: Authz::new(),
+            authz: Authz::new(&config.flags, &shutdown)?,
             plugins: crate::admission::plugins(&config.flags)?,
             quota_locks: crate::admission::QuotaLocks::default(),
             services: ServiceAllocator::new(&config, &cache)?,
@@ -126,6 +129,8 @@ pub(crate) enum Source {
 /// A request after authentication.
 pub(crate) struct Authenticated {
     pub(crate) user: Arc<User>,
+    /// What has been said so far, and what will be.
+    pub(crate) notes: Arc<Notes>,
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: String,
@@ -145,7 +150,7 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
     let path = request.uri().path().to_owned();
     // What has been looked at is taken out: it goes into no log and to no proxied backend.
     let authenticated = state.authn.authenticate(&state.cache, &peer, request.headers_mut(), &path).await;
-    let Ok(user) = authenticated else {
+    let Ok((user, remarks)) = authenticated else {
         return response::into_http(Err(Box::new(Status::unauthorized())), presentation);
     };
     let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -156,8 +161,11 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
         // HTTP/2 has it elsewhere.
         parts.headers.insert(http::header::HOST, host);
     }
+    let notes = Arc::new(Notes::default());
+    remark(&state, &remarks, &notes);
     let request = Authenticated {
         user,
+        notes,
         method: parts.method,
         path,
         query,
@@ -176,6 +184,27 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
         response.headers_mut().insert(PRIORITY_LEVEL_UID, schema.level_uid.clone());
     }
     response
+}
+
+/// Passes on what there is to say about the use of a token.
+fn remark(state: &Arc<State>, remarks: &Remarks, notes: &Notes) {
+    if let Some(warning) = remarks.warning {
+        notes.warn(warning);
+    }
+    for (key, text) in &remarks.audit {
+        notes.audit(key, text.clone());
+    }
+    if let Some((namespace, secret)) = remarks.last_used.clone() {
+        let client = Client::new(crate::in_process::transport(state.clone(), "system:apiserver", &[MASTERS]));
+        naru_base::spawn("legacy-token-last-used", async move {
+            let patch = json!({ "metadata": { "labels": { (LAST_USED): day(crate::clock::now_seconds()) } } });
+            let set =
+                client.patch::<Value>(&registry::SECRETS, Some(&namespace), &secret, None, PatchKind::Merge, &patch);
+            if let Err(error) = set.await {
+                tracing::warn!(namespace, secret, %error, "the day of a token's last use could not be noted");
+            }
+        });
+    }
 }
 
 fn presentation(headers: &HeaderMap, query: &str) -> Presentation {
@@ -258,7 +287,8 @@ async fn steps(
     marks: &mut Marks,
 ) -> Outcome {
     let limit = time_limit(&state, &info, &query)?;
-    if let Some(user) = impersonated(&state, &request.user, &request.headers).await? {
+    let selected = Selected::of(&info, &query);
+    if let Some(user) = impersonated(&state, &request.user, &request.headers, &selected.attributes(&info)).await? {
         tracing::debug!(user = request.user.name, acting_as = user.name, "impersonation");
         request.user = Arc::new(user);
     }
@@ -333,7 +363,7 @@ async fn answered(state: Arc<State>, request: Authenticated, info: RequestInfo, 
             .map_err(|error| Status::bad_request(format!("reading the body: {error}")))?
             .ok_or_else(|| Status::too_large(MAX_BODY))?,
     };
-    let notes = Arc::new(Notes::default());
+    let notes = request.notes;
     let deprecation: Vec<String> = deprecation(&info).map(str::to_owned).into_iter().collect();
     let call = Call {
         state,
@@ -393,12 +423,31 @@ fn is_long_running(info: &RequestInfo) -> bool {
     info.verb == "watch" || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
+/// What the selectors of a request limit it to, as far as authorization is concerned.
+struct Selected {
+    fields: Option<FieldSelector>,
+    labels: Option<LabelSelector>,
+}
+
+impl Selected {
+    fn of(info: &RequestInfo, query: &Query) -> Self {
+        let counts = info.is_resource && matches!(info.verb, "list" | "watch" | "deletecollection");
+        // A selector that cannot be read limits nothing; the handler refuses it later.
+        let text = |name: &str| query.get(name).filter(|_| counts);
+        Self {
+            fields: text("fieldSelector").and_then(|text| FieldSelector::parse(text).ok()),
+            labels: text("labelSelector").and_then(|text| LabelSelector::parse(text).ok()),
+        }
+    }
+
+    fn attributes<'a>(&'a self, info: &'a RequestInfo) -> Attributes<'a> {
+        Attributes { fields: self.fields.as_ref(), labels: self.labels.as_ref(), ..Attributes::of(info) }
+    }
+}
+
 async fn authorize(state: &State, user: &User, info: &RequestInfo, query: &Query) -> Result<(), Box<Status>> {
-    let selected = info.is_resource && matches!(info.verb, "list" | "watch" | "deletecollection");
-    // A selector that cannot be read limits nothing; the handler refuses it later.
-    let fields = query.get("fieldSelector").filter(|_| selected).and_then(|text| FieldSelector::parse(text).ok());
-    let labels = query.get("labelSelector").filter(|_| selected).and_then(|text| LabelSelector::parse(text).ok());
-    let attributes = Attributes { fields: fields.as_ref(), labels: labels.as_ref(), ..Attributes::of(info) };
+    let selected = Selected::of(info, query);
+    let attributes = selected.attributes(info);
     let decision = state.authz.authorize(&state.cache, user, &attributes).await;
     if decision.is_allowed() {
         return Ok(());

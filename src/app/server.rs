@@ -6,7 +6,7 @@ use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
 use crate::signing::Authorities;
 use crate::{dns, host, kubeconfig, node, token};
 use anyhow::{Context, Result, bail};
-use naru_apiserver::{ApiServer, ClientIdentity, FrontProxy, StaticToken, api_tls_config, tls_config};
+use naru_apiserver::{ApiServer, ClientIdentity, FrontProxy, LegacyToken, StaticToken, api_tls_config, tls_config};
 use naru_base::Shutdown;
 use naru_client::{Client, Informers};
 use naru_store::Store;
@@ -98,15 +98,19 @@ fn start_control_plane(
     secrets: &Secrets,
     shutdown: &Shutdown,
 ) {
-    let of_controllers = api.clone();
+    let (of_controllers, of_tokens) = (api.clone(), api.clone());
     let client_for = move |name: &str| {
-        let user = format!("system:serviceaccount:kube-system:{name}");
-        as_user(&of_controllers, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+        let (user, groups) = naru_controllers::user_of(name);
+        as_user(&of_controllers, &user, groups)
     };
     let config = naru_controllers::Config {
         client_for: Arc::new(client_for),
         informers: informers.clone(),
         ca_pem: secrets.server_ca.cert_pem.clone(),
+        legacy_token: Arc::new(move |token| {
+            let naru_controllers::LegacyToken { namespace, secret, account, account_uid } = *token;
+            of_tokens.legacy_token(&LegacyToken { namespace, secret, account, account_uid })
+        }),
         cluster_cidr: args.cluster_cidr.clone(),
         node_cidr_mask: NODE_CIDR_MASK,
         signer: Some(Arc::new(Authorities { client: secrets.client_ca.clone(), server: secrets.server_ca.clone() })),

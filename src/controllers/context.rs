@@ -12,6 +12,22 @@ use std::sync::Arc;
 /// Makes a client that acts as `system:serviceaccount:kube-system:NAME`.
 pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
+/// Whose token goes into which Secret.
+#[derive(Debug, Clone, Copy)]
+pub struct LegacyToken<'a> {
+    /// Of both.
+    pub namespace: &'a str,
+    /// The Secret.
+    pub secret: &'a str,
+    /// The service account.
+    pub account: &'a str,
+    /// Its uid.
+    pub account_uid: &'a str,
+}
+
+/// Signs such a token; `None` when that cannot be done.
+pub type SignToken = Arc<dyn Fn(&LegacyToken<'_>) -> Option<String> + Send + Sync>;
+
 /// What the composition root gives the controllers.
 #[derive(Clone)]
 pub struct Config {
@@ -21,6 +37,8 @@ pub struct Config {
     pub informers: Informers,
     /// The cluster's certificate authority, published to all namespaces.
     pub ca_pem: String,
+    /// Signs the tokens that live in Secrets.
+    pub legacy_token: SignToken,
     /// Addresses of pods, such as `10.42.0.0/16`; each node gets a part of it.
     pub cluster_cidr: String,
     /// Prefix length of a node's part.

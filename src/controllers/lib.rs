@@ -28,6 +28,7 @@ mod resource_quota;
 mod revisions;
 mod root_ca;
 mod service_account;
+mod service_account_tokens;
 mod service_cidr;
 mod statefulset;
 #[cfg(test)]
@@ -35,7 +36,7 @@ mod suite;
 mod taint_eviction;
 
 pub use certificates::{Authority, Signer, SigningRequest};
-pub use context::{ClientFor, Config, Context};
+pub use context::{ClientFor, Config, Context, LegacyToken, SignToken};
 
 use naru_base::Shutdown;
 
@@ -75,8 +76,19 @@ pub static ALL: &[Controller] = &[
     Controller { name: "statefulset-controller", start: statefulset::start },
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },
     Controller { name: "token-cleaner", start: bootstrap_token::start_cleaner },
+    Controller { name: "tokens-controller", start: service_account_tokens::start },
     Controller { name: "ttl-controller", start: node_ttl::start },
 ];
+
+/// The user that a controller acts as, and its groups. The one that makes tokens comes before all service accounts, and
+/// has upstream's controller manager's own name.
+pub fn user_of(name: &str) -> (String, &'static [&'static str]) {
+    if name == "tokens-controller" {
+        return ("system:kube-controller-manager".to_owned(), &[]);
+    }
+    let groups = &["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+    (format!("system:serviceaccount:kube-system:{name}"), groups)
+}
 
 /// Starts all controllers; they run until shutdown.
 pub fn start_all(config: Config, shutdown: &Shutdown) {

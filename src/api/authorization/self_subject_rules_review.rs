@@ -1,9 +1,6 @@
 //! SelfSubjectRulesReview: what may I do in a namespace?.
 
 use crate::registry::{Churn, Resource, Rules, Scope, verbs};
-use crate::status::FieldErrors;
-use crate::tree;
-use serde_json::Value;
 
 /// SelfSubjectRulesReviews.
 pub static SELF_SUBJECT_RULES_REVIEWS: Resource = Resource {
@@ -20,11 +17,5 @@ pub static SELF_SUBJECT_RULES_REVIEWS: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[],
-    rules: Rules { name: |_| Vec::new(), validate, ..Rules::NONE },
+    rules: Rules { name: |_| Vec::new(), ..Rules::NONE },
 };
-
-fn validate(review: &Value, errors: &mut FieldErrors) {
-    if tree::is_empty(&review["spec"]["namespace"]) {
-        errors.required("spec.namespace", "");
-    }
-}

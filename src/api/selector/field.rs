@@ -36,8 +36,13 @@ impl FieldSelector {
             let value = unescape(value)?;
             requirements.push(FieldRequirement { field: field.to_owned(), equal: operator != "!=", value });
         }
+        Ok(Self::of(requirements))
+    }
+
+    /// Of these requirements.
+    pub fn of(mut requirements: Vec<FieldRequirement>) -> Self {
         requirements.sort_by(|a, b| a.field.cmp(&b.field));
-        Ok(FieldSelector { requirements })
+        Self { requirements }
     }
 
     /// The requirements, sorted by field.

@@ -4,11 +4,13 @@ mod certificate_approval;
 mod certificate_signing;
 mod certificate_subject;
 mod claim_resize;
+mod declared_features;
 mod default_tolerations;
 mod escalation;
 mod in_use_protection;
 mod ingress_class;
 mod limit_ranger;
+mod more;
 mod namespace_lifecycle;
 mod node_restriction;
 mod notes;
@@ -120,7 +122,6 @@ impl Plugin {
     }
 
     /// One that runs only where `enable-admission-plugins` names it.
-    #[allow(dead_code, reason = "for the plugins that follow")]
     const fn off(self) -> Self {
         Self { off: true, ..self }
     }
@@ -150,13 +151,17 @@ impl Plugin {
 /// ClusterTrustBundleAttest (with its feature) before CertificateSubjectRestriction.
 pub(crate) static CHAIN: &[&Plugin] = &[
     &namespace_lifecycle::PLUGIN,
+    &more::NAMESPACE_EXISTS,
+    &more::LIMIT_ANTI_AFFINITY,
     &limit_ranger::PLUGIN,
     &service_account::PLUGIN,
     &node_restriction::PLUGIN,
     &taint_nodes::PLUGIN,
+    &more::ALWAYS_PULL_IMAGES,
     &pod_security::PLUGIN,
     &priority::PLUGIN,
     &default_tolerations::PLUGIN,
+    &more::EXTENDED_RESOURCE_TOLERATION,
     &storage_class::PLUGIN,
     &in_use_protection::PLUGIN,
     &owner_references::PLUGIN,
@@ -167,12 +172,14 @@ pub(crate) static CHAIN: &[&Plugin] = &[
     &certificate_subject::PLUGIN,
     &ingress_class::PLUGIN,
     &pod_topology_labels::PLUGIN,
-    // NodeDeclaredFeatureValidator.
+    &declared_features::PLUGIN,
     &pod_resize::PLUGIN,
+    &more::DENY_EXTERNAL_IPS,
     &escalation::PLUGIN,
     // MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy,
     // ValidatingAdmissionWebhook.
     &resource_quota::PLUGIN,
+    &more::ALWAYS_DENY,
 ];
 
 /// The plugins that run, in order: the chain with what the flags add and without what they take away.

@@ -22,7 +22,7 @@ fn admit(state: &State, attributes: &Attributes<'_>, _: &mut Value) -> Result<()
         return Ok(());
     }
     let Some(namespace) = attributes.namespace else { return Ok(()) };
-    if operation != Operation::Create || !attributes.subresource.is_empty() {
+    if operation != Operation::Create {
         return Ok(());
     }
     let Some(found) = state.cache.get(&registry::NAMESPACES, None, namespace) else {

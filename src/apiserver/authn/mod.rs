@@ -16,7 +16,8 @@ mod x509;
 
 pub(crate) use impersonation::impersonated;
 pub(crate) use peer::Peer;
-pub(crate) use service_account::{Binding, Issuer, Life, SERVICE_ACCOUNT_PREFIX};
+pub use service_account::LegacyToken;
+pub(crate) use service_account::{Binding, Issuer, LAST_USED, Life, Remarks, SERVICE_ACCOUNT_PREFIX, day};
 
 use crate::cache::Cache;
 use crate::config::{Config, FrontProxy, StartError};
@@ -127,16 +128,16 @@ impl Authn {
         peer: &Peer,
         headers: &mut HeaderMap,
         path: &str,
-    ) -> Result<Arc<User>, Unauthenticated> {
+    ) -> Result<(Arc<User>, Remarks), Unauthenticated> {
         let proxied = if peer.front_proxy { front_proxy::user(&self.front_proxy, headers) } else { None };
         front_proxy::strip(&self.front_proxy, headers);
         let authorization = headers.remove(AUTHORIZATION);
         let over_websocket = websocket::take_token(headers);
         if let Some(user) = proxied {
-            return Ok(Arc::new(user));
+            return Ok((Arc::new(user), Remarks::default()));
         }
         if let Some(user) = &peer.user {
-            return Ok(user.clone());
+            return Ok((user.clone(), Remarks::default()));
         }
         let given = authorization.as_ref().and_then(|value| value.to_str().ok()).and_then(bearer);
         let token = match (given, &over_websocket) {
@@ -149,10 +150,11 @@ impl Authn {
         };
         let Some(token) = token else {
             let open = !peer.rejected && self.structured.anonymous_may(path);
-            return if open { Ok(Arc::new(User::anonymous())) } else { Err(Unauthenticated) };
+            let nobody = || (Arc::new(User::anonymous()), Remarks::default());
+            return if open { Ok(nobody()) } else { Err(Unauthenticated) };
         };
         match self.token(cache, token, self.issuer.api_audiences()).await {
-            Ok(Some(answer)) => Ok(Arc::new(answer.user)),
+            Ok(Some(answer)) => Ok((Arc::new(answer.user), answer.remarks)),
             Ok(None) => Err(Unauthenticated),
             Err(reason) => {
                 tracing::debug!(reason, "bearer token refused");
@@ -177,7 +179,7 @@ impl Authn {
         if let Some(audiences) = &ours
             && let Some(user) = self.tokens.user(token)
         {
-            return Ok(Some(TokenAnswer { user: (*user).clone(), audiences: audiences.clone() }));
+            return Ok(Some(TokenAnswer::plain((*user).clone(), audiences.clone())));
         }
         match self.issuer.verify(cache, token, accepted) {
             Ok(Some(answer)) => return Ok(Some(answer)),
@@ -186,17 +188,17 @@ impl Authn {
         }
         if let Some(audiences) = ours {
             if let Some(user) = bootstrap_token::user(cache, token, now) {
-                return Ok(Some(TokenAnswer { user, audiences }));
+                return Ok(Some(TokenAnswer::plain(user, audiences)));
             }
             match self.structured.user(token, now).await {
-                Ok(Some(user)) => return Ok(Some(TokenAnswer { user, audiences })),
+                Ok(Some(user)) => return Ok(Some(TokenAnswer::plain(user, audiences))),
                 Ok(None) => {}
                 Err(error) => errors.push(error),
             }
         }
         if let Some(webhook) = &self.webhook {
             match webhook.user(token, accepted).await {
-                Ok(Some((user, audiences))) => return Ok(Some(TokenAnswer { user, audiences })),
+                Ok(Some((user, audiences))) => return Ok(Some(TokenAnswer::plain(user, audiences))),
                 Ok(None) => {}
                 Err(error) => errors.push(error),
             }

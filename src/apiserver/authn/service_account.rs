@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 pub(crate) const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// `iss` of tokens that live in Secrets.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// Labels of Secrets that hold tokens.
+pub(crate) const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 /// Seconds that clocks may differ, and that an object may be overdue for deletion.
 const LEEWAY: i64 = 60;
 
@@ -49,6 +52,19 @@ pub(crate) struct Binding {
     pub(crate) node: Option<(String, String)>,
 }
 
+/// Whose token goes into which Secret.
+#[derive(Debug, Clone, Copy)]
+pub struct LegacyToken<'a> {
+    /// Of both.
+    pub namespace: &'a str,
+    /// The Secret.
+    pub secret: &'a str,
+    /// The service account.
+    pub account: &'a str,
+    /// Its uid.
+    pub account_uid: &'a str,
+}
+
 /// A verified token.
 #[derive(Debug)]
 pub(crate) struct TokenAnswer {
@@ -56,6 +72,26 @@ pub(crate) struct TokenAnswer {
     pub(crate) user: User,
     /// The audiences that both the token and the verifier accept.
     pub(crate) audiences: Vec<String>,
+    /// What there is to say about its use.
+    pub(crate) remarks: Remarks,
+}
+
+impl TokenAnswer {
+    /// A token of which there is nothing to say.
+    pub(crate) fn plain(user: User, audiences: Vec<String>) -> Self {
+        Self { user, audiences, remarks: Remarks::default() }
+    }
+}
+
+/// What is said when a token is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Remarks {
+    /// To the client.
+    pub(crate) warning: Option<&'static str>,
+    /// To the audit log.
+    pub(crate) audit: Vec<(&'static str, String)>,
+    /// Namespace and name of the Secret whose label says on which day it was last used, when that is to be set.
+    pub(crate) last_used: Option<(String, String)>,
 }
 
 /// Why a token was refused.
@@ -84,6 +120,18 @@ pub(crate) enum TokenError {
     /// The pod, node or secret is gone, or the token is no longer the one in its secret.
     #[error("service account token has been invalidated")]
     Invalidated,
+    /// The Secret is marked.
+    #[error(
+        "the token in secret {namespace}/{secret} for service account {namespace}/{account} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+    )]
+    Marked {
+        /// Where it is.
+        namespace: String,
+        /// The Secret.
+        secret: String,
+        /// The account.
+        account: String,
+    },
     /// The account is gone.
     #[error("serviceaccounts {0:?} not found")]
     NoAccount(String),
@@ -161,7 +209,10 @@ impl Issuer {
         if let Some(binding) = binding {
             private[binding.kind] = json!({ "name": binding.name, "uid": binding.uid });
             if let Some((node, node_uid)) = &binding.node {
-                private["node"] = json!({ "name": node, "uid": node_uid });
+                private["node"] = json!({ "name": node });
+                if !node_uid.is_empty() {
+                    private["node"]["uid"] = node_uid.clone().into();
+                }
             }
         }
         if let Some(after) = life.warn_after {
@@ -176,6 +227,18 @@ impl Issuer {
             "jti": id,
             "kubernetes.io": private,
             "sub": format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"),
+        }))
+    }
+
+    /// A token for a Secret: it names no time at which it ends.
+    pub(crate) fn issue_legacy(&self, token: &LegacyToken<'_>) -> Result<String, ring::error::Unspecified> {
+        self.signer.sign(&json!({
+            "iss": LEGACY_ISSUER,
+            "kubernetes.io/serviceaccount/namespace": token.namespace,
+            "kubernetes.io/serviceaccount/secret.name": token.secret,
+            "kubernetes.io/serviceaccount/service-account.name": token.account,
+            "kubernetes.io/serviceaccount/service-account.uid": token.account_uid,
+            "sub": format!("{SERVICE_ACCOUNT_PREFIX}{}:{}", token.namespace, token.account),
         }))
     }
 
@@ -218,7 +281,12 @@ impl Issuer {
         if !private["pod"].is_object() {
             bound("node", (&registry::NODES, ""), ("node", "service account node ref claim"))?;
         }
-        Ok(TokenAnswer { user: self.user(&claims, namespace, name), audiences })
+        let mut answer = TokenAnswer::plain(self.user(&claims, namespace, name), audiences);
+        if let Some(late) = private["warnafter"].as_i64().map(|after| now - after).filter(|late| *late > 0) {
+            let text = format!("subject: {}, seconds after warning threshold: {late}", answer.user.name);
+            answer.remarks.audit.push(("authentication.k8s.io/stale-token", text));
+        }
+        Ok(answer)
     }
 
     /// A token from a Secret of the old kind: it lives as long as the Secret holds it.
@@ -245,14 +313,19 @@ impl Issuer {
         if deleted || held != base64::engine::general_purpose::STANDARD.encode(token) {
             return Err(TokenError::Invalidated);
         }
-        let account = json!({ "name": name, "uid": uid });
+        let claim = json!({ "name": name, "uid": uid });
         let now = crate::clock::now_seconds();
-        check_object(cache, (&registry::SERVICE_ACCOUNTS, namespace), &account, ("service account", "claim"), now)
+        check_object(cache, (&registry::SERVICE_ACCOUNTS, namespace), &claim, ("service account", "claim"), now)
             .map_err(|_| TokenError::NoAccount(name.to_owned()))?;
+        if found["metadata"]["labels"][INVALID_SINCE].as_str().is_some_and(|since| !since.is_empty()) {
+            let (namespace, secret, account) = (namespace.to_owned(), secret.to_owned(), name.to_owned());
+            return Err(TokenError::Marked { namespace, secret, account });
+        }
         let mut user = service_account_user(namespace, name);
         uid.clone_into(&mut user.uid);
         let audiences = accepted.iter().filter(|audience| self.audiences.contains(audience)).cloned().collect();
-        Ok(TokenAnswer { user, audiences })
+        let remarks = legacy_remarks(cache, &found, (namespace, name, secret), now);
+        Ok(TokenAnswer { user, audiences, remarks })
     }
 
     fn user(&self, claims: &Value, namespace: &str, name: &str) -> User {
@@ -272,6 +345,35 @@ impl Issuer {
         extra("node-uid", private["node"]["uid"].as_str());
         user
     }
+}
+
+/// What is said when a token from a Secret is used.
+fn legacy_remarks(cache: &Cache, found: &Value, (namespace, account, secret): (&str, &str, &str), now: i64) -> Remarks {
+    let mut remarks = Remarks::default();
+    let account = cache.get(&registry::SERVICE_ACCOUNTS, Some(namespace), account);
+    let account = account.and_then(|account| crate::objects::tree(&account).ok()).unwrap_or_default();
+    // Secrets that were made for an account are in its list; those that people make are not.
+    let listed = account["secrets"].as_array().into_iter().flatten().any(|one| one["name"] == secret);
+    let key = if listed {
+        remarks.warning = Some(
+            "Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.",
+        );
+        "authentication.k8s.io/legacy-token-autogenerated-secret"
+    } else {
+        "authentication.k8s.io/legacy-token-manual-secret"
+    };
+    remarks.audit.push((key, secret.to_owned()));
+    // Another server's clock may be in the next day already.
+    let known = found["metadata"]["labels"][LAST_USED].as_str().unwrap_or_default();
+    if known != day(now) && known != day(now + 24 * 3600) {
+        remarks.last_used = Some((namespace.to_owned(), secret.to_owned()));
+    }
+    remarks
+}
+
+/// The day of a time, as labels have it.
+pub(crate) fn day(seconds: i64) -> String {
+    crate::clock::rfc3339(seconds).chars().take(10).collect()
 }
 
 /// A service account as a user.

@@ -1,10 +1,13 @@
 //! Who may do what: `system:masters` may do everything; then the configured authorizers are asked in their order
 //! (Node and RBAC, unless told otherwise) until one of them has an opinion.
 
+mod configuration;
 mod escalation;
 mod node;
+mod node_index;
 mod rbac;
 mod rules;
+mod webhook;
 
 pub(crate) use escalation::{confirm_no_escalation, full_authority, missing_rules};
 pub(crate) use node::node_name;
@@ -13,9 +16,16 @@ pub(crate) use rules::PolicyRule;
 
 use crate::authn::{MASTERS, User};
 use crate::cache::Cache;
+use crate::config::StartError;
+use crate::flags::Flags;
+use crate::reload;
 use crate::request_info::RequestInfo;
+use configuration::Mode;
 use naru_api::selector::{FieldSelector, LabelSelector};
 use naru_api::status::Status;
+use naru_base::Shutdown;
+use std::sync::{Arc, PoisonError, RwLock};
+use webhook::AccessWebhook;
 
 /// What somebody wants to do, as authorizers look at it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,6 +36,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) is_resource: bool,
     /// API group.
     pub(crate) group: &'a str,
+    /// API version.
+    pub(crate) version: &'a str,
     /// Plural resource name.
     pub(crate) resource: &'a str,
     /// Subresource or empty.
@@ -39,7 +51,6 @@ pub(crate) struct Attributes<'a> {
     /// What a list, watch or deletecollection is limited to by fields.
     pub(crate) fields: Option<&'a FieldSelector>,
     /// The same by labels, for authorizers on the network.
-    #[allow(dead_code, reason = "read by the webhook authorizer, which follows")]
     pub(crate) labels: Option<&'a LabelSelector>,
 }
 
@@ -50,6 +61,7 @@ impl<'a> Attributes<'a> {
             verb: info.verb,
             is_resource: info.is_resource,
             group: &info.group,
+            version: &info.version,
             resource: &info.resource,
             subresource: &info.subresource,
             namespace: &info.namespace,
@@ -166,29 +178,117 @@ pub(crate) fn aggregate(errors: &[String]) -> Option<String> {
 
 /// One authorizer of the chain.
 #[derive(Debug)]
-pub(crate) enum Authorizer {
+enum Authorizer {
     /// Kubelets, by what runs on their node.
     Node,
     /// Roles and bindings.
     Rbac,
+    /// Somebody else.
+    Webhook(Box<AccessWebhook>),
+    /// Everything is allowed.
+    AlwaysAllow,
+    /// Nothing is, unless somebody before said so.
+    AlwaysDeny,
+}
+
+impl Authorizer {
+    fn new(mode: Mode) -> Result<Self, String> {
+        Ok(match mode {
+            Mode::AlwaysAllow => Self::AlwaysAllow,
+            Mode::AlwaysDeny => Self::AlwaysDeny,
+            Mode::Node => Self::Node,
+            Mode::Rbac => Self::Rbac,
+            Mode::Webhook(webhook) => {
+                Self::Webhook(Box::new(AccessWebhook::new(webhook).map_err(|error| error.to_string())?))
+            }
+        })
+    }
+}
+
+/// The authorizers that are asked, in order; replaced when the configuration changes.
+type Chain = Arc<RwLock<Arc<Vec<Authorizer>>>>;
+
+fn chain(modes: Vec<Mode>) -> Result<Arc<Vec<Authorizer>>, String> {
+    modes.into_iter().map(Authorizer::new).collect::<Result<Vec<_>, _>>().map(Arc::new)
+}
+
+/// Rules as authorizers list them.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    pub(crate) rules: Vec<PolicyRule>,
+    /// Whether there may be more.
+    pub(crate) incomplete: bool,
+    pub(crate) errors: Vec<String>,
 }
 
 /// The chain of authorizers.
 #[derive(Debug)]
 pub(crate) struct Authz {
-    chain: Vec<Authorizer>,
+    chain: Chain,
     pub(crate) rbac: Rbac,
     node: node::NodeAuthorizer,
 }
 
 impl Authz {
-    /// Node and RBAC.
-    pub(crate) fn new() -> Self {
-        Self {
-            chain: vec![Authorizer::Node, Authorizer::Rbac],
+    /// What the flags or their file say: Node and RBAC, unless told otherwise.
+    pub(crate) fn new(flags: &Flags, shutdown: &Shutdown) -> Result<Self, StartError> {
+        let wrong = |reason: String| StartError::Config { what: "authorization", reason };
+        let started = match &flags.authorization.config {
+            None => chain(configuration::of_flags(flags).map_err(wrong)?).map_err(wrong)?,
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+                configuration::parse(&text).and_then(chain).map_err(wrong)?
+            }
+        };
+        let this = Self {
+            chain: Arc::new(RwLock::new(started)),
             rbac: Rbac::default(),
             node: node::NodeAuthorizer::default(),
+        };
+        if let Some(path) = &flags.authorization.config {
+            let changed = this.chain.clone();
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            reload::on_change("authorization-config", path.clone(), text, shutdown.clone(), move |text| {
+                let changed = changed.clone();
+                Box::pin(async move {
+                    let next = configuration::parse(&text).and_then(chain)?;
+                    *changed.write().unwrap_or_else(PoisonError::into_inner) = next;
+                    Ok(())
+                })
+            });
         }
+        Ok(this)
+    }
+
+    fn chain(&self) -> Arc<Vec<Authorizer>> {
+        self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a user may do in a namespace, as far as authorizers can list it, and what they cannot.
+    pub(crate) fn rules_for(&self, cache: &Cache, user: &User, namespace: &str) -> Listed {
+        let mut listed = Listed::default();
+        for authorizer in self.chain().iter() {
+            match authorizer {
+                Authorizer::Rbac => {
+                    let (rules, errors) = self.rbac.rules_for(cache, user, namespace);
+                    listed.rules.extend(rules);
+                    listed.incomplete |= !errors.is_empty();
+                    listed.errors.extend(errors);
+                }
+                Authorizer::Node if node_name(user).is_some() => {
+                    listed.incomplete = true;
+                    listed.errors.push("node authorizer does not support user rule resolution".to_owned());
+                }
+                Authorizer::Webhook(_) => {
+                    listed.incomplete = true;
+                    listed.errors.push("webhook authorizer does not support user rule resolution".to_owned());
+                }
+                Authorizer::AlwaysAllow => listed.rules.extend(full_authority()),
+                Authorizer::Node | Authorizer::AlwaysDeny => {}
+            }
+        }
+        listed
     }
 
     /// Whether a user may do something.
@@ -197,13 +297,17 @@ impl Authz {
             return Decision::allow("");
         }
         let (mut reasons, mut errors) = (Vec::new(), Vec::new());
-        for authorizer in &self.chain {
+        for authorizer in self.chain().iter() {
             let decision = match authorizer {
                 Authorizer::Node => self.node.authorize(cache, user, attributes),
                 Authorizer::Rbac => self.rbac.authorize(cache, user, attributes),
+                Authorizer::Webhook(webhook) => webhook.authorize(user, attributes).await,
+                Authorizer::AlwaysAllow => Decision::allow(""),
+                Authorizer::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
             };
             if decision.verdict != Verdict::NoOpinion {
-                return decision;
+                errors.extend(decision.errors);
+                return Decision { errors, ..decision };
             }
             if !decision.reason.is_empty() {
                 reasons.push(decision.reason);

@@ -1,12 +1,11 @@
 //! The Node authorizer: a kubelet reads and writes what its node's pods need, and nothing else.
 //!
-//! What a node may reach is worked out from the cached pods at each question: pods are found by the index on
-//! `spec.nodeName`, and only those whose bytes name the object in question are decoded.
+//! What its pods need is in the index beside; volumes are followed to their claims.
 
+use super::node_index::{NodeIndex, Used};
 use super::{Attributes, Decision, PolicyRule};
 use crate::authn::User;
 use crate::cache::{Cache, CachedObject};
-use naru_api::meta;
 use naru_api::registry::{self, Resource};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
@@ -42,6 +41,20 @@ enum Kind {
 pub(super) struct NodeAuthorizer {
     /// The rules of the ClusterRole `system:node` as shipped.
     rules: OnceLock<Vec<PolicyRule>>,
+    index: NodeIndex,
+}
+
+/// What answers are worked out from.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    cache: &'a Cache,
+    index: &'a NodeIndex,
+}
+
+impl View<'_> {
+    fn uses(&self, node: &str, used: Used, namespace: &str, name: &str) -> bool {
+        self.index.uses(self.cache, node, used, namespace, name)
+    }
 }
 
 impl NodeAuthorizer {
@@ -51,21 +64,22 @@ impl NodeAuthorizer {
         if node.is_empty() {
             return Decision::no_opinion(format!("unknown node for user {}", super::go_quote(&user.name)));
         }
+        let view = View { cache, index: &self.index };
         if a.is_resource {
             match (a.group, a.resource) {
-                ("", "secrets") => return read(cache, node, Kind::Secret, a),
-                ("", "configmaps") => return read(cache, node, Kind::ConfigMap, a),
-                ("", "persistentvolumeclaims") if a.subresource == "status" => return claim_status(cache, node, a),
-                ("", "persistentvolumeclaims") => return get(cache, node, Kind::Claim, a),
-                ("", "persistentvolumes") => return get(cache, node, Kind::Volume, a),
-                ("resource.k8s.io", "resourceclaims") => return get(cache, node, Kind::ResourceClaim, a),
-                ("storage.k8s.io", "volumeattachments") => return get(cache, node, Kind::Attachment, a),
-                ("", "serviceaccounts") => return token(cache, node, a),
+                ("", "secrets") => return read(view, node, Kind::Secret, a),
+                ("", "configmaps") => return read(view, node, Kind::ConfigMap, a),
+                ("", "persistentvolumeclaims") if a.subresource == "status" => return claim_status(view, node, a),
+                ("", "persistentvolumeclaims") => return get(view, node, Kind::Claim, a),
+                ("", "persistentvolumes") => return get(view, node, Kind::Volume, a),
+                ("resource.k8s.io", "resourceclaims") => return get(view, node, Kind::ResourceClaim, a),
+                ("storage.k8s.io", "volumeattachments") => return get(view, node, Kind::Attachment, a),
+                ("", "serviceaccounts") => return token(view, node, a),
                 ("coordination.k8s.io", "leases") => return lease(node, a),
                 ("storage.k8s.io", "csinodes") => return csi_node(node, a),
-                ("resource.k8s.io", "resourceslices") => return slice(cache, node, a),
+                ("resource.k8s.io", "resourceslices") => return slice(view, node, a),
                 ("", "nodes") => return own_node(node, a),
-                ("", "pods") => return pod(cache, node, a),
+                ("", "pods") => return pod(view, node, a),
                 _ => {}
             }
         }
@@ -78,7 +92,7 @@ fn no(reason: &str) -> Decision {
     Decision::no_opinion(reason)
 }
 
-fn read(cache: &Cache, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
+fn read(view: View<'_>, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
     if !matches!(a.verb, "get" | "list" | "watch") {
         return no("can only read resources of this type");
     }
@@ -88,29 +102,29 @@ fn read(cache: &Cache, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
     if a.namespace.is_empty() {
         return no("can only read namespaced object of this type");
     }
-    related(cache, node, kind, a)
+    related(view, node, kind, a)
 }
 
-fn get(cache: &Cache, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
+fn get(view: View<'_>, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
     if a.verb != "get" {
         return no("can only get individual resources of this type");
     }
     if !a.subresource.is_empty() {
         return no("cannot get subresource");
     }
-    related(cache, node, kind, a)
+    related(view, node, kind, a)
 }
 
-fn claim_status(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
+fn claim_status(view: View<'_>, node: &str, a: &Attributes<'_>) -> Decision {
     if !matches!(a.verb, "update" | "patch") {
         return no("can only get/update/patch this type");
     }
-    related(cache, node, Kind::Claim, a)
+    related(view, node, Kind::Claim, a)
 }
 
-fn token(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
+fn token(view: View<'_>, node: &str, a: &Attributes<'_>) -> Decision {
     if a.verb == "get" && a.subresource.is_empty() {
-        return related(cache, node, Kind::ServiceAccount, a);
+        return related(view, node, Kind::ServiceAccount, a);
     }
     if a.verb != "create" || a.name.is_empty() {
         return no("can only create tokens for individual service accounts");
@@ -118,7 +132,7 @@ fn token(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
     if a.subresource != "token" {
         return no("can only create token subresource of serviceaccount");
     }
-    related(cache, node, Kind::ServiceAccount, a)
+    related(view, node, Kind::ServiceAccount, a)
 }
 
 fn lease(node: &str, a: &Attributes<'_>) -> Decision {
@@ -148,13 +162,13 @@ fn csi_node(node: &str, a: &Attributes<'_>) -> Decision {
     Decision::allow("")
 }
 
-fn slice(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
+fn slice(view: View<'_>, node: &str, a: &Attributes<'_>) -> Decision {
     if !a.subresource.is_empty() {
         return no("cannot authorize ResourceSlice subresources");
     }
     match a.verb {
         "create" => Decision::allow(""),
-        "get" | "update" | "patch" | "delete" => related(cache, node, Kind::Slice, a),
+        "get" | "update" | "patch" | "delete" => related(view, node, Kind::Slice, a),
         "watch" | "list" | "deletecollection" if a.selects("spec.nodeName", node) || a.selects("nodeName", node) => {
             Decision::allow("")
         }
@@ -180,11 +194,11 @@ fn own_node(node: &str, a: &Attributes<'_>) -> Decision {
     }
 }
 
-fn pod(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
+fn pod(view: View<'_>, node: &str, a: &Attributes<'_>) -> Decision {
     match (a.subresource, a.verb) {
-        ("", "get") => get(cache, node, Kind::Pod, a),
+        ("", "get") => get(view, node, Kind::Pod, a),
         ("", "list" | "watch") if a.selects("spec.nodeName", node) => Decision::allow(""),
-        ("", "list" | "watch") if !a.name.is_empty() => related(cache, node, Kind::Pod, a),
+        ("", "list" | "watch") if !a.name.is_empty() => related(view, node, Kind::Pod, a),
         ("", "list" | "watch") => no("can only list/watch pods with spec.nodeName field selector"),
         // NodeRestriction sees to it that the pods are the node's own.
         ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Decision::allow(""),
@@ -192,60 +206,40 @@ fn pod(cache: &Cache, node: &str, a: &Attributes<'_>) -> Decision {
     }
 }
 
-fn related(cache: &Cache, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
+fn related(view: View<'_>, node: &str, kind: Kind, a: &Attributes<'_>) -> Decision {
     if a.name.is_empty() {
         return no("No Object name found");
     }
-    let related = cache.get(&registry::NODES, None, node).is_some() && is_related(cache, node, kind, a);
+    let related = view.cache.get(&registry::NODES, None, node).is_some() && is_related(view, node, kind, a);
     if related {
         return Decision::allow("");
     }
     no(&format!("no relationship found between node '{node}' and this object"))
 }
 
-fn is_related(cache: &Cache, node: &str, kind: Kind, a: &Attributes<'_>) -> bool {
+fn is_related(view: View<'_>, node: &str, kind: Kind, a: &Attributes<'_>) -> bool {
     let (namespace, name) = (a.namespace, a.name);
+    let uses = |used: Used| view.uses(node, used, namespace, name);
     match kind {
         Kind::Pod => {
-            let found = cache.get(&registry::PODS, Some(namespace), name);
+            let found = view.cache.get(&registry::PODS, Some(namespace), name);
             found.is_some_and(|pod| pod.field("spec.nodeName") == Some(node))
         }
-        Kind::ServiceAccount => {
-            some_pod(cache, node, namespace, name, |pod| pod["spec"]["serviceAccountName"] == *name)
-        }
-        Kind::ConfigMap => some_pod(cache, node, namespace, name, |pod| {
-            naru_api::core::pod::references::config_maps(pod).any(|one| one == name)
-        }),
-        Kind::Secret => {
-            some_pod(cache, node, namespace, name, |pod| {
-                naru_api::core::pod::references::secrets(pod).any(|one| one == name)
-            }) || secret_of_volume(cache, node, namespace, name)
-        }
-        Kind::Claim => claim_is_used(cache, node, namespace, name),
-        Kind::Volume => tree_of(cache, "", "persistentvolumes", None, name).is_some_and(|volume| {
+        Kind::ServiceAccount => uses(Used::ServiceAccount),
+        Kind::ConfigMap => uses(Used::ConfigMap),
+        Kind::Secret => uses(Used::Secret) || secret_of_volume(view, node, namespace, name),
+        Kind::Claim => uses(Used::Claim),
+        Kind::ResourceClaim => uses(Used::ResourceClaim),
+        Kind::Volume => tree_of(view, "", "persistentvolumes", name).is_some_and(|volume| {
             let claim = &volume["spec"]["claimRef"];
             let text = |field: &str| claim[field].as_str().unwrap_or_default();
-            !text("name").is_empty() && claim_is_used(cache, node, text("namespace"), text("name"))
+            !text("name").is_empty() && view.uses(node, Used::Claim, text("namespace"), text("name"))
         }),
-        Kind::ResourceClaim => {
-            some_pod(cache, node, namespace, name, |pod| resource_claims(pod).any(|claim| claim == name))
-        }
-        Kind::Attachment => tree_of(cache, "storage.k8s.io", "volumeattachments", None, name)
+        Kind::Attachment => tree_of(view, "storage.k8s.io", "volumeattachments", name)
             .is_some_and(|attachment| attachment["spec"]["nodeName"] == *node),
-        Kind::Slice => tree_of(cache, "resource.k8s.io", "resourceslices", None, name)
+        Kind::Slice => tree_of(view, "resource.k8s.io", "resourceslices", name)
             .is_some_and(|slice| slice["spec"]["nodeName"] == *node),
     }
-}
-
-/// Whether a pod of the node in the namespace does; mirror pods give no access.
-fn some_pod(cache: &Cache, node: &str, namespace: &str, name: &str, uses: impl Fn(&Value) -> bool) -> bool {
-    cache.objects(&registry::PODS).iter().any(|pod| {
-        pod.namespace() == Some(namespace)
-            && pod.field("spec.nodeName") == Some(node)
-            && mentions(pod, name)
-            && crate::objects::tree(pod)
-                .is_ok_and(|pod| meta::annotation(&pod, "kubernetes.io/config.mirror").is_none() && uses(&pod))
-    })
 }
 
 /// Whether the bytes have the text anywhere: a cheap look before decoding.
@@ -254,41 +248,10 @@ fn mentions(object: &Arc<CachedObject>, text: &str) -> bool {
     text.is_empty() || json.windows(text.len()).any(|window| window == text)
 }
 
-fn claim_is_used(cache: &Cache, node: &str, namespace: &str, claim: &str) -> bool {
-    // A claim made from an ephemeral volume is named after pod and volume, so the pod's bytes may lack its name.
-    cache.objects(&registry::PODS).iter().any(|pod| {
-        pod.namespace() == Some(namespace)
-            && pod.field("spec.nodeName") == Some(node)
-            && (mentions(pod, claim) || claim.starts_with(pod.name()))
-            && crate::objects::tree(pod).is_ok_and(|tree| {
-                meta::annotation(&tree, "kubernetes.io/config.mirror").is_none()
-                    && claims(&tree).any(|one| one == claim)
-            })
-    })
-}
-
-fn claims(pod: &Value) -> impl Iterator<Item = String> {
-    let name = meta::name(pod).to_owned();
-    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    volumes.filter_map(move |volume| {
-        if volume["ephemeral"].is_object() {
-            return Some(format!("{name}-{}", volume["name"].as_str()?));
-        }
-        volume["persistentVolumeClaim"]["claimName"].as_str().map(str::to_owned)
-    })
-}
-
-fn resource_claims(pod: &Value) -> impl Iterator<Item = &str> {
-    let by_spec = pod["spec"]["resourceClaims"].as_array().into_iter().flatten();
-    let by_status = pod["status"]["resourceClaimStatuses"].as_array().into_iter().flatten();
-    let extended = pod["status"]["extendedResourceClaimStatus"]["resourceClaimName"].as_str();
-    by_spec.chain(by_status).filter_map(|claim| claim["resourceClaimName"].as_str()).chain(extended)
-}
-
 /// The secrets that volumes need to be mounted or expanded, through the claims of the node's pods.
-fn secret_of_volume(cache: &Cache, node: &str, namespace: &str, secret: &str) -> bool {
+fn secret_of_volume(view: View<'_>, node: &str, namespace: &str, secret: &str) -> bool {
     let Some(volumes) = stored("", "persistentvolumes") else { return false };
-    cache.objects(volumes).iter().filter(|volume| mentions(volume, secret)).any(|volume| {
+    view.cache.objects(volumes).iter().filter(|volume| mentions(volume, secret)).any(|volume| {
         let Ok(volume) = crate::objects::tree(volume) else { return false };
         let claim = &volume["spec"]["claimRef"];
         let text = |field: &str| claim[field].as_str().unwrap_or_default();
@@ -296,7 +259,7 @@ fn secret_of_volume(cache: &Cache, node: &str, namespace: &str, secret: &str) ->
         {
             return false;
         }
-        claim_is_used(cache, node, text("namespace"), text("name"))
+        view.uses(node, Used::Claim, text("namespace"), text("name"))
     })
 }
 
@@ -326,7 +289,7 @@ fn stored(group: &str, plural: &str) -> Option<&'static Resource> {
     registry::find(group, "v1", plural).filter(|resource| resource.is_stored())
 }
 
-fn tree_of(cache: &Cache, group: &str, plural: &str, namespace: Option<&str>, name: &str) -> Option<Value> {
-    let found = cache.get(stored(group, plural)?, namespace, name)?;
+fn tree_of(view: View<'_>, group: &str, plural: &str, name: &str) -> Option<Value> {
+    let found = view.cache.get(stored(group, plural)?, None, name)?;
     crate::objects::tree(&found).ok()
 }

@@ -7,6 +7,9 @@ use naru_api::registry;
 use naru_store::Write;
 use serde_json::{Value, json};
 
+/// Says from which day on the use of tokens in Secrets is noted.
+const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
+
 /// The writes that bring them up to date; none for what the configuration does not say.
 pub(super) fn wanted(state: &State) -> Result<Vec<Write>, StartError> {
     let config = &state.config;
@@ -46,6 +49,14 @@ pub(super) fn wanted(state: &State) -> Result<Vec<Write>, StartError> {
             });
             writes.extend(current(state, &registry::CONFIG_MAPS, info, &["data"])?);
         }
+    }
+    let tracking = state.cache.get(&registry::CONFIG_MAPS, Some("kube-system"), TRACKING);
+    if tracking.is_none() {
+        let since = json!({
+            "metadata": { "name": TRACKING, "namespace": "kube-system" },
+            "data": { "since": crate::authn::day(crate::clock::now_seconds()) },
+        });
+        writes.extend(current(state, &registry::CONFIG_MAPS, since, &["data"])?);
     }
     Ok(writes)
 }

@@ -3,10 +3,11 @@
 use super::Call;
 use super::body::{self, Expected};
 use crate::authn::User;
-use crate::authz::{Attributes, Verdict};
+use crate::authz::{Attributes, Verdict, aggregate};
 use crate::response::{Failure, Outcome, Reply};
 use naru_api::codec;
 use naru_api::registry::Resource;
+use naru_api::selector::{FieldRequirement, FieldSelector, LabelSelector};
 use naru_api::status::{FieldErrors, Status};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome 
             let subject = subject(&value["spec"]);
             value["status"] = access(call, &value["spec"], &subject).await;
         }
-        "SelfSubjectRulesReview" => value["status"] = rules(call, &value["spec"], &user),
+        "SelfSubjectRulesReview" => value["status"] = rules(call, &value["spec"], &user)?,
         "SelfSubjectReview" => value["status"] = json!({ "userInfo": user_info(&user) }),
         "TokenReview" => value["status"] = token(call, &value["spec"]).await?,
         _ => return Err(Box::new(Status::method_not_allowed())),
@@ -57,22 +58,22 @@ fn subject(spec: &Value) -> User {
 }
 
 async fn access(call: &Call, spec: &Value, user: &User) -> Value {
-    let text = |part: &str, field: &str| spec[part][field].as_str().unwrap_or_default().to_owned();
     let about_resource = spec["resourceAttributes"].is_object();
-    let part = if about_resource { "resourceAttributes" } else { "nonResourceAttributes" };
-    let (verb, group, plural) = (text(part, "verb"), text(part, "group"), text(part, "resource"));
-    let (subresource, namespace) = (text(part, "subresource"), text(part, "namespace"));
-    let (name, path) = (text(part, "name"), text(part, "path"));
+    let about = &spec[if about_resource { "resourceAttributes" } else { "nonResourceAttributes" }];
+    let text = |field: &str| about[field].as_str().unwrap_or_default();
+    let (fields, labels) = (field_selector(&about["fieldSelector"]), label_selector(&about["labelSelector"]));
     let attributes = Attributes {
-        verb: &verb,
+        verb: text("verb"),
         is_resource: about_resource,
-        group: &group,
-        resource: &plural,
-        subresource: &subresource,
-        namespace: &namespace,
-        name: &name,
-        path: &path,
-        ..Attributes::default()
+        group: text("group"),
+        version: text("version"),
+        resource: text("resource"),
+        subresource: text("subresource"),
+        namespace: text("namespace"),
+        name: text("name"),
+        path: text("path"),
+        fields: fields.as_ref(),
+        labels: labels.as_ref(),
     };
     let decision = call.state.authz.authorize(&call.state.cache, user, &attributes).await;
     let mut status = json!({ "allowed": decision.is_allowed() });
@@ -88,23 +89,51 @@ async fn access(call: &Call, spec: &Value, user: &User) -> Value {
     status
 }
 
-fn rules(call: &Call, spec: &Value, user: &User) -> Value {
-    let namespace = spec["namespace"].as_str().unwrap_or_default();
-    let (rules, errors) = call.state.authz.rbac.rules_for(&call.state.cache, user, namespace);
-    let (mut plain, mut about_resources) = (Vec::new(), Vec::new());
-    if user.in_group(crate::authn::MASTERS) {
-        about_resources.push(json!({ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] }));
-        plain.push(json!({ "verbs": ["*"], "nonResourceURLs": ["*"] }));
+/// What a review's field selector limits. Requirements that no field selector can state are left out: they only
+/// narrow, so that the answer is about more, never about less.
+fn field_selector(selector: &Value) -> Option<FieldSelector> {
+    if let Some(raw) = selector["rawSelector"].as_str().filter(|raw| !raw.is_empty()) {
+        return FieldSelector::parse(raw).ok();
     }
-    for rule in &rules {
+    let requirement = |one: &Value| {
+        let equal = match one["operator"].as_str()? {
+            "In" => true,
+            "NotIn" => false,
+            _ => return None,
+        };
+        let [value] = one["values"].as_array()?.as_slice() else { return None };
+        Some(FieldRequirement { field: one["key"].as_str()?.to_owned(), equal, value: value.as_str()?.to_owned() })
+    };
+    let requirements: Vec<_> = selector["requirements"].as_array()?.iter().filter_map(requirement).collect();
+    Some(FieldSelector::of(requirements))
+}
+
+/// The same by labels.
+fn label_selector(selector: &Value) -> Option<LabelSelector> {
+    if let Some(raw) = selector["rawSelector"].as_str().filter(|raw| !raw.is_empty()) {
+        return LabelSelector::parse(raw).ok();
+    }
+    selector["requirements"].as_array()?;
+    LabelSelector::from_object(&json!({ "matchExpressions": selector["requirements"] })).ok()
+}
+
+fn rules(call: &Call, spec: &Value, user: &User) -> Result<Value, Failure> {
+    let namespace = spec["namespace"].as_str().unwrap_or_default();
+    if namespace.is_empty() {
+        return Err(Box::new(Status::bad_request("no namespace on request")));
+    }
+    let listed = call.state.authz.rules_for(&call.state.cache, user, namespace);
+    let (mut plain, mut about_resources) = (Vec::new(), Vec::new());
+    for rule in &listed.rules {
         let value = rule.to_value();
         if rule.non_resource_urls.is_empty() { about_resources.push(value) } else { plain.push(value) }
     }
-    let mut status = json!({ "resourceRules": about_resources, "nonResourceRules": plain, "incomplete": false });
-    if !errors.is_empty() {
-        status["evaluationError"] = errors.join(", ").into();
+    let mut status =
+        json!({ "resourceRules": about_resources, "nonResourceRules": plain, "incomplete": listed.incomplete });
+    if let Some(error) = aggregate(&listed.errors) {
+        status["evaluationError"] = error.into();
     }
-    status
+    Ok(status)
 }
 
 fn user_info(user: &User) -> Value {

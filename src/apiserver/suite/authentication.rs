@@ -226,7 +226,8 @@ async fn front_proxies_vouch_for_users_in_headers() {
         {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let user = state.authn.authenticate(&state.cache, peer, &mut headers, "/livez").await.ok();
+        let user =
+            state.authn.authenticate(&state.cache, peer, &mut headers, "/livez").await.ok().map(|(user, _)| user);
         assert!(headers.is_empty(), "{headers:?}");
         user
     };
@@ -258,4 +259,108 @@ async fn plugins_run_or_not_as_the_flags_say() {
     let document = server.get("/.well-known/openid-configuration").await.ok();
     assert_eq!(document["issuer"], "https://new");
     assert_eq!(server.state().authn.issuer.api_audiences(), ["https://new", "https://old"]);
+}
+
+/// A Secret with a token of `default`, as the tokens controller makes it.
+async fn legacy_secret(server: &Server) -> String {
+    let account = server.get("/api/v1/namespaces/default/serviceaccounts/default").await.ok();
+    let token = server
+        .api
+        .legacy_token(&crate::LegacyToken {
+            namespace: "default",
+            secret: "old",
+            account: "default",
+            account_uid: account["metadata"]["uid"].as_str().unwrap(),
+        })
+        .unwrap();
+    let secret = json!({ "metadata": { "name": "old", "annotations": { "kubernetes.io/service-account.name": "default" } },
+        "type": "kubernetes.io/service-account-token", "stringData": { "token": token } });
+    server.post("/api/v1/namespaces/default/secrets", secret).await.ok();
+    token
+}
+
+#[tokio::test]
+async fn tokens_in_secrets_live_with_them() {
+    let server = Server::start().await;
+    let token = legacy_secret(&server).await;
+    let secret = "/api/v1/namespaces/default/secrets/old";
+    assert_eq!(review(&server, &token).await["user"]["username"], "system:serviceaccount:default:default");
+    let state = server.state();
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
+    let (_, remarks) =
+        state.authn.authenticate(&state.cache, &Peer::default(), &mut headers.clone(), "/api").await.ok().unwrap();
+    assert_eq!(remarks.audit, [("authentication.k8s.io/legacy-token-manual-secret", "old".to_owned())]);
+    assert_eq!((remarks.warning, remarks.last_used), (None, Some(("default".to_owned(), "old".to_owned()))));
+    // What is listed in the account was made for it, and its use is worth a warning.
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    server.merge(account, json!({ "secrets": [{ "name": "old" }] })).await.ok();
+    let today = crate::authn::day(crate::clock::now_seconds());
+    server
+        .merge(secret, json!({ "metadata": { "labels": { "kubernetes.io/legacy-token-last-used": today } } }))
+        .await
+        .ok();
+    let (_, remarks) =
+        state.authn.authenticate(&state.cache, &Peer::default(), &mut headers, "/api").await.ok().unwrap();
+    assert!(remarks.warning.unwrap().starts_with("Use tokens from the TokenRequest API"));
+    assert_eq!(remarks.last_used, None);
+    server
+        .merge(secret, json!({ "metadata": { "labels": { "kubernetes.io/legacy-token-invalid-since": today } } }))
+        .await
+        .ok();
+    let error = review(&server, &token).await["error"].as_str().unwrap().to_owned();
+    assert!(
+        error.starts_with(
+            "the token in secret default/old for service account default/default has been marked invalid."
+        ),
+        "{error}"
+    );
+    server.delete(secret).await.ok();
+    assert_eq!(review(&server, &token).await["error"], "service account token has been invalidated");
+}
+
+#[tokio::test]
+async fn requests_for_tokens_are_checked() {
+    let server = Server::start_with(|config| {
+        config.flags = flags(&["service-account-max-token-expiration=2h".to_owned()]);
+    })
+    .await;
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let claims = |answer: &Value| -> Value {
+        let token = answer["status"]["token"].as_str().unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+    };
+    let life = |claims: &Value| claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+    let long = server.post(path, json!({ "spec": { "expirationSeconds": 86400 } })).await;
+    assert_eq!(long.warnings, ["requested expiration of 86400 seconds shortened to 7200 seconds"]);
+    let long = long.ok();
+    assert_eq!((life(&claims(&long)), &long["spec"]["expirationSeconds"]), (7200, &json!(7200)));
+    assert!(long["metadata"]["uid"].is_string());
+    let short = json!({ "spec": { "expirationSeconds": 5 } });
+    server.post(path, short).await.refused(
+        422,
+        "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes",
+    );
+    server.post(path, json!({ "metadata": { "name": "x" }, "spec": {} })).await.refused(
+        422,
+        "TokenRequest.authentication.k8s.io \"default\" is invalid: metadata.name: Invalid value: \"x\": must match the service account name if specified",
+    );
+    let bound = |kind: &str, version: &str, uid: &str| json!({ "spec": { "boundObjectRef": { "kind": kind, "apiVersion": version, "name": "p", "uid": uid } } });
+    server
+        .post(path, bound("Deployment", "apps/v1", ""))
+        .await
+        .refused(400, "cannot bind token to object of type apps/v1, Kind=Deployment");
+    server.post(PODS, pod("p")).await.ok();
+    server.post(path, bound("Pod", "v1", "other")).await.refused(
+        409,
+        "Operation cannot be fulfilled on Pod \"p\": the UID in the bound object reference (other) does not match the UID in record. The object might have been deleted and then recreated",
+    );
+    // What pods get by themselves lives for a year, and only that.
+    let mut usual = bound("Pod", "v1", "");
+    usual["spec"]["expirationSeconds"] = 3607.into();
+    let usual = claims(&server.post(path, usual).await.ok());
+    assert_eq!(life(&usual), 365 * 24 * 3600);
+    assert_eq!(usual["kubernetes.io"]["warnafter"].as_i64().unwrap() - usual["iat"].as_i64().unwrap(), 3607);
+    let unbound = claims(&server.post(path, json!({ "spec": { "expirationSeconds": 3607 } })).await.ok());
+    assert_eq!(life(&unbound), 3607);
 }

@@ -6,6 +6,7 @@ mod access;
 mod admission;
 mod apply;
 mod authentication;
+mod authorization;
 mod content;
 mod deletion;
 mod flow_control;
@@ -105,6 +106,7 @@ impl Server {
             .collect();
         let request = Authenticated {
             user: Arc::new(user),
+            notes: Arc::default(),
             method,
             path: path.to_owned(),
             query: query.to_owned(),
@@ -173,7 +175,8 @@ async fn authenticate(state: &State, authorization: Option<&str>, path: &str) ->
     if let Some(value) = authorization {
         headers.insert(http::header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
     }
-    state.authn.authenticate(&state.cache, &Peer::default(), &mut headers, path).await.ok()
+    let found = state.authn.authenticate(&state.cache, &Peer::default(), &mut headers, path).await;
+    found.ok().map(|(user, _)| user)
 }
 
 fn admin() -> User {

@@ -8,6 +8,7 @@ mod housekeeping;
 mod quotas;
 mod services;
 mod statefulsets;
+mod tokens;
 
 use crate::Config;
 use bytes::Bytes;
@@ -105,14 +106,20 @@ impl Cluster {
         self.writes = Arc::default();
         let (api, writes) = (self.api.clone(), self.writes.clone());
         let client_for = move |name: &str| {
-            let user = format!("system:serviceaccount:kube-system:{name}");
-            let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
-            Client::new(Arc::new(Recording { inner: api.in_process(&user, &groups), writes: writes.clone() }))
+            let (user, groups) = crate::user_of(name);
+            Client::new(Arc::new(Recording { inner: api.in_process(&user, groups), writes: writes.clone() }))
         };
         let config = Config {
             client_for: Arc::new(client_for),
             informers: Informers::new(self.client.clone(), &self.controllers),
             ca_pem: "CA".to_owned(),
+            legacy_token: {
+                let api = self.api.clone();
+                Arc::new(move |token| {
+                    let crate::LegacyToken { namespace, secret, account, account_uid } = *token;
+                    api.legacy_token(&naru_apiserver::LegacyToken { namespace, secret, account, account_uid })
+                })
+            },
             cluster_cidr: "10.42.0.0/16".to_owned(),
             node_cidr_mask: 24,
             signer: Some(Arc::new(housekeeping::SelfSigner)),

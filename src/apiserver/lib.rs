@@ -28,9 +28,12 @@ mod request_info;
 mod response;
 mod server;
 mod services;
+mod stall;
 mod storage;
 #[cfg(test)]
 mod suite;
+mod watchers;
+mod websocket;
 
 pub use authn::LegacyToken;
 pub use config::{ClientIdentity, Config, FrontProxy, ServeError, StartError, StaticToken};

@@ -19,6 +19,8 @@ use crate::response::{self, Body, Outcome, Presentation, Reply};
 use crate::server::{MAX_BODY, read_body};
 use crate::services::ServiceAllocator;
 use crate::storage::Storage;
+use crate::watchers::{OpenWatch, Watchers};
+use crate::websocket;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
@@ -67,6 +69,7 @@ pub(crate) struct State {
     pub(crate) stopping: AtomicBool,
     pub(crate) flow_control: FlowControl,
     pub(crate) metrics: Metrics,
+    pub(crate) watchers: Watchers,
 }
 
 impl std::fmt::Debug for State {
@@ -108,6 +111,7 @@ impl State {
             stopping: AtomicBool::new(false),
             flow_control,
             metrics: Metrics::default(),
+            watchers: Watchers::default(),
         };
         crate::bootstrap::write(&state).await?;
         if let Some(encryption) = encryption {
@@ -154,6 +158,10 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
         return response::into_http(Err(Box::new(Status::unauthorized())), presentation);
     };
     let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let socket = upgrade
+        .clone()
+        .filter(|_| websocket::is_asked_for(request.method(), request.headers()))
+        .map(|upgrade| websocket::Asked::new(upgrade, request.headers()));
     let (mut parts, body) = request.into_parts();
     if !parts.headers.contains_key(http::header::HOST)
         && let Some(host) = parts.uri.authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok())
@@ -175,9 +183,10 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
     };
     let mut marks = Marks::default();
     let outcome = marked(state, request, &mut marks).await;
-    let mut response = match marks.refused {
-        Some(seconds) => response::too_many_requests(seconds),
-        None => response::into_http(outcome, presentation),
+    let mut response = match (marks.refused, outcome, socket) {
+        (Some(seconds), ..) => response::too_many_requests(seconds),
+        (None, Ok(Reply::Watch(events)), Some(socket)) => socket.watch(events, presentation.encoding),
+        (None, outcome, _) => response::into_http(outcome, presentation),
     };
     if let Some(schema) = marks.schema {
         response.headers_mut().insert(FLOW_SCHEMA_UID, schema.uid.clone());
@@ -229,6 +238,8 @@ struct Marks {
     waited: Duration,
     /// The seats of a watch that has just begun.
     permit: Option<Permit>,
+    /// The place among the user's watches.
+    open: Option<OpenWatch>,
 }
 
 /// Everything after authentication; a panic in it ends this request alone.
@@ -242,7 +253,9 @@ async fn marked(state: Arc<State>, request: Authenticated, marks: &mut Marks) ->
     let user = request.user.clone();
     let query = Query::parse(&request.query);
     let mut info = request_info::parse(&request.method, &request.path, &query);
-    if is_websocket(&request) && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward") {
+    if websocket::is_asked_for(&request.method, &request.headers)
+        && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward")
+    {
         // A WebSocket starts with a GET, but what it does is a create.
         info.verb = "create";
     }
@@ -268,7 +281,7 @@ async fn marked(state: Arc<State>, request: Authenticated, marks: &mut Marks) ->
     match outcome {
         Ok(Reply::Watch(events)) => {
             let running = state.metrics.long_running(route);
-            Ok(Reply::Watch(Watched { events, permit: marks.permit.take(), running }.boxed()))
+            Ok(Reply::Watch(Watched { events, permit: marks.permit.take(), running, _open: marks.open.take() }.boxed()))
         }
         outcome => {
             if marks.refused.is_some() || code == 504 {
@@ -341,6 +354,12 @@ async fn seated(
             }
         }
     }
+    if info.verb == "watch" {
+        marks.open = state.watchers.enter(&request.user.name);
+        if marks.open.is_none() {
+            return Err(Box::new(Status::too_many_requests("this user has too many watches open", 1)));
+        }
+    }
     let outcome = answered(state, request, info, query).await;
     if matches!(outcome, Ok(Reply::Watch(_))) {
         marks.permit = permit;
@@ -387,6 +406,7 @@ struct Watched {
     events: WatchStream,
     permit: Option<Permit>,
     running: LongRunning,
+    _open: Option<OpenWatch>,
 }
 
 impl Stream for Watched {
@@ -408,15 +428,6 @@ fn deprecation(info: &RequestInfo) -> Option<&'static str> {
         return None;
     }
     naru_api::registry::find(&info.group, &info.version, &info.resource)?.deprecation()
-}
-
-fn is_websocket(request: &Authenticated) -> bool {
-    request.method == Method::GET
-        && request
-            .headers
-            .get(http::header::UPGRADE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
 }
 
 fn is_long_running(info: &RequestInfo) -> bool {

@@ -3,6 +3,7 @@
 use crate::config::{ServeError, StartError};
 use crate::pipeline::{self, State};
 use crate::response::Body;
+use crate::stall::{Patient, Stalling};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -18,6 +19,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -214,12 +216,23 @@ async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream)
     let _ = stream.set_nodelay(true);
     let tls = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::debug!(%error, "tls handshake failed"),
-        Err(_) => return tracing::debug!("tls handshake took too long"),
+        Ok(Err(error)) => {
+            state.metrics.tls_handshake_errors.fetch_add(1, Ordering::Relaxed);
+            return tracing::debug!(%error, "tls handshake failed");
+        }
+        Err(_) => {
+            state.metrics.tls_handshake_errors.fetch_add(1, Ordering::Relaxed);
+            return tracing::debug!("tls handshake took too long");
+        }
     };
     let peer = Arc::new(state.authn.peers.judge(tls.get_ref().1.peer_certificates().unwrap_or_default()));
     let shutdown = state.shutdown.clone();
+    let patient = Patient::default();
+    let tls = Stalling::new(tls, patient.clone());
     let service = service_fn(move |request: Request<Incoming>| {
+        if is_looked_at(&request) {
+            patient.set();
+        }
         let (state, peer) = (state.clone(), peer.clone());
         async move { Ok::<Response<Body>, Infallible>(pipeline::serve_http(state, peer, request).await) }
     });
@@ -236,6 +249,12 @@ async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream)
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
+}
+
+/// Whether the answer may be a stream that a person looks at and may let wait.
+fn is_looked_at(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    request.headers().contains_key(http::header::UPGRADE) || path.ends_with("/log") || path.contains("/proxy")
 }
 
 fn builder() -> auto::Builder<Spawner> {

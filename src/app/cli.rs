@@ -77,7 +77,7 @@ pub struct ServerArgs {
     #[arg(long, default_value = "10.42.0.0/16")]
     pub cluster_cidr: String,
 
-    /// Addresses of services
+    /// Addresses of services: one range, or one of each family with a comma between them
     #[arg(long, default_value = "10.43.0.0/16")]
     pub service_cidr: String,
 

@@ -10,12 +10,13 @@ use naru_api::meta::names::{label_value, qualified_name};
 use naru_api::registry;
 use naru_base::Shutdown;
 use naru_client::projections::NodeView;
-use naru_client::{Client, Informer, Informers, ListParams};
+use naru_client::{Client, EventRecorder, Informer, Informers, ListParams};
 use naru_kubelet::engine::{EndpointGate, LocalImages, PodNetwork};
 use naru_kubelet::{Kubelet, KubeletConfig, NodeApiConfig};
 use naru_libcni::{Network, NetworkConfig};
+use naru_network::balancer::Balancer;
 use naru_network::dns::{self, DnsConfig};
-use naru_network::proxy::{Proxy, ProxyConfig};
+use naru_network::proxy::{Ipv4Cidr, Proxy, ProxyConfig};
 use naru_runtime::images::ImageStore;
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{Runtime, RuntimeConfig};
@@ -83,17 +84,27 @@ pub(crate) async fn start(
     let proxy = Proxy::start(
         config.informers.services(),
         config.informers.endpoint_slices(),
+        config.informers.nodes(),
         ProxyConfig {
             table: TABLE.into(),
             node_name: config.name.clone(),
             cluster_cidr: config.cluster_cidr.parse().context("--cluster-cidr")?,
-            service_cidr: config.service_cidr.parse().context("--service-cidr")?,
+            service_cidr: ipv4_range(&config.service_cidr)?,
             localhost_node_ports: false,
             answered_here: vec![config.cluster_dns],
         },
         shutdown,
     );
     start_dns(&config, args, shutdown)?;
+    let (node, client) = (Some(config.name.as_str()), config.client.clone());
+    let balancer = Balancer {
+        client: config.client.clone(),
+        node: config.name.clone(),
+        services: config.informers.services(),
+        nodes: config.informers.nodes(),
+        recorder: EventRecorder::start(client, &registry::EVENTS, "service-controller", node, shutdown),
+    };
+    balancer.start(shutdown);
     let kubelet = KubeletConfig {
         client: config.client,
         node_name: config.name,
@@ -119,6 +130,13 @@ pub(crate) async fn start(
         }),
     };
     Ok(Kubelet::start(kubelet, shutdown).await?)
+}
+
+/// The range of IPv4 among the Services' ranges: the proxy speaks no other.
+fn ipv4_range(ranges: &str) -> Result<Ipv4Cidr> {
+    let mut ranges = ranges.split(',').map(str::trim);
+    let range = ranges.find(|range| !range.contains(':'));
+    range.context("--service-cidr: no range of IPv4 among them")?.parse().context("--service-cidr")
 }
 
 /// Answers for the cluster's names on the address that pods are given.

@@ -3,6 +3,7 @@
 use crate::Context;
 use crate::endpointslice::desired::{self, Group};
 use crate::endpointslice::{HEADLESS, queue_services};
+use naru_api::core::endpoints::repack;
 use naru_api::registry;
 use naru_client::projections::{Endpoint, EndpointPort, Meta, PodView, ServiceView};
 use naru_client::{
@@ -177,7 +178,8 @@ fn subsets(groups: Vec<Group>) -> (Value, bool) {
             subsets.push(Value::Object(subset));
         }
     }
-    (subsets.into(), capped)
+    // As the server keeps them, so that they compare.
+    (repack(&subsets).unwrap_or(subsets).into(), capped)
 }
 
 fn address(endpoint: &Endpoint) -> Value {

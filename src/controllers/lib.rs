@@ -29,6 +29,7 @@ mod revisions;
 mod root_ca;
 mod service_account;
 mod service_account_tokens;
+mod service_balancer;
 mod service_cidr;
 mod statefulset;
 #[cfg(test)]
@@ -73,6 +74,7 @@ pub static ALL: &[Controller] = &[
     Controller { name: "root-ca-cert-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
     Controller { name: "service-cidrs-controller", start: service_cidr::start },
+    Controller { name: "service-controller", start: service_balancer::start },
     Controller { name: "statefulset-controller", start: statefulset::start },
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },
     Controller { name: "token-cleaner", start: bootstrap_token::start_cleaner },

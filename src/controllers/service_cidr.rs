@@ -34,7 +34,9 @@ struct Status {
 
 pub(crate) fn start(context: &Context) {
     let ranges: Informer<Range> = context.informers.start(&registry::SERVICE_CIDRS, ListParams::all());
-    let addresses: Informer<ObjectView> = context.informers.start(&registry::IP_ADDRESSES, ListParams::all());
+    // Addresses that users keep for themselves hold nobody back.
+    let ours = ListParams::all().labels("ipaddress.kubernetes.io/managed-by=ipallocator.k8s.io");
+    let addresses: Informer<ObjectView> = context.informers.start(&registry::IP_ADDRESSES, ours);
     let queue: WorkQueue<ObjectKey> = WorkQueue::new();
     let (wake, all) = (queue.clone(), ranges.clone());
     // Another range may take over what holds one that goes.

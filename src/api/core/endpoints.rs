@@ -56,8 +56,8 @@ fn port_key(port: &Value) -> (String, String, i64, String) {
 type Offered = BTreeMap<(std::net::IpAddr, String), (bool, Value)>;
 
 /// The one layout of all that say the same: each set of addresses once, with all ports that exactly these
-/// offer, everything sorted.
-pub(crate) fn repack(subsets: &[Value]) -> Option<Vec<Value>> {
+/// offer, everything sorted. `None` where an address cannot be read.
+pub fn repack(subsets: &[Value]) -> Option<Vec<Value>> {
     let mut by_port: BTreeMap<Option<(String, String, i64, String)>, (Value, Offered)> = BTreeMap::new();
     for subset in subsets {
         let ports = list(&subset["ports"]);

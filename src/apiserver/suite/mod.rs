@@ -14,6 +14,7 @@ mod identity;
 mod objects;
 mod outside;
 mod permissions;
+mod proxying;
 mod services;
 mod versions;
 mod watches;

@@ -152,9 +152,27 @@ pub struct LoadBalancerIngress {
     /// Address.
     #[serde(deserialize_with = "nullable")]
     pub ip: String,
+    /// `VIP`, or `Proxy` where the balancer itself must see the connections.
+    #[serde(deserialize_with = "nullable")]
+    pub ip_mode: String,
     /// Name.
     #[serde(deserialize_with = "nullable")]
     pub hostname: String,
+}
+
+/// Where a node says which Services of type LoadBalancer it can serve: what [`balancer_claim`] gives for each, with
+/// semicolons between them.
+pub const BALANCER_ANNOTATION: &str = "naru.io/balancer";
+
+/// The class of Services that the nodes themselves balance, beside those without any.
+pub const BALANCER_CLASS: &str = "naru.io/nodes";
+
+/// A Service and its ports, as nodes name them: `default/web=80/TCP,443/TCP`.
+pub fn balancer_claim(service: &ServiceView) -> String {
+    let protocol = |port: &ServicePort| if port.protocol.is_empty() { "TCP".to_owned() } else { port.protocol.clone() };
+    let ports: Vec<String> =
+        service.spec.ports.iter().map(|port| format!("{}/{}", port.port, protocol(port))).collect();
+    format!("{}/{}={}", service.metadata.namespace, service.metadata.name, ports.join(","))
 }
 
 /// An EndpointSlice.
@@ -202,6 +220,29 @@ pub struct Endpoint {
     /// The pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<TargetRef>,
+    /// Where it is best used from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hints: Option<EndpointHints>,
+}
+
+/// Where an endpoint is best used from.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointHints {
+    /// Zones.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub for_zones: Vec<HintFor>,
+    /// Nodes.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub for_nodes: Vec<HintFor>,
+}
+
+/// One zone or node of a hint.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
+#[serde(default)]
+pub struct HintFor {
+    /// Its name.
+    pub name: String,
 }
 
 /// What an endpoint stands for.

@@ -1,7 +1,8 @@
 //! The endpoints that a Service should have, worked out from its pods. Pure.
 
 use naru_client::projections::{
-    ContainerPort, Endpoint, EndpointConditions, EndpointPort, PodView, PortRef, ServicePort, ServiceView, TargetRef,
+    ContainerPort, Endpoint, EndpointConditions, EndpointHints, EndpointPort, HintFor, PodView, PortRef, ServicePort,
+    ServiceView, TargetRef,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -100,12 +101,14 @@ fn endpoint(service: &ServiceView, pod: &PodView, ip: &str, zone: Option<String>
     let (serving, terminating) = (pod.is_ready(), pod.metadata.is_deleting());
     let ready = service.spec.publish_not_ready_addresses || (serving && !terminating);
     let named = !pod.spec.hostname.is_empty() && pod.spec.subdomain == service.metadata.name;
+    let hints = hints(service, &pod.spec.node_name, zone.as_deref()).filter(|_| ready);
     Endpoint {
         addresses: vec![ip.to_owned()],
         conditions: EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) },
         hostname: named.then(|| pod.spec.hostname.clone()),
         node_name: (!pod.spec.node_name.is_empty()).then(|| pod.spec.node_name.clone()),
         zone,
+        hints,
         target_ref: Some(TargetRef {
             kind: "Pod".to_owned(),
             namespace: pod.metadata.namespace.clone(),
@@ -113,6 +116,19 @@ fn endpoint(service: &ServiceView, pod: &PodView, ip: &str, zone: Option<String>
             uid: pod.metadata.uid.clone(),
         }),
     }
+}
+
+/// Where an endpoint is best used from, as the Service wants its traffic distributed.
+fn hints(service: &ServiceView, node: &str, zone: Option<&str>) -> Option<EndpointHints> {
+    let named = |name: Option<&str>| -> Vec<HintFor> {
+        name.filter(|name| !name.is_empty()).map(|name| HintFor { name: name.to_owned() }).into_iter().collect()
+    };
+    let hints = match service.spec.traffic_distribution.as_str() {
+        "PreferClose" | "PreferSameZone" => EndpointHints { for_zones: named(zone), for_nodes: Vec::new() },
+        "PreferSameNode" => EndpointHints { for_zones: named(zone), for_nodes: named(Some(node)) },
+        _ => return None,
+    };
+    (hints != EndpointHints::default()).then_some(hints)
 }
 
 fn ports(service: &ServiceView, pod: &PodView) -> Vec<EndpointPort> {

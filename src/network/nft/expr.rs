@@ -22,14 +22,25 @@ const VERDICT_REGISTER: u32 = 0;
 pub enum Verdict {
     /// Goes on in another chain, and does not come back.
     Goto(String),
+    /// Goes on in another chain, and comes back from its end.
+    Jump(String),
+    /// Goes back to where it came from.
+    Return,
     /// Is dropped.
     Drop,
 }
 
 impl Verdict {
     pub(super) fn write(&self, m: &mut Message<'_>) {
+        const JUMP: i32 = -3;
         const GOTO: i32 = -4;
+        const RETURN: i32 = -5;
         m.nest(wire::DATA_VERDICT, |m| match self {
+            Verdict::Jump(chain) => {
+                m.number(wire::VERDICT_CODE, JUMP.cast_unsigned());
+                m.text(wire::VERDICT_CHAIN, chain);
+            }
+            Verdict::Return => m.number(wire::VERDICT_CODE, RETURN.cast_unsigned()),
             Verdict::Goto(chain) => {
                 m.number(wire::VERDICT_CODE, GOTO.cast_unsigned());
                 m.text(wire::VERDICT_CHAIN, chain);
@@ -83,6 +94,11 @@ pub enum Expr {
     Contains(&'static str, Reg),
     /// Takes the value for a key from a data map, or ends the rule.
     Map(&'static str, Reg, Reg),
+    /// Puts a value under a key into a data map for so many seconds, or lets what is there stay for as long: map, key,
+    /// value, seconds. Ends the rule when the map is full.
+    Remember(&'static str, Reg, Reg, u32),
+    /// Takes what is remembered under a key out of a data map: map, key, and any value, which does not count.
+    Forget(&'static str, Reg, Reg),
     /// Follows the verdict for a key in a verdict map, or ends the rule.
     VerdictMap(&'static str, Reg),
     /// Rewrites the destination: address and port from two registers.
@@ -185,6 +201,21 @@ impl Expr {
                 m.text(1, map);
                 m.number(2, key.number());
                 m.number(3, value.number());
+            }),
+            Expr::Remember(map, key, value, seconds) => expression("dynset", &|m| {
+                const UPDATE: u32 = 1;
+                m.text(1, map);
+                m.number(3, UPDATE);
+                m.number(4, key.number());
+                m.number(5, value.number());
+                m.bytes(6, &(u64::from(*seconds) * 1000).to_be_bytes());
+            }),
+            Expr::Forget(map, key, value) => expression("dynset", &|m| {
+                const DELETE: u32 = 2;
+                m.text(1, map);
+                m.number(3, DELETE);
+                m.number(4, key.number());
+                m.number(5, value.number());
             }),
             Expr::VerdictMap(map, key) => expression("lookup", &|m| {
                 m.text(1, map);

@@ -8,7 +8,7 @@ mod wire;
 
 pub use expr::{Compare, Expr, Reg, Verdict};
 pub use socket::Error;
-pub(crate) use socket::exchange;
+pub(crate) use socket::{dump, exchange};
 
 use wire::Message;
 
@@ -44,6 +44,8 @@ pub enum SetKind {
     VerdictMap,
     /// Keys that lead to values of these fields.
     DataMap(&'static [Field]),
+    /// The same, filled by rules; its elements go after a time, and there are at most so many.
+    Memory(&'static [Field], u32),
 }
 
 /// A field of a key or a value; each takes whole words of four bytes.
@@ -164,6 +166,8 @@ impl Batch {
     /// Creates a set or map.
     pub fn add_set(&mut self, set: &SetSpec) {
         const MAP: u32 = 8;
+        const TIMEOUT: u32 = 16;
+        const FILLED_BY_RULES: u32 = 32;
         const DATA_VERDICT: u32 = 0xffff_ff00;
         self.sets += 1;
         let id = self.sets;
@@ -171,7 +175,12 @@ impl Batch {
             let (key_type, key_length) = concatenation(set.key);
             m.text(wire::SET_TABLE, table);
             m.text(wire::SET_NAME, set.name);
-            m.number(wire::SET_FLAGS, if set.kind == SetKind::Set { 0 } else { MAP });
+            let flags = match set.kind {
+                SetKind::Set => 0,
+                SetKind::VerdictMap | SetKind::DataMap(_) => MAP,
+                SetKind::Memory(..) => MAP | TIMEOUT | FILLED_BY_RULES,
+            };
+            m.number(wire::SET_FLAGS, flags);
             m.number(wire::SET_KEY_TYPE, key_type);
             m.number(wire::SET_KEY_LENGTH, key_length);
             match set.kind {
@@ -181,11 +190,14 @@ impl Batch {
                     m.number(wire::SET_DATA_TYPE, DATA_VERDICT);
                     m.number(wire::SET_DATA_LENGTH, 16);
                 }
-                SetKind::DataMap(fields) => {
+                SetKind::DataMap(fields) | SetKind::Memory(fields, _) => {
                     let (data_type, data_length) = concatenation(fields);
                     m.number(wire::SET_DATA_TYPE, data_type);
                     m.number(wire::SET_DATA_LENGTH, data_length);
                 }
+            }
+            if let SetKind::Memory(_, most) = set.kind {
+                m.nest(wire::SET_DESCRIPTION, |m| m.number(wire::SET_SIZE, most));
             }
             m.number(wire::SET_ID, id);
         });

@@ -17,6 +17,38 @@ pub enum Error {
     Refused(io::Error),
 }
 
+/// Asks for a table of the kernel's netfilter and hands the body of each entry to `each`, without the header that
+/// names its family.
+pub(crate) fn dump(request: &[u8], each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+    const HEADERS: usize = 20;
+    const DONE: u16 = 3;
+    let unavailable = |error: Errno| Error::Unavailable(error.into());
+    let family = Some(rustix::net::netlink::NETFILTER);
+    let socket =
+        net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, family).map_err(unavailable)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(Duration::from_secs(10))).map_err(unavailable)?;
+    net::send(&socket, request, SendFlags::empty()).map_err(unavailable)?;
+    let mut answer = vec![0_u8; 65_536];
+    loop {
+        let (_, length) = net::recv(&socket, &mut answer[..], RecvFlags::empty()).map_err(unavailable)?;
+        let mut rest = &answer[..length];
+        while rest.len() >= 16 {
+            let size = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+            let Some(message) = rest.get(..size).filter(|_| size >= 16) else { break };
+            if u16::from_ne_bytes([rest[4], rest[5]]) == DONE {
+                return Ok(());
+            }
+            if let Some(error) = wire::outcome(message).filter(|error| *error != 0) {
+                return Err(Error::Refused(io::Error::from_raw_os_error(error)));
+            }
+            if let Some(body) = message.get(HEADERS..) {
+                each(body);
+            }
+            rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
 /// Sends a batch, or one message of another netlink family (`None` is the first, routing), and waits for the kernel's verdict on it.
 pub(crate) fn exchange(family: Option<Protocol>, batch: &[u8]) -> Result<(), Error> {
     let unavailable = |error: Errno| Error::Unavailable(error.into());

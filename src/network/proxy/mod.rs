@@ -4,6 +4,8 @@
 //! The table outlives the process: connections go on while the agent restarts.
 
 mod config;
+mod conntrack;
+mod health;
 mod program;
 mod route;
 mod ruleset;
@@ -13,17 +15,22 @@ mod tests;
 
 pub use crate::nft::Error;
 pub use config::{InvalidCidr, Ipv4Cidr, ProxyConfig};
-pub use ruleset::{Backend, Frontend, Masquerade, Protocol, Ruleset, Target, ruleset};
+pub use ruleset::{Backend, Frontend, Here, Masquerade, Protocol, Ruleset, Target, ruleset};
 
+use conntrack::Stale;
+use health::{Health, HealthPorts};
 use naru_base::{Backoff, Shutdown};
 use naru_client::Informer;
-use naru_client::projections::{EndpointSliceView, ServiceView};
+use naru_client::projections::{EndpointSliceView, NodeView, ServiceView};
 use program::{Base, Program};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+
+/// The label that says a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the kernel has: `None` until the first table of this process is in place.
 type Applied = Option<Arc<BTreeSet<Ipv4Addr>>>;
@@ -40,12 +47,13 @@ impl Proxy {
     pub fn start(
         services: Informer<ServiceView>,
         slices: Informer<EndpointSliceView>,
+        nodes: Informer<NodeView>,
         config: ProxyConfig,
         shutdown: &Shutdown,
     ) -> Self {
         let (sender, applied) = watch::channel(None);
         let proxy = Self { applied };
-        let worker = Worker { services, slices, config, applied: sender };
+        let worker = Worker { services, slices, nodes, config, applied: sender };
         let shutdown = shutdown.clone();
         naru_base::spawn("service-proxy", async move { shutdown.guard(worker.run()).await });
         proxy
@@ -82,6 +90,7 @@ pub fn remove_table(table: &str) -> Result<(), Error> {
 struct Worker {
     services: Informer<ServiceView>,
     slices: Informer<EndpointSliceView>,
+    nodes: Informer<NodeView>,
     config: ProxyConfig,
     applied: watch::Sender<Applied>,
 }
@@ -90,6 +99,7 @@ impl Worker {
     async fn run(self) {
         self.services.synced().await;
         self.slices.synced().await;
+        self.nodes.synced().await;
         self.follow().await;
     }
 
@@ -99,12 +109,36 @@ impl Worker {
         address.is_ok_and(|address: IpAddr| self.config.answered_here.contains(&address))
     }
 
+    /// This node's zone, empty if it has none.
+    fn zone(&self) -> String {
+        let node = self.nodes.get("", &self.config.node_name);
+        node.and_then(|node| node.metadata.labels.get(ZONE).cloned()).unwrap_or_default()
+    }
+
+    /// The health checks that this node answers.
+    fn health(&self, services: &[Arc<ServiceView>], slices: &[Arc<EndpointSliceView>]) -> BTreeMap<u16, Health> {
+        let asked = services.iter().filter(|service| service.spec.health_check_node_port != 0);
+        let said = |service: &Arc<ServiceView>| {
+            let endpoints = ruleset::ready_here(service, slices, &self.config.node_name);
+            let (namespace, name) = (service.metadata.namespace.clone(), service.metadata.name.clone());
+            (service.spec.health_check_node_port, Health { namespace, name, endpoints })
+        };
+        asked.map(said).collect()
+    }
+
     async fn follow(self) {
         let changed = Arc::new(Notify::new());
         let wake = Arc::clone(&changed);
         self.services.subscribe(move |_| wake.notify_one());
         let wake = Arc::clone(&changed);
         self.slices.subscribe(move |_| wake.notify_one());
+        let (wake, own) = (Arc::clone(&changed), self.config.node_name.clone());
+        self.nodes.subscribe(move |change| {
+            let zone = |node: &Option<Arc<NodeView>>| node.as_ref().and_then(|n| n.metadata.labels.get(ZONE).cloned());
+            if change.key.name == own && zone(&change.old) != zone(&change.new) {
+                wake.notify_one();
+            }
+        });
         let service_cidr = self.config.service_cidr;
         let routed = tokio::task::spawn_blocking(move || route::ensure(service_cidr)).await;
         if let Ok(Err(error)) = routed {
@@ -117,15 +151,23 @@ impl Worker {
         };
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let mut current: Option<(Program, Ruleset)> = None;
+        let mut health = HealthPorts::default();
         loop {
             let mut services = self.services.list();
             services.retain(|service| !self.answers(service));
-            let wanted = ruleset(&services, &self.slices.list(), &self.config.node_name);
+            let slices = self.slices.list();
+            health.set(self.health(&services, &slices)).await;
+            let zone = self.zone();
+            let wanted = ruleset(&services, &slices, Here { node: &self.config.node_name, zone: &zone });
             let unchanged = current.as_ref().is_some_and(|(_, ruleset)| *ruleset == wanted);
             if !unchanged {
+                // Of what an earlier process has had nothing is known but what is wanted now.
+                let empty = Ruleset::default();
+                let stale = Stale::between(current.as_ref().map_or(&empty, |(_, ruleset)| ruleset), &wanted);
                 match apply(base.clone(), current.take(), wanted).await {
                     Ok(applied) => {
                         backoff.reset();
+                        forget(stale).await;
                         self.applied.send_replace(Some(Arc::new(applied.1.addresses())));
                         current = Some(applied);
                     }
@@ -137,6 +179,20 @@ impl Worker {
                 }
             }
             changed.notified().await;
+        }
+    }
+}
+
+/// Ends what UDP clients have with endpoints that are gone.
+async fn forget(stale: Stale) {
+    if stale.is_empty() {
+        return;
+    }
+    match tokio::task::spawn_blocking(move || stale.forget()).await {
+        Ok(Ok(0)) | Err(_) => {}
+        Ok(Ok(flows)) => tracing::debug!(flows, "flows of UDP to endpoints that are gone are forgotten"),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "flows of UDP to endpoints that are gone go on until the kernel forgets them");
         }
     }
 }

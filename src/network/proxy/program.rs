@@ -15,11 +15,18 @@ const ENDPOINTS: &str = "endpoints";
 const REFUSED: &str = "refused";
 const REFUSED_PORTS: &str = "refused-node-ports";
 const HAIRPIN: &str = "hairpin";
+const SILENT: &str = "silent";
+const SILENT_PORTS: &str = "silent-node-ports";
+const GUARDED: &str = "guarded";
+const AFFINITY: &str = "affinity";
+const CURRENT: &str = "current";
+/// Clients whose endpoints are remembered; further ones get theirs by a hash.
+const MOST_REMEMBERED: u32 = 65_536;
 
 const SERVICE_KEY: &[Field] = &[Field::Address, Field::Protocol, Field::Port];
 const PORT_KEY: &[Field] = &[Field::Protocol, Field::Port];
 
-const SETS: [SetSpec; 6] = [
+const SETS: [SetSpec; 11] = [
     SetSpec { name: SERVICES, key: SERVICE_KEY, kind: SetKind::VerdictMap },
     SetSpec { name: NODE_PORTS, key: PORT_KEY, kind: SetKind::VerdictMap },
     SetSpec {
@@ -29,6 +36,22 @@ const SETS: [SetSpec; 6] = [
     },
     SetSpec { name: REFUSED, key: SERVICE_KEY, kind: SetKind::Set },
     SetSpec { name: REFUSED_PORTS, key: PORT_KEY, kind: SetKind::Set },
+    // What has endpoints on other nodes only, though nobody else's may be used: nothing is said.
+    SetSpec { name: SILENT, key: SERVICE_KEY, kind: SetKind::Set },
+    SetSpec { name: SILENT_PORTS, key: PORT_KEY, kind: SetKind::Set },
+    // What only some clients may reach, and the chain that knows them.
+    SetSpec { name: GUARDED, key: SERVICE_KEY, kind: SetKind::VerdictMap },
+    // Which endpoint a client has, and which endpoints a Service has: one that is gone is drawn anew.
+    SetSpec {
+        name: AFFINITY,
+        key: &[Field::Address, Field::Protocol, Field::Port, Field::Address],
+        kind: SetKind::Memory(&[Field::Address, Field::Port], MOST_REMEMBERED),
+    },
+    SetSpec {
+        name: CURRENT,
+        key: &[Field::Address, Field::Protocol, Field::Port, Field::Address, Field::Port],
+        kind: SetKind::Set,
+    },
     // The endpoints, each paired with itself: who reaches itself through a Service.
     SetSpec { name: HAIRPIN, key: &[Field::Address, Field::Address], kind: SetKind::Set },
 ];
@@ -48,6 +71,7 @@ const R2: Reg = Reg(2);
 const R3: Reg = Reg(3);
 const R4: Reg = Reg(4);
 const R5: Reg = Reg(5);
+const R6: Reg = Reg(6);
 
 /// What the table depends on beside the Services.
 #[derive(Debug, Clone)]
@@ -63,7 +87,7 @@ pub(super) struct Base {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Draw {
     node_port: bool,
-    sticky: bool,
+    sticky: Option<u32>,
     masquerade: Masquerade,
     count: u32,
 }
@@ -71,14 +95,13 @@ struct Draw {
 impl Draw {
     fn of(frontend: &Frontend, target: &Target) -> Option<Self> {
         let count = u32::try_from(target.backends.len()).ok().filter(|count| *count > 0)?;
-        // A hash of one is refused by the kernel, and the same as any draw of one.
-        let sticky = target.sticky && count > 1;
-        Some(Self { node_port: frontend.address.is_none(), sticky, masquerade: target.masquerade, count })
+        let (sticky, masquerade) = (target.sticky, target.masquerade);
+        Some(Self { node_port: frontend.address.is_none(), sticky, masquerade, count })
     }
 
     fn name(self) -> String {
         let place = if self.node_port { "node-port" } else { "service" };
-        let how = if self.sticky { "sticky" } else { "any" };
+        let how = self.sticky.map_or("any".to_owned(), |seconds| format!("sticky-{seconds}"));
         let masquerade = match self.masquerade {
             Masquerade::Always => "masquerade",
             Masquerade::Outside => "masquerade-outside",
@@ -100,22 +123,65 @@ impl Draw {
             }
             Masquerade::Never => {}
         }
-        let key = if self.node_port {
-            Expr::Load(R0, Ipv4Addr::UNSPECIFIED.octets().to_vec())
-        } else {
-            Expr::LoadDestination(R0)
+        let key = || {
+            let address = if self.node_port {
+                Expr::Load(R0, Ipv4Addr::UNSPECIFIED.octets().to_vec())
+            } else {
+                Expr::LoadDestination(R0)
+            };
+            vec![address, Expr::LoadProtocol(R1), Expr::LoadDestinationPort(R2)]
         };
-        let mut rule = vec![key, Expr::LoadProtocol(R1), Expr::LoadDestinationPort(R2)];
-        if self.sticky {
-            rule.push(Expr::LoadSource(R4));
-            rule.push(Expr::Hash(R3, R4, self.count));
-        } else {
-            rule.push(Expr::Random(R3, self.count));
+        let mut draw = key();
+        let Some(seconds) = self.sticky else {
+            draw.extend([Expr::Random(R3, self.count), Expr::Map(ENDPOINTS, R0, R4), Expr::RewriteDestination(R4, R5)]);
+            return batch.add_rule(&name, &draw);
+        };
+        // The endpoint that the client has, if the Service still has it: it takes the client's place in the key.
+        let mut known = key();
+        known.extend([Expr::LoadSource(R3), Expr::Map(AFFINITY, R0, R3), Expr::Contains(CURRENT, R0)]);
+        known.extend([Expr::LoadSource(R3), Expr::Map(AFFINITY, R0, R5), Expr::Remember(AFFINITY, R0, R5, seconds)]);
+        known.push(Expr::RewriteDestination(R5, R6));
+        batch.add_rule(&name, &known);
+        // One that is gone is forgotten: what is there cannot be changed, only kept longer.
+        let mut gone = key();
+        gone.extend([Expr::LoadSource(R3), Expr::Load(R5, vec![0; 8]), Expr::Forget(AFFINITY, R0, R5)]);
+        batch.add_rule(&name, &gone);
+        // The choice of a client that nobody remembers is the same every time, too.
+        // A hash of one is refused by the kernel, and the same as any draw of one.
+        let choice = if self.count > 1 { Expr::Hash(R3, R4, self.count) } else { Expr::Random(R3, 1) };
+        draw.extend([Expr::LoadSource(R4), choice, Expr::Map(ENDPOINTS, R0, R5)]);
+        let mut remembered = draw.clone();
+        remembered.extend([Expr::LoadSource(R3), Expr::Remember(AFFINITY, R0, R5, seconds)]);
+        for mut rule in [remembered, draw] {
+            rule.push(Expr::RewriteDestination(R5, R6));
+            batch.add_rule(&name, &rule);
         }
-        rule.push(Expr::Map(ENDPOINTS, R0, R4));
-        rule.push(Expr::RewriteDestination(R4, R5));
+    }
+}
+
+/// The clients that may reach a guarded frontend: a chain that drops all others.
+fn guard_name(sources: &[Ipv4Cidr]) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in sources.iter().flat_map(|range| [&range.address.octets()[..], &[range.prefix]].concat()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    format!("only-from-{hash:016x}")
+}
+
+fn add_guard(batch: &mut Batch, sources: &[Ipv4Cidr]) {
+    let name = guard_name(sources);
+    batch.add_chain(&name);
+    for range in sources {
+        let mut rule = vec![Expr::LoadSource(R0)];
+        rule.extend(range.check(R0, Compare::Equal));
+        rule.push(Expr::Verdict(Verdict::Return));
         batch.add_rule(&name, &rule);
     }
+    batch.add_rule(&name, &[Expr::Verdict(Verdict::Drop)]);
+}
+
+fn guards(ruleset: &Ruleset) -> BTreeSet<Vec<Ipv4Cidr>> {
+    ruleset.frontends.values().filter(|target| !target.sources.is_empty()).map(|t| t.sources.clone()).collect()
 }
 
 /// Sets or clears the mark.
@@ -140,12 +206,16 @@ fn service_key(frontend: &Frontend) -> Vec<u8> {
 fn elements(ruleset: &Ruleset) -> Elements {
     let mut elements = Elements::new();
     for (frontend, target) in &ruleset.frontends {
-        let (map, refused, key) = match frontend.address {
-            Some(_) => (SERVICES, REFUSED, service_key(frontend)),
-            None => (NODE_PORTS, REFUSED_PORTS, port_key(frontend)),
+        let (map, refused, silent, key) = match frontend.address {
+            Some(_) => (SERVICES, REFUSED, SILENT, service_key(frontend)),
+            None => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS, port_key(frontend)),
         };
+        if frontend.address.is_some() && !target.sources.is_empty() {
+            let guard = Verdict::Jump(guard_name(&target.sources));
+            elements.insert((GUARDED, key.clone()), Value::Verdict(guard));
+        }
         let Some(draw) = Draw::of(frontend, target) else {
-            elements.insert((refused, key), Value::None);
+            elements.insert((if target.elsewhere { silent } else { refused }, key), Value::None);
             continue;
         };
         elements.insert((map, key), Value::Verdict(Verdict::Goto(draw.name())));
@@ -153,6 +223,9 @@ fn elements(ruleset: &Ruleset) -> Elements {
             let key = [&service_key(frontend)[..], &index.to_ne_bytes()].concat();
             let [high, low] = backend.port.to_be_bytes();
             let value = [&backend.address.octets()[..], &[high, low, 0, 0]].concat();
+            if draw.sticky.is_some() {
+                elements.insert((CURRENT, [&service_key(frontend)[..], &value].concat()), Value::None);
+            }
             elements.insert((ENDPOINTS, key), Value::Data(value));
         }
     }
@@ -172,12 +245,13 @@ pub(super) struct Program {
     base: Base,
     elements: Elements,
     draws: BTreeSet<Draw>,
+    guards: BTreeSet<Vec<Ipv4Cidr>>,
 }
 
 impl Program {
     /// Puts the whole table in place of whatever was there under its name.
     pub(super) fn replace(base: Base, ruleset: &Ruleset) -> Result<Self, Error> {
-        let program = Self { base, elements: elements(ruleset), draws: draws(ruleset) };
+        let program = Self { base, elements: elements(ruleset), draws: draws(ruleset), guards: guards(ruleset) };
         let mut batch = Batch::new(&program.base.table);
         // Adding first makes deleting possible where there was nothing.
         batch.add_table();
@@ -190,6 +264,9 @@ impl Program {
         for draw in &program.draws {
             draw.add(&mut batch, &program.base);
         }
+        for sources in &program.guards {
+            add_guard(&mut batch, sources);
+        }
         for set in &SETS {
             batch.add_elements(set.name, &of_set(&program.elements, set.name, |_, _| true));
         }
@@ -199,11 +276,14 @@ impl Program {
 
     /// Changes what differs. After an error the kernel has what it had.
     pub(super) fn update(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
-        let (new, draws) = (elements(ruleset), draws(ruleset));
+        let (new, draws, guards) = (elements(ruleset), draws(ruleset), guards(ruleset));
         let mut batch = Batch::new(&self.base.table);
         // Chains that are not needed any more stay: there are few, and they may be needed again.
         for draw in draws.difference(&self.draws) {
             draw.add(&mut batch, &self.base);
+        }
+        for sources in guards.difference(&self.guards) {
+            add_guard(&mut batch, sources);
         }
         for set in &SETS {
             let gone = of_set(&self.elements, set.name, |key, value| new.get(key) != Some(value));
@@ -216,6 +296,7 @@ impl Program {
         batch.commit()?;
         self.elements = new;
         self.draws.extend(draws);
+        self.guards.extend(guards);
         Ok(())
     }
 }
@@ -255,6 +336,18 @@ fn add_base(batch: &mut Batch, base: &Base) {
             ];
             rule.extend(LOOPBACK.check(R0, Compare::Equal));
             rule.push(Expr::Verdict(Verdict::Drop));
+            batch.add_rule(chain, &rule);
+        }
+        if hook == Hook::Prerouting {
+            let mut rule = new_connections().to_vec();
+            rule.extend(load_service());
+            rule.push(Expr::VerdictMap(GUARDED, R0));
+            batch.add_rule(chain, &rule);
+        }
+        for (load, set) in [(load_service().to_vec(), SILENT), (load_node_port(base), SILENT_PORTS)] {
+            let mut rule = new_connections().to_vec();
+            rule.extend(load);
+            rule.extend([Expr::Contains(set, R0), Expr::Verdict(Verdict::Drop)]);
             batch.add_rule(chain, &rule);
         }
         refuse(batch, chain, &load_service(), Expr::Contains(REFUSED, R0), R1);

@@ -1,6 +1,7 @@
 //! What the kernel is to do, worked out from Services and EndpointSlices. Pure.
 
-use naru_client::projections::{EndpointSliceView, ServicePort, ServiceView};
+use super::config::Ipv4Cidr;
+use naru_client::projections::{Endpoint, EndpointSliceView, ServicePort, ServiceView};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -64,10 +65,14 @@ pub enum Masquerade {
 pub struct Target {
     /// The endpoints, sorted. Without any, connections are refused.
     pub backends: Vec<Backend>,
-    /// Whether a client keeps its endpoint (session affinity by address).
-    pub sticky: bool,
+    /// For how many seconds a client keeps its endpoint after its last connection (session affinity by address).
+    pub sticky: Option<u32>,
     /// Whose address is hidden.
     pub masquerade: Masquerade,
+    /// Whether there are endpoints on other nodes, so that nothing is said where there are none here.
+    pub elsewhere: bool,
+    /// The clients that may come from outside; none means all.
+    pub sources: Vec<Ipv4Cidr>,
 }
 
 /// All of it.
@@ -89,15 +94,29 @@ impl Ruleset {
     }
 }
 
+/// Where this is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Here<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// Its zone, empty if it has none.
+    pub zone: &'a str,
+}
+
+/// Affinity where a Service does not say for how long.
+const AFFINITY_SECONDS: u32 = 10_800;
+
 /// Endpoints of one port of a Service.
 #[derive(Debug, Default)]
-struct Ready {
+struct Chosen {
     all: Vec<Backend>,
     here: Vec<Backend>,
+    /// Whether any endpoint is of use, wherever it is.
+    any: bool,
 }
 
 /// Works out the ruleset. Only IPv4 for now.
-pub fn ruleset(services: &[Arc<ServiceView>], slices: &[Arc<EndpointSliceView>], node_name: &str) -> Ruleset {
+pub fn ruleset(services: &[Arc<ServiceView>], slices: &[Arc<EndpointSliceView>], here: Here<'_>) -> Ruleset {
     let mut by_service: HashMap<(&str, &str), Vec<&EndpointSliceView>> = HashMap::new();
     for slice in slices {
         if let Some(service) = slice.service_name().filter(|_| slice.address_type == "IPv4") {
@@ -108,31 +127,37 @@ pub fn ruleset(services: &[Arc<ServiceView>], slices: &[Arc<EndpointSliceView>],
     for service in services {
         let key = (&*service.metadata.namespace, &*service.metadata.name);
         let slices = by_service.get(&key).map_or(&[][..], Vec::as_slice);
-        add_service(&mut ruleset, service, slices, node_name);
+        add_service(&mut ruleset, service, slices, here);
     }
     ruleset
 }
 
-fn add_service(ruleset: &mut Ruleset, service: &ServiceView, slices: &[&EndpointSliceView], node_name: &str) {
+fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<Ipv4Addr> {
+    texts.filter_map(|text| text.parse().ok()).collect()
+}
+
+fn add_service(ruleset: &mut Ruleset, service: &ServiceView, slices: &[&EndpointSliceView], here: Here<'_>) {
     let spec = &service.spec;
     if spec.kind == "ExternalName" || service.is_headless() {
         return;
     }
-    let addresses = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect::<Vec<Ipv4Addr>>();
-    let mut inside = addresses(&spec.cluster_ips);
-    if inside.is_empty() {
-        inside = addresses(std::slice::from_ref(&spec.cluster_ip));
-    }
-    let mut outside = addresses(&spec.external_ips);
-    outside
-        .extend(service.status.load_balancer.ingress.iter().filter_map(|ingress| ingress.ip.parse::<Ipv4Addr>().ok()));
-    let sticky = spec.session_affinity == "ClientIP";
+    let inside = match spec.cluster_ips.as_slice() {
+        [] => addresses(std::iter::once(&spec.cluster_ip)),
+        ips => addresses(ips.iter()),
+    };
+    let external = addresses(spec.external_ips.iter());
+    let ingress = service.status.load_balancer.ingress.iter().filter(|ingress| ingress.ip_mode != "Proxy");
+    let balancers = addresses(ingress.map(|ingress| &ingress.ip));
+    let sources: Vec<Ipv4Cidr> =
+        spec.load_balancer_source_ranges.iter().filter_map(|range| range.trim().parse().ok()).collect();
+    let timeout = spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(AFFINITY_SECONDS);
+    let sticky = (spec.session_affinity == "ClientIP").then_some(timeout);
     for port in &spec.ports {
         let Some(protocol) = Protocol::parse(&port.protocol) else { continue };
-        let ready = ready(slices, port, protocol, node_name);
+        let chosen = choose(slices, port, protocol, here);
         let target = |local: bool, masquerade| {
-            let backends = if local { ready.here.clone() } else { ready.all.clone() };
-            Target { backends, sticky, masquerade }
+            let backends = if local { chosen.here.clone() } else { chosen.all.clone() };
+            Target { backends, sticky, masquerade, elsewhere: local && chosen.any, sources: Vec::new() }
         };
         for address in &inside {
             let local = spec.internal_traffic_policy == "Local";
@@ -140,8 +165,12 @@ fn add_service(ruleset: &mut Ruleset, service: &ServiceView, slices: &[&Endpoint
         }
         let local = spec.external_traffic_policy == "Local";
         let masquerade = if local { Masquerade::Never } else { Masquerade::Always };
-        for address in &outside {
+        for address in &external {
             ruleset.serve(Some(*address), protocol, port.port, target(local, masquerade));
+        }
+        for address in &balancers {
+            let target = Target { sources: sources.clone(), ..target(local, masquerade) };
+            ruleset.serve(Some(*address), protocol, port.port, target);
         }
         if port.node_port != 0 {
             ruleset.serve(None, protocol, port.node_port, target(local, masquerade));
@@ -149,32 +178,69 @@ fn add_service(ruleset: &mut Ruleset, service: &ServiceView, slices: &[&Endpoint
     }
 }
 
-/// The endpoints that take new connections to a port.
-fn ready(slices: &[&EndpointSliceView], port: &ServicePort, protocol: Protocol, node_name: &str) -> Ready {
-    let mut ready = Ready::default();
+/// The endpoints that take new connections to a port: those that are ready, or else those that still serve while
+/// they end.
+fn choose(slices: &[&EndpointSliceView], port: &ServicePort, protocol: Protocol, here: Here<'_>) -> Chosen {
+    let mut found: Vec<(Backend, &Endpoint)> = Vec::new();
     for slice in slices {
         let mut ports =
             slice.ports.iter().filter(|p| p.name == port.name && Protocol::parse(&p.protocol) == Some(protocol));
         let Some(number) = ports.find_map(|p| p.port) else { continue };
-        for endpoint in &slice.endpoints {
-            let conditions = &endpoint.conditions;
-            let address = endpoint.addresses.first().and_then(|address| address.parse().ok());
-            let Some(address) = address.filter(|_| conditions.is_ready() && !conditions.is_terminating()) else {
-                continue;
-            };
-            let backend = Backend { address, port: number };
-            ready.all.push(backend);
-            if endpoint.node_name.as_deref() == Some(node_name) {
-                ready.here.push(backend);
-            }
+        found.extend(slice.endpoints.iter().filter_map(|endpoint| {
+            let address = endpoint.addresses.first()?.parse().ok()?;
+            Some((Backend { address, port: number }, endpoint))
+        }));
+    }
+    let ready = |(_, endpoint): &&(Backend, &Endpoint)| endpoint.conditions.is_ready();
+    let ending = |(_, endpoint): &&(Backend, &Endpoint)| {
+        endpoint.conditions.is_serving() && endpoint.conditions.is_terminating()
+    };
+    let local = |(_, endpoint): &&(Backend, &Endpoint)| endpoint.node_name.as_deref() == Some(here.node);
+    let ready_ones: Vec<&(Backend, &Endpoint)> = found.iter().filter(ready).collect();
+    let mut all = nearest(&ready_ones, here);
+    if ready_ones.is_empty() {
+        all = sorted(found.iter().filter(ending));
+    }
+    let mut on_this_node = sorted(found.iter().filter(local).filter(ready));
+    if on_this_node.is_empty() {
+        on_this_node = sorted(found.iter().filter(local).filter(ending));
+    }
+    Chosen { any: !all.is_empty(), all, here: on_this_node }
+}
+
+/// Of endpoints that all say where they are best used, those for this node, or for its zone; else all.
+fn nearest(ready: &[&(Backend, &Endpoint)], here: Here<'_>) -> Vec<Backend> {
+    type Names = fn(&Endpoint) -> Vec<&str>;
+    let nodes: Names =
+        |endpoint| endpoint.hints.iter().flat_map(|hints| &hints.for_nodes).map(|node| node.name.as_str()).collect();
+    let zones: Names =
+        |endpoint| endpoint.hints.iter().flat_map(|hints| &hints.for_zones).map(|zone| zone.name.as_str()).collect();
+    for (names, own) in [(nodes, here.node), (zones, here.zone)] {
+        let hinted = ready.iter().all(|(_, endpoint)| !names(endpoint).is_empty());
+        let mut near = ready.iter().filter(|(_, endpoint)| names(endpoint).contains(&own)).peekable();
+        if hinted && !own.is_empty() && near.peek().is_some() {
+            return sorted(near.copied());
         }
     }
-    for backends in [&mut ready.all, &mut ready.here] {
-        backends.sort_unstable();
-        // An endpoint that moves from one slice to another is in both for a moment.
-        backends.dedup();
-    }
-    ready
+    sorted(ready.iter().copied())
+}
+
+fn sorted<'a>(endpoints: impl Iterator<Item = &'a (Backend, &'a Endpoint)>) -> Vec<Backend> {
+    let mut backends: Vec<Backend> = endpoints.map(|(backend, _)| *backend).collect();
+    backends.sort_unstable();
+    // An endpoint that moves from one slice to another is in both for a moment.
+    backends.dedup();
+    backends
+}
+
+/// How many endpoints of a Service on this node are ready: what its health check says.
+pub(super) fn ready_here(service: &ServiceView, slices: &[Arc<EndpointSliceView>], node: &str) -> usize {
+    let own = slices.iter().filter(|slice| {
+        slice.metadata.namespace == service.metadata.namespace && slice.service_name() == Some(&service.metadata.name)
+    });
+    let endpoints = own.flat_map(|slice| &slice.endpoints);
+    let ready = endpoints.filter(|e| e.conditions.is_ready() && e.node_name.as_deref() == Some(node));
+    ready.filter_map(|endpoint| endpoint.addresses.first()).collect::<BTreeSet<_>>().len()
 }
 
 #[cfg(test)]
@@ -213,7 +279,7 @@ mod tests {
 
     /// Each frontend as text, with the last part of its endpoints' addresses.
     fn check(services: &[Arc<ServiceView>], slices: &[Arc<EndpointSliceView>], expected: &[&str]) {
-        let ruleset = ruleset(services, slices, "here");
+        let ruleset = ruleset(services, slices, Here { node: "here", zone: "z1" });
         let lines: Vec<String> = ruleset
             .frontends
             .iter()
@@ -221,8 +287,9 @@ mod tests {
                 let address = front.address.map_or("node".to_owned(), |address| address.to_string());
                 let backends: Vec<String> =
                     target.backends.iter().map(|b| format!("{}:{}", b.address.octets()[3], b.port)).collect();
-                let sticky = if target.sticky { " sticky" } else { "" };
-                format!("{address}:{} {:?}{sticky} [{}]", front.port, target.masquerade, backends.join(" "))
+                let sticky = target.sticky.map_or(String::new(), |seconds| format!(" sticky {seconds}"));
+                let elsewhere = if target.elsewhere && backends.is_empty() { " elsewhere" } else { "" };
+                format!("{address}:{} {:?}{sticky}{elsewhere} [{}]", front.port, target.masquerade, backends.join(" "))
             })
             .collect();
         assert_eq!(lines, expected);
@@ -240,7 +307,7 @@ mod tests {
         let endpoints = json!([
             {"addresses": ["10.42.0.2"], "conditions": {}},
             {"addresses": ["10.42.0.3"], "conditions": {"ready": false}},
-            {"addresses": ["10.42.0.4"], "conditions": {"ready": true, "terminating": true}},
+            {"addresses": ["10.42.0.4"], "conditions": {"ready": false, "serving": true, "terminating": true}},
             {"addresses": ["10.42.0.2"], "conditions": {"ready": true}},
         ]);
         check(
@@ -267,14 +334,81 @@ mod tests {
         let policies =
             json!({"externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.7"], "sessionAffinity": "ClientIP"});
         let expected = [
-            "node:30080 Never sticky [2:8080]",
-            "10.43.0.9:80 Outside sticky [2:8080 3:8080]",
-            "192.0.2.7:80 Never sticky [2:8080]",
+            "node:30080 Never sticky 10800 [2:8080]",
+            "10.43.0.9:80 Outside sticky 10800 [2:8080 3:8080]",
+            "192.0.2.7:80 Never sticky 10800 [2:8080]",
         ];
         check(&[service(spec(policies))], &slices, &expected);
         let internal = json!({"internalTrafficPolicy": "Local"});
         let expected = ["node:30080 Always [2:8080 3:8080]", "10.43.0.9:80 Outside [2:8080]"];
         check(&[service(spec(internal))], &slices, &expected);
+    }
+
+    #[test]
+    fn endpoints_that_end_serve_when_there_are_no_others() {
+        let ending = |ip: &str, node: &str| json!({"addresses": [ip], "nodeName": node, "conditions": {"ready": false, "serving": true, "terminating": true}});
+        let only = [slice(json!([ending("10.42.0.2", "here"), ending("10.42.0.3", "there")]))];
+        check(
+            &[service(spec(json!({})))],
+            &only,
+            &["node:30080 Always [2:8080 3:8080]", "10.43.0.9:80 Outside [2:8080 3:8080]"],
+        );
+        let local = service(spec(json!({"externalTrafficPolicy": "Local"})));
+        let others = [slice(json!([ending("10.42.0.2", "here"), endpoint("10.42.0.3", "there")]))];
+        check(&[local], &others, &["node:30080 Never [2:8080]", "10.43.0.9:80 Outside [3:8080]"]);
+        // Unready ones that are published count as ready, whatever else they are.
+        let published =
+            json!({"addresses": ["10.42.0.4"], "conditions": {"ready": true, "serving": false, "terminating": true}});
+        check(
+            &[service(spec(json!({})))],
+            &[slice(json!([published]))],
+            &["node:30080 Always [4:8080]", "10.43.0.9:80 Outside [4:8080]"],
+        );
+    }
+
+    #[test]
+    fn without_endpoints_here_nothing_is_said() {
+        let slices = [slice(json!([endpoint("10.42.0.3", "there")]))];
+        let policies = json!({"internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"});
+        check(
+            &[service(spec(policies))],
+            &slices,
+            &["node:30080 Never elsewhere []", "10.43.0.9:80 Outside elsewhere []"],
+        );
+    }
+
+    #[test]
+    fn hints_keep_traffic_near() {
+        let hinted = |ip: &str, hints: Value| json!({"addresses": [ip], "conditions": {"ready": true}, "hints": hints});
+        let zone = |name: &str| json!({"forZones": [{"name": name}]});
+        let served = |endpoints: Value, expect: &str| {
+            let plain = json!({"type": "ClusterIP", "clusterIP": "10.43.0.9", "ports": [{"name": "http", "port": 80}]});
+            check(&[service(plain)], &[slice(endpoints)], &[&format!("10.43.0.9:80 Outside [{expect}]")]);
+        };
+        served(json!([hinted("10.42.0.2", zone("z1")), hinted("10.42.0.3", zone("z2"))]), "2:8080");
+        served(json!([hinted("10.42.0.2", zone("z3")), hinted("10.42.0.3", zone("z2"))]), "2:8080 3:8080");
+        served(json!([hinted("10.42.0.2", zone("z1")), hinted("10.42.0.3", json!({}))]), "2:8080 3:8080");
+        let both = json!({"forZones": [{"name": "z1"}], "forNodes": [{"name": "here"}]});
+        let other = json!({"forZones": [{"name": "z1"}], "forNodes": [{"name": "there"}]});
+        served(json!([hinted("10.42.0.2", both), hinted("10.42.0.3", other.clone())]), "2:8080");
+        served(json!([hinted("10.42.0.2", other.clone()), hinted("10.42.0.3", other)]), "2:8080 3:8080");
+    }
+
+    #[test]
+    fn balancers_let_in_whom_they_may() {
+        let balancer = json!({"metadata": {"namespace": "default", "name": "web"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.43.0.9", "ports": [{"name": "http", "port": 80}],
+                "loadBalancerSourceRanges": ["192.0.2.0/24 ", "fd00::/8"]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1", "ipMode": "VIP"}, {"ip": "198.51.100.2", "ipMode": "Proxy"}]}}});
+        let balancer = [Arc::new(serde_json::from_value(balancer).unwrap())];
+        let slices = [slice(json!([endpoint("10.42.0.2", "here")]))];
+        check(&balancer, &slices, &["10.43.0.9:80 Outside [2:8080]", "198.51.100.1:80 Always [2:8080]"]);
+        let ruleset = ruleset(&balancer, &slices, Here::default());
+        let sources: Vec<String> =
+            ruleset.frontends.values().flat_map(|target| &target.sources).map(Ipv4Cidr::to_string).collect();
+        assert_eq!(sources, ["192.0.2.0/24"]);
+        assert_eq!(ready_here(&balancer[0], &slices, "here"), 1);
+        assert_eq!(ready_here(&balancer[0], &slices, "there"), 0);
     }
 
     #[test]

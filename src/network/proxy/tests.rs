@@ -138,9 +138,13 @@ fn base(loopback: bool) -> Base {
 
 /// One Service on the cluster address and node port 30080.
 fn rules(pods: &[u8], sticky: bool) -> Ruleset {
+    let sticky = sticky.then_some(600);
     let backends: Vec<Backend> =
         pods.iter().map(|last| Backend { address: Ipv4Addr::new(10, 42, 0, *last), port: 8080 }).collect();
-    let target = |masquerade| Target { backends: backends.clone(), sticky, masquerade };
+    let target = |masquerade| {
+        let (backends, sources) = (backends.clone(), Vec::new());
+        Target { backends, sticky, masquerade, elsewhere: false, sources }
+    };
     let front = |address: Option<&str>, port| Frontend {
         address: address.map(|text| text.parse().unwrap()),
         protocol: Protocol::Tcp,
@@ -193,6 +197,98 @@ fn connections_are_spread_and_changes_take_effect() {
 }
 
 #[test]
+fn clients_keep_their_endpoint_for_a_time() {
+    let network = Network::new();
+    let with = |pods: &[u8], seconds| {
+        let mut ruleset = rules(pods, true);
+        ruleset.frontends.values_mut().for_each(|target| target.sticky = Some(seconds));
+        ruleset
+    };
+    let name = || network.node.ask(VIP).unwrap().split(' ').next().unwrap().to_owned();
+    let program = network.program(with(&[2], 600));
+    assert_eq!(name(), "a");
+    // The endpoint stays, though others come and the draw would be another.
+    let program = network.update(program, with(&[3, 2, 4, 5, 6, 7, 8, 9], 600));
+    for _ in 0..8 {
+        assert_eq!(name(), "a");
+    }
+    let program = network.update(program, with(&[3], 600));
+    assert_eq!(name(), "b", "one that is gone is not kept");
+    let program = network.update(program, with(&[3, 2], 600));
+    assert_eq!(name(), "b");
+    // Forgotten after its time: what was remembered under a time of a second is drawn anew.
+    let program = network.update(program, with(&[2], 1));
+    assert_eq!(name(), "a");
+    thread::sleep(Duration::from_millis(1_500));
+    network.update(program, with(&[3], 600));
+    assert_eq!(name(), "b");
+}
+
+#[test]
+fn guarded_addresses_let_in_whom_they_may_and_silence_is_kept() {
+    let network = Network::new();
+    let guarded = |sources: &[&str]| {
+        let mut ruleset = rules(&[2], false);
+        let (_, mut target) = ruleset.frontends.pop_first().unwrap();
+        target.masquerade = Masquerade::Always;
+        target.sources = sources.iter().map(|range| range.parse().unwrap()).collect();
+        let address = Some("192.0.2.1".parse().unwrap());
+        ruleset.frontends.insert(Frontend { address, protocol: Protocol::Tcp, port: 80 }, target);
+        ruleset
+    };
+    let open = "192.0.2.1:80";
+    let program = network.program(guarded(&["192.0.2.0/30"]));
+    assert_eq!(network.outside.ask(open).unwrap(), "a 10.42.0.1");
+    assert_eq!(network.node.ask(open).unwrap(), "a 10.42.0.1", "the host itself is never kept out");
+    let program = network.update(program, guarded(&["198.51.100.0/24", "10.0.0.0/8"]));
+    let address: SocketAddr = open.parse().unwrap();
+    let silent = move || TcpStream::connect_timeout(&address, Duration::from_millis(300)).unwrap_err().kind();
+    assert_eq!(network.outside.run(silent), io::ErrorKind::TimedOut);
+    assert_eq!(network.b.ask(open).unwrap(), "a 10.42.0.1");
+    let mut elsewhere = rules(&[], false);
+    elsewhere.frontends.values_mut().for_each(|target| target.elsewhere = true);
+    network.update(program, elsewhere);
+    let address: SocketAddr = VIP.parse().unwrap();
+    let silent = move || TcpStream::connect_timeout(&address, Duration::from_millis(300)).unwrap_err().kind();
+    assert_eq!(network.a.run(silent), io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn udp_clients_are_led_away_from_endpoints_that_are_gone() {
+    let network = Network::new();
+    let udp = |pods: &[u8]| {
+        let frontends = rules(pods, false).frontends.into_iter();
+        Ruleset { frontends: frontends.map(|(f, t)| (Frontend { protocol: Protocol::Udp, ..f }, t)).collect() }
+    };
+    for (pod, name) in [(&network.a, "a"), (&network.b, "b")] {
+        let socket = pod.run(|| std::net::UdpSocket::bind("0.0.0.0:8080").unwrap());
+        thread::spawn(move || {
+            let mut buffer = [0; 16];
+            while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(name.as_bytes(), client);
+            }
+        });
+    }
+    let client = network.node.run(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let client = std::sync::Arc::new(client);
+    let ask = || -> Option<String> {
+        let (client, mut buffer) = (client.clone(), [0; 16]);
+        client.send_to(b"x", VIP).unwrap();
+        let length = client.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let program = network.program(udp(&[2]));
+    assert_eq!(ask().as_deref(), Some("a"));
+    let program = network.update(program, udp(&[3]));
+    assert_eq!(ask().as_deref(), Some("a"), "the kernel remembers the flow");
+    let forgotten = network.node.run(move || Stale::between(&udp(&[2]), &udp(&[3])).forget().unwrap());
+    assert_eq!(forgotten, 1);
+    assert_eq!(ask().as_deref(), Some("b"));
+    drop(program);
+}
+
+#[test]
 fn services_without_endpoints_refuse() {
     let network = Network::new();
     let program = network.program(rules(&[], false));
@@ -239,7 +335,8 @@ fn thousands_of_services_fit_into_one_batch() {
             Backend { address: Ipv4Addr::new(10, 41, high, low), port: 80 },
         ];
         let address = Some(Ipv4Addr::new(10, 43, high, low));
-        let target = Target { backends, sticky: false, masquerade: Masquerade::Outside };
+        let (elsewhere, sources) = (false, Vec::new());
+        let target = Target { backends, sticky: None, masquerade: Masquerade::Outside, elsewhere, sources };
         ruleset.frontends.insert(Frontend { address, protocol: Protocol::Udp, port: 53 }, target);
     }
     node.run(move || {
@@ -278,7 +375,7 @@ fn slice(pods: &[&str]) -> EndpointSliceView {
 #[test]
 fn follows_the_informers_and_says_when_an_endpoint_is_out() {
     let network = Network::new();
-    let (services, slices) = (Informer::detached(), Informer::detached());
+    let (services, slices, nodes) = (Informer::detached(), Informer::detached(), Informer::detached());
     let service = json!({"metadata": {"namespace": "default", "name": "web"}, "spec": {"clusterIP": "10.43.0.9", "ports": [{"port": 80}]}});
     services.apply(ObjectKey::new("default", "web"), "1".to_owned(), Some(serde_json::from_value(service).unwrap()));
     let publish = {
@@ -301,7 +398,8 @@ fn follows_the_informers_and_says_when_an_endpoint_is_out() {
             };
             let (sender, applied) = watch::channel(None);
             let proxy = Proxy { applied };
-            let worker = naru_base::spawn("proxy", Worker { services, slices, config, applied: sender }.follow());
+            let worker =
+                naru_base::spawn("proxy", Worker { services, slices, nodes, config, applied: sender }.follow());
             proxy.synced().await;
             let a = "10.42.0.2".parse().unwrap();
             assert!(!proxy.wait_dropped(a, Duration::from_millis(1)).await);

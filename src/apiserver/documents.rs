@@ -1,6 +1,7 @@
 //! Discovery and OpenAPI: rendered when first asked for, and kept as bytes with their hash.
 
 use crate::clock;
+use crate::handlers::metrics_api::DISCOVERED;
 use crate::negotiate::Encoding;
 use crate::response::{Reply, gzip};
 use bytes::Bytes;
@@ -99,13 +100,13 @@ impl Documents {
         let json = "application/json";
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let (value, content_type) = match parts.as_slice() {
-            ["api"] if aggregated => (discovery::aggregated(RESOURCES, true), AGGREGATED),
-            ["apis"] if aggregated => (discovery::aggregated(RESOURCES, false), AGGREGATED),
+            ["api"] if aggregated => (discovery::aggregated(&DISCOVERED, true), AGGREGATED),
+            ["apis"] if aggregated => (discovery::aggregated(&DISCOVERED, false), AGGREGATED),
             ["api"] => (discovery::api_versions(&self.server), json),
-            ["apis"] => (discovery::api_group_list(RESOURCES), json),
-            ["api", version] => (discovery::api_resource_list(RESOURCES, "", version)?, json),
-            ["apis", group] => (discovery::api_group(RESOURCES, group)?, json),
-            ["apis", group, version] => (discovery::api_resource_list(RESOURCES, group, version)?, json),
+            ["apis"] => (discovery::api_group_list(&DISCOVERED), json),
+            ["api", version] => (discovery::api_resource_list(&DISCOVERED, "", version)?, json),
+            ["apis", group] => (discovery::api_group(&DISCOVERED, group)?, json),
+            ["apis", group, version] => (discovery::api_resource_list(&DISCOVERED, group, version)?, json),
             ["openapi", "v2"] => return render_v2(false),
             ["openapi", "v2?protobuf"] => return render_v2(true),
             ["openapi", "v3"] => (openapi::v3_index(RESOURCES, |path| self.hash(path)), json),

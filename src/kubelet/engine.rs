@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use naru_runtime::images::{Image, ImageStore, PullError, PullOptions};
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{
-    ContainerInfo, ContainerSpec, Event, ExecSession, ExecSpec, ProbeResult, Result as RuntimeResult, Runtime,
-    SandboxInfo, SandboxSpec,
+    ContainerInfo, ContainerSpec, Event, ExecSession, ExecSpec, ProbeResult, Resources, Result as RuntimeResult,
+    Runtime, SandboxInfo, SandboxSpec, Stats,
 };
 use std::collections::HashSet;
 use std::fmt;
@@ -41,6 +41,14 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     async fn exec(&self, spec: ExecSpec) -> RuntimeResult<ExecSession>;
     /// Runs a command and gathers its output.
     async fn exec_probe(&self, container: &str, args: &[String], timeout: Duration) -> RuntimeResult<ProbeResult>;
+    /// What a container uses.
+    async fn stats(&self, container: &str) -> RuntimeResult<Stats>;
+    /// What a cgroup uses, relative to the configured root.
+    async fn cgroup_stats(&self, path: &str) -> RuntimeResult<Stats>;
+    /// Changes a running container's limits.
+    async fn update_resources(&self, container: &str, resources: Resources) -> RuntimeResult<()>;
+    /// Opens a container's log by its path again.
+    async fn reopen_log(&self, container: &str) -> RuntimeResult<()>;
     /// The streams of a running container.
     async fn attach(&self, container: &str) -> RuntimeResult<ExecSession>;
     /// Ends a container's standard input.
@@ -83,6 +91,18 @@ impl ContainerRuntime for Runtime {
     }
     async fn exec_probe(&self, container: &str, args: &[String], timeout: Duration) -> RuntimeResult<ProbeResult> {
         self.exec_probe(container, args, timeout).await
+    }
+    async fn stats(&self, container: &str) -> RuntimeResult<Stats> {
+        self.stats(container).await
+    }
+    async fn cgroup_stats(&self, path: &str) -> RuntimeResult<Stats> {
+        self.cgroup_stats(path).await
+    }
+    async fn update_resources(&self, container: &str, resources: Resources) -> RuntimeResult<()> {
+        self.update_resources(container, resources).await
+    }
+    async fn reopen_log(&self, container: &str) -> RuntimeResult<()> {
+        self.reopen_log(container).await
     }
     async fn attach(&self, container: &str) -> RuntimeResult<ExecSession> {
         self.attach(container).await

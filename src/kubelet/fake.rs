@@ -163,6 +163,21 @@ impl ContainerRuntime for FakeRuntime {
         let _ = container;
         Ok(ProbeResult { exit_code: 0, output: Vec::new() })
     }
+    async fn stats(&self, _container: &str) -> RuntimeResult<naru_runtime::Stats> {
+        Ok(naru_runtime::Stats::default())
+    }
+    async fn cgroup_stats(&self, _path: &str) -> RuntimeResult<naru_runtime::Stats> {
+        Ok(naru_runtime::Stats::default())
+    }
+    async fn update_resources(&self, container: &str, resources: naru_runtime::Resources) -> RuntimeResult<()> {
+        let name = self.container(container).map(|c| c.name).unwrap_or_default();
+        self.note(format!("update {name} {:?} {:?}", resources.cpu_quota, resources.memory_limit));
+        Ok(())
+    }
+    async fn reopen_log(&self, container: &str) -> RuntimeResult<()> {
+        self.note(format!("reopen {container}"));
+        Ok(())
+    }
     async fn attach(&self, container: &str) -> RuntimeResult<ExecSession> {
         Err(RuntimeError::NotRunning(container.into()))
     }
@@ -300,6 +315,9 @@ impl World {
         let shared = Arc::new(Shared {
             recorder: EventRecorder::discard(),
             services,
+            usage: crate::usage::UsageTable::default(),
+            probe_counts: crate::api::stats::ProbeCounts::default(),
+            pods: Informer::start(&client, &naru_api::registry::PODS, naru_client::ListParams::all(), &shutdown),
             objects: Objects::new(&client, &shutdown),
             statuses: StatusSync::start(&client, &shutdown),
             dns: ClusterDns::default(),

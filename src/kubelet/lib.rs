@@ -11,6 +11,7 @@ mod pods;
 pub mod probe;
 mod shared;
 mod status_sync;
+mod usage;
 pub mod volumes;
 
 #[cfg(test)]
@@ -64,9 +65,14 @@ impl Kubelet {
         let client = config.client.clone();
         let facts = node::facts::Facts::read(&config);
         let host = tokio::fs::read_to_string(&config.resolv_conf).await.unwrap_or_default();
+        let fields = format!("spec.nodeName={}", config.node_name);
+        let informer: Informer<Pod> = Informer::start(&client, &PODS, ListParams::all().fields(fields), shutdown);
         let shared = Arc::new(Shared {
             recorder: EventRecorder::start(client.clone(), &EVENTS, "kubelet", Some(&config.node_name), shutdown),
             services: Informer::start(&client, &SERVICES, ListParams::all(), shutdown),
+            usage: usage::UsageTable::default(),
+            probe_counts: api::stats::ProbeCounts::default(),
+            pods: informer.clone(),
             objects: objects::Objects::new(&client, shutdown),
             statuses: StatusSync::start(&client, shutdown),
             dns: ClusterDns {
@@ -81,8 +87,7 @@ impl Kubelet {
             images_changed: Notify::new(),
             config,
         });
-        let fields = format!("spec.nodeName={}", shared.config.node_name);
-        let informer: Informer<Pod> = Informer::start(&client, &PODS, ListParams::all().fields(fields), shutdown);
+        shared.usage.start(shared.clone(), shutdown);
         let pods = pods::Pods::new(shared.clone(), informer, shutdown);
         if let Some(node_api) = shared.config.node_api.clone() {
             api::start(node_api, pods.clone(), shutdown).map_err(StartError::Listener)?;

@@ -37,6 +37,12 @@ pub(crate) struct Shared {
     pub(crate) config: KubeletConfig,
     pub(crate) recorder: EventRecorder,
     pub(crate) services: Informer<ServiceView>,
+    /// What everything uses.
+    pub(crate) usage: crate::usage::UsageTable,
+    /// How often probes succeeded and failed.
+    pub(crate) probe_counts: crate::api::stats::ProbeCounts,
+    /// The pods of this node.
+    pub(crate) pods: Informer<Pod>,
     pub(crate) objects: Objects,
     pub(crate) statuses: StatusSync,
     pub(crate) dns: ClusterDns,

@@ -129,6 +129,7 @@ fn difference(old: &Value, new: &Value) -> Value {
             if key == "conditions" {
                 out.insert("$setElementOrder/conditions".into(), order(&value));
                 clear_conditions(old.get(key), &mut value);
+                remove_conditions(old.get(key), &mut value);
             }
             if let ("podIPs" | "hostIPs", Value::Array(list), true) = (key.as_str(), &mut value, old.contains_key(key))
             {
@@ -158,6 +159,16 @@ fn clear_conditions(old: Option<&Value>, new: &mut Value) {
             if before.get(field).is_some() && condition.get(field).is_none() {
                 condition[field] = Value::Null;
             }
+        }
+    }
+}
+
+/// A condition that is no more has to be taken out by name.
+fn remove_conditions(old: Option<&Value>, new: &mut Value) {
+    let Some(new) = new.as_array_mut() else { return };
+    for before in old.and_then(Value::as_array).into_iter().flatten() {
+        if !new.iter().any(|c| c["type"] == before["type"]) {
+            new.push(json!({"type": before["type"], "$patch": "delete"}));
         }
     }
 }

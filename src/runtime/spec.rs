@@ -83,6 +83,8 @@ pub struct ContainerSpec {
     pub log_path: Option<PathBuf>,
     /// Host devices to hand in.
     pub devices: Vec<Device>,
+    /// A running container of the sandbox whose process namespace this one joins.
+    pub processes_of: Option<String>,
 }
 
 impl Default for ContainerSpec {
@@ -112,6 +114,7 @@ impl Default for ContainerSpec {
             oom_score_adj: None,
             log_path: None,
             devices: Vec::new(),
+            processes_of: None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod delete_options;
 mod eviction;
 mod list_options;
 mod managed;
+pub(crate) mod metrics_api;
 mod node_proxy;
 mod patch;
 mod plain;
@@ -98,6 +99,9 @@ pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
 pub(crate) async fn dispatch(call: Call) -> Outcome {
     if !call.info.is_resource {
         return plain::handle(&call).await;
+    }
+    if metrics_api::is_meant(&call) {
+        return Box::pin(metrics_api::handle(&call)).await;
     }
     let info = &call.info;
     let Some(resource) = registry::find(&info.group, &info.version, &info.resource) else {

@@ -108,9 +108,9 @@ pub(super) async fn attach(
         Err(refusal) => return *refusal,
     };
     let wanted = Wanted::of(query);
-    let once = crate::pod::plan::containers(&pod)
-        .find(|(c, _)| c.name == container)
-        .is_some_and(|(c, _)| c.stdin_once == Some(true));
+    let ephemeral = || pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
+    let once = crate::pod::plan::containers(&pod).any(|(c, _)| c.name == container && c.stdin_once == Some(true))
+        || ephemeral().any(|c| c.name == container && c.stdin_once == Some(true));
     let (response, pending) = match start(&mut request, wanted) {
         Ok(started) => started,
         Err(refusal) => return *refusal,

@@ -114,7 +114,7 @@ pub(super) async fn serve(pods: &Pods, namespace: &str, name: &str, container: &
     let Some((pod, visible)) = pods.find(namespace, name) else {
         return text(StatusCode::NOT_FOUND, format!("pod {name:?} does not exist"));
     };
-    if !crate::pod::plan::containers(&pod).any(|(c, _)| c.name == container) {
+    if !crate::pod::plan::has_container(&pod, container) {
         return text(StatusCode::NOT_FOUND, format!("container {container:?} not found in pod {name:?}"));
     }
     let options = match Options::of(query, Timestamp::now()) {
@@ -146,12 +146,14 @@ pub(super) async fn serve(pods: &Pods, namespace: &str, name: &str, container: &
     let following = run.filter(|run| options.follow && !previous && run.running).map(|run| run.id.clone());
     let (sender, receiver) = mpsc::channel(QUEUE);
     let events = shared.config.runtime.events();
+    let ending = pods.shutdown().clone();
     spawn("log", async move {
         let running = |id: &str| {
             shared.config.runtime.container(id).is_some_and(|c| !matches!(c.state, ContainerState::Exited(_)))
         };
         let reader = Reader { path, filter: Filter::new(options), sender };
-        if let Err(error) = reader.run(following.as_deref(), events, running).await {
+        let reading = reader.run(following.as_deref(), events, running);
+        if let Some(Err(error)) = ending.guard(reading).await {
             tracing::debug!(%error, "log not read to its end");
         }
     });

@@ -1,5 +1,6 @@
-//! The node API on port 10250: logs, exec, pods, health. TLS with client certificates, which also authorise.
+//! The node API on port 10250: logs, streams, pods, statistics, health.
 
+mod access;
 pub mod cri;
 mod exec;
 mod logs;
@@ -7,10 +8,12 @@ mod peer;
 mod port_forward;
 mod query;
 mod spdy;
+pub(crate) mod stats;
 mod upgrade;
 
 use crate::config::NodeApiConfig;
 use crate::pods::Pods;
+use access::{Access, Caller, Wish};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -32,16 +35,11 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS: usize = 256;
+/// How long answers may take to end when the agent does.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
-
-/// Who calls.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Caller {
-    name: String,
-    groups: Vec<String>,
-}
 
 /// Serves the node API until shutdown.
 pub(crate) fn start(config: NodeApiConfig, pods: Pods, shutdown: &Shutdown) -> io::Result<()> {
@@ -49,7 +47,9 @@ pub(crate) fn start(config: NodeApiConfig, pods: Pods, shutdown: &Shutdown) -> i
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let acceptor = TlsAcceptor::from(config.tls.clone());
-    let allowed: Arc<[String]> = config.allowed_names.into();
+    let shared = pods.shared();
+    let access =
+        Arc::new(Access::new(shared.config.client.clone(), shared.config.node_name.clone(), config.allowed_names));
     let shutdown = shutdown.clone();
     spawn("node api", async move {
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
@@ -64,18 +64,17 @@ pub(crate) fn start(config: NodeApiConfig, pods: Pods, shutdown: &Shutdown) -> i
                     continue;
                 }
             };
-            let (acceptor, allowed, pods, shutdown) =
-                (acceptor.clone(), allowed.clone(), pods.clone(), shutdown.clone());
+            let (acceptor, access, pods, shutdown) = (acceptor.clone(), access.clone(), pods.clone(), shutdown.clone());
             spawn("node api connection", async move {
                 let _permit = permit;
-                shutdown.guard(connection(stream, acceptor, allowed, pods)).await;
+                connection(stream, acceptor, access, pods, shutdown).await;
             });
         }
     });
     Ok(())
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, allowed: Arc<[String]>, pods: Pods) {
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, access: Arc<Access>, pods: Pods, shutdown: Shutdown) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -84,11 +83,21 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, allowed: Arc<[Stri
     };
     let caller = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(caller);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (caller, allowed, pods) = (caller.clone(), allowed.clone(), pods.clone());
-        async move { Ok::<_, Infallible>(route(request, caller.as_ref(), &allowed, &pods).await) }
+        let (caller, access, pods) = (caller.clone(), access.clone(), pods.clone());
+        async move { Ok::<_, Infallible>(route(request, caller, &access, &pods).await) }
     });
-    let served = Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(TokioIo::new(stream), service).await;
-    if let Err(error) = served {
+    let builder = Builder::new(TokioExecutor::new());
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(served);
+    let outcome = match shutdown.guard(served.as_mut()).await {
+        Some(outcome) => outcome,
+        None => {
+            // What is being answered comes to an end of its own; followed logs end now.
+            served.as_mut().graceful_shutdown();
+            tokio::time::timeout(LAST_ANSWERS, served).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = outcome {
         tracing::debug!(%error, "node API connection ended");
     }
 }
@@ -99,12 +108,13 @@ fn caller(certificate: &CertificateDer<'_>) -> Option<Caller> {
     let subject = parsed.subject();
     Some(Caller {
         name: subject.iter_common_name().next()?.as_str().ok()?.to_owned(),
-        groups: subject.iter_organization().filter_map(|o| o.as_str().ok().map(str::to_owned)).collect(),
+        groups: subject
+            .iter_organization()
+            .filter_map(|o| o.as_str().ok().map(str::to_owned))
+            .chain(["system:authenticated".to_owned()])
+            .collect(),
+        ..Caller::default()
     })
-}
-
-fn may_enter(caller: &Caller, allowed: &[String]) -> bool {
-    caller.groups.iter().any(|g| g == "system:masters") || allowed.contains(&caller.name)
 }
 
 fn text(status: StatusCode, message: impl Into<String>) -> Response<Body> {
@@ -119,14 +129,33 @@ fn respond(status: StatusCode, kind: &'static str, bytes: Bytes) -> Response<Bod
     response
 }
 
-async fn route(request: Request<Incoming>, caller: Option<&Caller>, allowed: &[String], pods: &Pods) -> Response<Body> {
-    match caller {
-        None => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
-        Some(caller) if !may_enter(caller, allowed) => {
-            let message = format!("Forbidden (user={}, verb=get, resource=nodes, subresource(s)=[proxy])", caller.name);
-            return text(StatusCode::FORBIDDEN, message);
-        }
-        Some(_) => {}
+fn metrics(text: String) -> Response<Body> {
+    respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
+}
+
+async fn route(
+    request: Request<Incoming>,
+    certificate: Option<Caller>,
+    access: &Access,
+    pods: &Pods,
+) -> Response<Body> {
+    let token = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let token = token.and_then(|text| text.strip_prefix("Bearer ")).map(str::trim);
+    let caller = match (certificate, token) {
+        (Some(caller), _) => Some(caller),
+        (None, Some(token)) => access.bearer(token).await,
+        (None, None) => None,
+    };
+    let Some(caller) = caller else { return text(StatusCode::UNAUTHORIZED, "Unauthorized") };
+    let wish = Wish::of(request.method(), request.uri().path());
+    if !access.may(&caller, &wish).await {
+        let message = format!(
+            "Forbidden (user={}, verb={}, resource=nodes, subresource(s)=[{}])\n",
+            caller.name,
+            wish.verb,
+            wish.subresources.join(" ")
+        );
+        return text(StatusCode::FORBIDDEN, message);
     }
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -137,6 +166,13 @@ async fn route(request: Request<Incoming>, caller: Option<&Caller>, allowed: &[S
             let list = serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods.list()});
             respond(StatusCode::OK, "application/json", Bytes::from(list.to_string()))
         }
+        ["stats"] | ["stats", "summary"] => {
+            respond(StatusCode::OK, "application/json", Bytes::from(stats::summary(pods).to_string()))
+        }
+        ["metrics"] => metrics(stats::own(pods)),
+        ["metrics", "resource"] => metrics(stats::resource(pods)),
+        ["metrics", "cadvisor"] => metrics(stats::cadvisor(pods)),
+        ["metrics", "probes"] => metrics(pods.shared().probe_counts.render()),
         ["containerLogs", namespace, name, container] => logs::serve(pods, namespace, name, container, &query).await,
         ["exec", namespace, name, container] => exec::serve(request, pods, namespace, name, container, &query).await,
         // The older form with the pod's uid in it.
@@ -150,19 +186,5 @@ async fn route(request: Request<Incoming>, caller: Option<&Caller>, allowed: &[S
             port_forward::serve(request, pods, namespace, name, &query).await
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_masters_and_named_callers_enter() {
-        let caller = |name: &str, group: &str| Caller { name: name.into(), groups: vec![group.into()] };
-        let allowed = ["kube-apiserver-kubelet-client".to_owned()];
-        assert!(may_enter(&caller("x", "system:masters"), &allowed));
-        assert!(may_enter(&caller("kube-apiserver-kubelet-client", ""), &allowed));
-        assert!(!may_enter(&caller("system:node:n", "system:nodes"), &allowed));
     }
 }

@@ -13,6 +13,7 @@ mod mounts;
 pub mod plan;
 pub(crate) mod prepare;
 mod probing;
+mod resize;
 pub mod resources;
 pub mod security;
 pub(crate) mod slot;

@@ -13,6 +13,8 @@ pub enum Kind {
     Sidecar,
     /// An ordinary container.
     Main,
+    /// One that was added to look at the others: it runs once, and nothing depends on it.
+    Ephemeral,
 }
 
 /// When a container that ended starts again.
@@ -139,6 +141,20 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = (&Container, Kind)> {
     init.chain(main)
 }
 
+/// The ephemeral containers of `pod`, as ordinary ones, with the containers that they look at.
+pub fn ephemeral(pod: &Pod) -> Vec<(Container, Option<String>)> {
+    let list = pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
+    // Their fields have the same names.
+    let ordinary = |e| serde_json::from_value(serde_json::to_value(e).ok()?).ok();
+    list.filter_map(|e| Some((ordinary(e)?, e.target_container_name.clone().filter(|t| !t.is_empty())))).collect()
+}
+
+/// Whether `pod` has a container of this name, of whichever kind.
+pub fn has_container(pod: &Pod, name: &str) -> bool {
+    let ephemeral = || pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
+    containers(pod).any(|(c, _)| c.name == name) || ephemeral().any(|c| c.name == name)
+}
+
 /// Whether a container that ended with `code` is started again.
 pub fn should_restart(pod: &Pod, container: &Container, code: i32) -> bool {
     let pod_policy =
@@ -178,12 +194,19 @@ pub fn plan(pod: &Pod, items: &[Item<'_>], now: Timestamp) -> Plan {
     } else if plan_init(pod, items, now, &mut plan) {
         plan_main(pod, items, now, &mut plan);
     }
+    for item in items.iter().filter(|i| i.kind == Kind::Ephemeral) {
+        match (plan.outcome, item.brief) {
+            (Some(_), Brief::Running { .. }) => plan.stop.push(item.container.name.clone()),
+            (None, Brief::Absent | Brief::Blocked(_)) => plan.revive(item, now),
+            _ => {}
+        }
+    }
     plan
 }
 
 /// Steps through the init containers; true when all are done.
 fn plan_init(pod: &Pod, items: &[Item<'_>], now: Timestamp, plan: &mut Plan) -> bool {
-    for item in items.iter().filter(|i| i.kind != Kind::Main) {
+    for item in items.iter().filter(|i| matches!(i.kind, Kind::Init | Kind::Sidecar)) {
         let passed = match (item.kind, item.brief) {
             (Kind::Sidecar, Brief::Running { started }) => started,
             (Kind::Init, Brief::Exited { code: 0, .. }) => true,

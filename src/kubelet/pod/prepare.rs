@@ -219,6 +219,7 @@ impl Worker {
             }
         }
         self.shared.objects.release(&uid);
+        self.shared.probe_counts.forget(&uid);
         let dir = self.shared.config.pod_dir(&uid);
         let removed = tokio::task::spawn_blocking(move || volumes::tear_down(&dir)).await;
         if let Ok(Err(error)) = removed {

@@ -16,6 +16,8 @@ impl Worker {
         let slot = &mut self.slots[index];
         let Some(run) = slot.run.as_mut().filter(|r| r.id == news.container_id && r.is_running()) else { return };
         match (news.kind, news.report) {
+            // Counted where it was made.
+            (_, Report::Made(_)) => {}
             (_, Report::Unhealthy(text)) => {
                 let field = slot.field_path();
                 self.shared.pod_event(&self.pod, Some(&field), true, events::UNHEALTHY, text);
@@ -72,7 +74,14 @@ impl Worker {
             }
             let stop = self.cancel.child();
             let (inbox, name, id) = (self.inbox.clone(), container.name.clone(), target.container_id.clone());
+            let (namespace, pod, uid) = super::start::identity(&self.pod);
+            let shared = self.shared.clone();
             let report = move |report: Report| {
+                if let Report::Made(result) = report {
+                    let (kind, result) = (kind.title().to_owned(), result.to_owned());
+                    let labels = [name.clone(), namespace.clone(), pod.clone(), uid.clone(), kind, result];
+                    return shared.probe_counts.count(labels);
+                }
                 inbox.put(|news| {
                     news.probes.push(ProbeReport { container: name.clone(), container_id: id.clone(), kind, report });
                 });

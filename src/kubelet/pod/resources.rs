@@ -82,6 +82,27 @@ pub struct CgroupValues {
     pub oom_score_adj: i32,
 }
 
+impl CgroupValues {
+    /// For a new cgroup: what is not limited stays as the kernel has it.
+    pub fn limits(&self) -> naru_runtime::Resources {
+        naru_runtime::Resources {
+            cpu_shares: Some(self.cpu_shares),
+            cpu_quota: self.cpu_quota,
+            cpu_period: Some(self.cpu_period),
+            memory_limit: self.memory_limit,
+            ..Default::default()
+        }
+    }
+
+    /// For a cgroup that may have had limits: those that are no more are lifted.
+    pub fn update(&self) -> naru_runtime::Resources {
+        let mut limits = self.limits();
+        limits.cpu_quota.get_or_insert(-1);
+        limits.memory_limit.get_or_insert(-1);
+        limits
+    }
+}
+
 const PERIOD_US: i128 = 100_000;
 
 /// Computes the cgroup values of `container` on a node with `node_memory` bytes.

@@ -4,7 +4,7 @@ use super::backoff::CrashBackoff;
 use super::plan::{Brief, Kind};
 use super::status::{ContainerView, State};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use naru_runtime::{ContainerInfo, ContainerState, ExitStatus};
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ pub(crate) mod labels {
     pub(crate) const STOP_SIGNAL: &str = "io.naru.stop-signal";
     pub(crate) const MESSAGE_FILE: &str = "io.naru.message-file";
     pub(crate) const LOG: &str = "io.naru.log";
+    pub(crate) const RESOURCES: &str = "io.naru.resources";
 }
 
 /// One run of a container.
@@ -36,6 +37,8 @@ pub(crate) struct Run {
     pub(crate) stop_signal: i32,
     pub(crate) message_file: Option<PathBuf>,
     pub(crate) log: Option<PathBuf>,
+    /// What it was given when it started, or last.
+    pub(crate) resources: Option<ResourceRequirements>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) exit: Option<Box<ContainerStateTerminated>>,
     /// The startup probe passed, or there is none.
@@ -57,6 +60,7 @@ impl Run {
             stop_signal: label(labels::STOP_SIGNAL).and_then(|n| n.parse().ok()).unwrap_or(15),
             message_file: label(labels::MESSAGE_FILE).map(Into::into),
             log: label(labels::LOG).map(Into::into),
+            resources: label(labels::RESOURCES).and_then(|text| serde_json::from_str(&text).ok()),
             started_at: info.started_at_ns.map(timestamp),
             exit: None,
             started: false,
@@ -140,6 +144,8 @@ pub(crate) enum Busy {
 pub(crate) struct Slot {
     pub(crate) container: Arc<Container>,
     pub(crate) kind: Kind,
+    /// The container whose processes this one sees, beside its own.
+    pub(crate) looks_at: Option<String>,
     pub(crate) run: Option<Run>,
     /// `run` belongs to a sandbox that is gone, and is to be followed by another.
     pub(crate) outlived: bool,
@@ -158,6 +164,7 @@ impl Slot {
         Self {
             container,
             kind,
+            looks_at: None,
             run: None,
             outlived: false,
             last: None,
@@ -175,6 +182,7 @@ impl Slot {
         match self.kind {
             Kind::Main => format!("spec.containers{{{}}}", self.container.name),
             Kind::Init | Kind::Sidecar => format!("spec.initContainers{{{}}}", self.container.name),
+            Kind::Ephemeral => format!("spec.ephemeralContainers{{{}}}", self.container.name),
         }
     }
 
@@ -195,6 +203,8 @@ impl Slot {
             if before.id == run.id {
                 // Readiness is not lost by the agent's restart.
                 (run.started, run.ready) = published.map_or((false, false), |s| (s.started == Some(true), s.ready));
+                // It may have been resized since it started.
+                run.resources = published.and_then(|s| s.resources.clone()).or(run.resources);
             } else if run.restart_count > before.restart_count {
                 self.last = before.exit.or(self.last.take());
             }
@@ -236,6 +246,7 @@ impl Slot {
             view.image_id = run.image_id.clone();
             view.started = run.started;
             view.ready = run.ready;
+            view.resources = run.resources.clone();
         }
         view.state = match (&self.run, &self.waiting) {
             (Some(Run { exit: None, started_at: Some(since), .. }), _) => State::Running(*since),
@@ -304,6 +315,7 @@ fn published_run(status: &ContainerStatus, now: Timestamp) -> Option<Run> {
         stop_signal: 15,
         message_file: None,
         log: None,
+        resources: None,
         started_at,
         exit: Some(Box::new(exit)),
         started: false,

@@ -10,7 +10,7 @@ use crate::shared::{Shared, events};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use naru_base::Shutdown;
 use naru_runtime::images::{Image, PullOptions, User};
-use naru_runtime::{ContainerSpec, ExitStatus, Resources, RuntimeError};
+use naru_runtime::{ContainerSpec, ExitStatus, RuntimeError};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,6 +35,8 @@ pub(crate) struct Start {
     pub(crate) pod_ips: Vec<IpAddr>,
     pub(crate) restart_count: i32,
     pub(crate) previous: Option<String>,
+    /// The container whose processes it is to see.
+    pub(crate) looks_at: Option<Result<String, String>>,
     /// Given when the pod ends; what takes long gives up then.
     pub(crate) cancel: Shutdown,
 }
@@ -281,6 +283,7 @@ impl Start {
             stop_signal: image.config.stop_signal_number(),
             message_file: Some(message_file),
             log: Some(log.clone()),
+            resources: container.resources.clone(),
             started_at: None,
             exit: None,
             started: false,
@@ -310,13 +313,8 @@ impl Start {
             readonly_rootfs: settings.readonly_rootfs,
             no_new_privileges: settings.no_new_privileges,
             seccomp: settings.seccomp,
-            resources: Resources {
-                cpu_shares: Some(values.cpu_shares),
-                cpu_quota: values.cpu_quota,
-                cpu_period: Some(values.cpu_period),
-                memory_limit: values.memory_limit,
-                ..Default::default()
-            },
+            resources: values.limits(),
+            processes_of: self.looks_at.clone().transpose().map_err(|e| blocked("CreateContainerError", e))?,
             oom_score_adj: Some(values.oom_score_adj),
             log_path: Some(log),
             ..Default::default()
@@ -350,6 +348,7 @@ impl Start {
                 (labels::STOP_SIGNAL, run.stop_signal.to_string()),
                 (labels::MESSAGE_FILE, path(&run.message_file)),
                 (labels::LOG, path(&run.log)),
+                (labels::RESOURCES, serde_json::to_string(&run.resources).unwrap_or_default()),
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         )

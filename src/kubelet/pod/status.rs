@@ -4,7 +4,7 @@ use super::plan::{Kind, containers, should_restart};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodStatus, VolumeMountStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
@@ -39,7 +39,20 @@ pub struct ContainerView {
     pub started: bool,
     /// The readiness probe says so, or there is none.
     pub ready: bool,
+    /// What it may use at present.
+    pub resources: Option<ResourceRequirements>,
 }
+
+/// The conditions that the node sets.
+pub(super) const OWN_CONDITIONS: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 impl Default for ContainerView {
     fn default() -> Self {
@@ -52,6 +65,7 @@ impl Default for ContainerView {
             image_id: String::new(),
             started: false,
             ready: false,
+            resources: None,
         }
     }
 }
@@ -73,6 +87,8 @@ pub struct PodFacts {
     pub terminal: bool,
     /// Reason and message of a pod that the node ended or refused.
     pub verdict: Option<(String, String)>,
+    /// A condition about new resources: type, reason, message.
+    pub resize: Option<(&'static str, Option<&'static str>, Option<String>)>,
 }
 
 /// Computes the status to publish; `old` gives transition times and what others own.
@@ -83,6 +99,10 @@ pub fn compute(pod: &Pod, facts: &PodFacts, old: &PodStatus, now: Timestamp) -> 
         let status = container_status(container, kind, facts.containers.get(&container.name), has_init);
         if kind == Kind::Main { statuses.push(status) } else { init_statuses.push(status) }
     }
+    let ephemeral = super::plan::ephemeral(pod);
+    let ephemeral_statuses = ephemeral.iter().map(|(container, _)| {
+        container_status(container, Kind::Ephemeral, facts.containers.get(&container.name), false)
+    });
     let phase = if facts.verdict.is_some() { "Failed" } else { phase(pod, &init_statuses, &statuses, facts.terminal) };
     let mut status = PodStatus {
         phase: Some(phase.into()),
@@ -98,6 +118,7 @@ pub fn compute(pod: &Pod, facts: &PodFacts, old: &PodStatus, now: Timestamp) -> 
         message: facts.verdict.as_ref().map(|(_, message)| message.clone()),
         init_container_statuses: list(init_statuses.into_iter()),
         container_statuses: list(statuses.into_iter()),
+        ephemeral_container_statuses: list(ephemeral_statuses),
         ..Default::default()
     };
     status.conditions = Some(conditions(pod, facts, &status, old, now));
@@ -121,19 +142,23 @@ fn container_status(
     let ready = match kind {
         Kind::Init => matches!(&view.state, State::Terminated(t) if t.exit_code == 0),
         Kind::Sidecar | Kind::Main => running && view.started && view.ready,
+        Kind::Ephemeral => false,
     };
+    let ordinary = kind != Kind::Ephemeral;
+    // A container that an older agent started has what its specification says.
+    let resources = view.resources.clone().or_else(|| container.resources.clone()).filter(|_| running && ordinary);
     ContainerStatus {
         name: container.name.clone(),
         state: Some(container_state(&view.state, has_init)),
         last_state: Some(ContainerState { terminated: view.last.as_deref().cloned(), ..Default::default() }),
         ready,
-        started: Some(running && view.started),
+        started: Some(running && view.started).filter(|_| ordinary),
         restart_count: view.restart_count,
         image: if view.image.is_empty() { container.image.clone().unwrap_or_default() } else { view.image.clone() },
         image_id: view.image_id.clone(),
         container_id: view.container_id.clone(),
-        resources: container.resources.clone().filter(|_| running),
-        allocated_resources: container.resources.as_ref().and_then(|r| r.requests.clone()).filter(|_| running),
+        allocated_resources: resources.as_ref().and_then(|r| r.requests.clone()),
+        resources,
         volume_mounts: list(container.volume_mounts.iter().flatten().map(|mount| VolumeMountStatus {
             name: mount.name.clone(),
             mount_path: mount.mount_path.clone(),
@@ -270,8 +295,19 @@ fn conditions(pod: &Pod, facts: &PodFacts, status: &PodStatus, old: &PodStatus, 
             }
         })
         .collect();
-    let own = out.iter().map(|c| c.type_.clone()).collect::<Vec<_>>();
-    out.extend(old_conditions.iter().filter(|c| !own.contains(&c.type_)).cloned());
+    if let Some((type_, reason, message)) = &facts.resize {
+        let before = old_conditions.iter().find(|c| c.type_ == *type_);
+        out.push(PodCondition {
+            type_: (*type_).into(),
+            status: "True".into(),
+            reason: reason.map(Into::into),
+            message: message.clone(),
+            last_transition_time: Some(before.and_then(|c| c.last_transition_time.clone()).unwrap_or(Time(now))),
+            last_probe_time: None,
+            observed_generation: pod.metadata.generation,
+        });
+    }
+    out.extend(old_conditions.iter().filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str())).cloned());
     out
 }
 

@@ -85,6 +85,16 @@ pub(crate) struct Worker {
     /// Ends what runs beside the worker.
     pub(super) cancel: Shutdown,
     pub(super) deadline: Option<tokio::sync::watch::Sender<tokio::time::Instant>>,
+    /// What became of the last wish for other resources.
+    pub(super) resize: super::resize::Resize,
+}
+
+fn ephemeral_slots(pod: &Pod) -> impl Iterator<Item = Slot> {
+    plan::ephemeral(pod).into_iter().map(|(container, looks_at)| {
+        let mut slot = Slot::new(Arc::new(container), Kind::Ephemeral);
+        slot.looks_at = looks_at;
+        slot
+    })
 }
 
 impl Worker {
@@ -97,7 +107,9 @@ impl Worker {
     ) -> Self {
         let published = pod.status.clone().unwrap_or_default();
         let start_time = published.start_time.as_ref().map_or_else(Timestamp::now, |t| t.0);
-        let slots = plan::containers(&pod).map(|(c, kind)| Slot::new(Arc::new(c.clone()), kind)).collect();
+        let mut slots: Vec<Slot> =
+            plan::containers(&pod).map(|(c, kind)| Slot::new(Arc::new(c.clone()), kind)).collect();
+        slots.extend(ephemeral_slots(&pod));
         Self {
             shared,
             pod,
@@ -116,6 +128,7 @@ impl Worker {
             verdict: None,
             cancel,
             deadline: None,
+            resize: super::resize::Resize::default(),
         }
     }
 
@@ -169,6 +182,7 @@ impl Worker {
             .container_statuses
             .iter()
             .chain(&self.status.init_container_statuses)
+            .chain(&self.status.ephemeral_container_statuses)
             .flatten()
             .map(|s| (s.name.clone(), s.clone()))
             .collect();
@@ -258,9 +272,14 @@ impl Worker {
                 slot.container = Arc::new(container.clone());
             }
         }
+        for slot in ephemeral_slots(&pod) {
+            if !self.slots.iter().any(|s| s.container.name == slot.container.name) {
+                self.slots.push(slot);
+            }
+        }
         self.pod = pod;
         // What is published in the name of others, such as readiness gates, comes back in the next status.
-        let ours = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+        let ours = status::OWN_CONDITIONS;
         let foreign = |status: &PodStatus| -> Vec<_> {
             status.conditions.iter().flatten().filter(|c| !ours.contains(&c.type_.as_str())).cloned().collect()
         };
@@ -339,6 +358,7 @@ impl Worker {
         let now = Timestamp::now();
         self.flip_waiting(now);
         self.restart_changed();
+        self.resize().await;
         let plan = self.plan(now);
         if let Some(outcome) = plan.outcome {
             return self.end(outcome, &plan.stop);
@@ -425,6 +445,12 @@ impl Worker {
 
     fn start_container(&mut self, name: &str, now: Timestamp) {
         let Some(sandbox) = self.sandbox.clone() else { return };
+        let Some(slot) = self.slots.iter().find(|s| s.container.name == name) else { return };
+        let looks_at = slot.looks_at.clone().map(|target| {
+            let run = self.slots.iter().find(|s| s.container.name == target).and_then(|s| s.run.as_ref());
+            let running = run.filter(|r| r.is_running()).map(|r| r.id.clone());
+            running.ok_or_else(|| format!("unable to find target container {target}"))
+        });
         let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == name) else { return };
         let previous = slot.run.as_ref();
         if let Some(finished) = previous.and_then(|r| r.exit.as_ref()).filter(|_| !slot.outlived) {
@@ -441,6 +467,7 @@ impl Worker {
             pod_ips: sandbox.ips,
             restart_count: slot.next_restart_count(),
             previous: previous.map(|r| r.id.clone()),
+            looks_at,
             cancel: self.cancel.clone(),
         };
         slot.busy = Some(Busy::Starting);
@@ -468,7 +495,7 @@ impl Worker {
         let restarting: Vec<bool> = self.slots.iter().map(again).collect();
         if restarting.contains(&true) {
             for (slot, again) in self.slots.iter_mut().zip(restarting) {
-                slot.outlived = again || slot.kind != Kind::Main;
+                slot.outlived = again || matches!(slot.kind, Kind::Init | Kind::Sidecar);
             }
         }
     }
@@ -513,6 +540,7 @@ impl Worker {
             start_time: Some(self.start_time),
             terminal: ended && stopped,
             verdict: self.verdict.clone(),
+            resize: self.resize.condition(),
         };
         let visible = Visible {
             runs: self
@@ -552,8 +580,14 @@ impl Worker {
         let plan = self.plan(now);
         let waits_for_plan = self.retry_at.is_none();
         let planned = plan.wake.into_iter().chain((!plan.start.is_empty() && waits_for_plan).then_some(now));
-        let at =
-            flips.chain(planned).chain(self.retry_at).chain(self.tokens.renew_at()).chain(self.deadline_at()).min()?;
+        let resize = self.resize.retry_at();
+        let at = flips
+            .chain(planned)
+            .chain(resize)
+            .chain(self.retry_at)
+            .chain(self.tokens.renew_at())
+            .chain(self.deadline_at())
+            .min()?;
         Some(Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(1))
     }
 

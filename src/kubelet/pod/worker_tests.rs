@@ -191,3 +191,39 @@ async fn a_missing_config_map_holds_the_pod_back() {
     };
     assert_eq!(world.until("config error", waiting).await["message"], "configmap \"c\" not found");
 }
+
+#[tokio::test]
+async fn new_resources_are_given_to_the_running_container() {
+    let world = World::new();
+    let with = |cpu: &str| {
+        pod(json!({"containers": [{"name": "m", "image": "a:1",
+            "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": cpu}}}]}))
+    };
+    let running = start(&world, &with("1"));
+    world.until("running", |w| (w.status()["phase"] == "Running").then_some(())).await;
+    running.inbox.put(|news| news.pod = Some(Arc::new(with("2"))));
+    let given = |w: &World| (w.status()["containerStatuses"][0]["resources"]["limits"]["cpu"] == "2").then_some(());
+    world.until("resized", given).await;
+    assert_eq!(world.runtime.calls()[3..], ["update m Some(200000) Some(-1)"]);
+    assert_eq!(world.status()["containerStatuses"][0]["restartCount"], 0);
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_comes_later_and_runs_once() {
+    let world = World::new();
+    let mut pod = pod(json!({"containers": [{"name": "m", "image": "a:1"}]}));
+    let running = start(&world, &pod);
+    world.until("running", |w| (w.status()["phase"] == "Running").then_some(())).await;
+    let main = world.runtime.newest("m").unwrap();
+    pod.spec.as_mut().unwrap().ephemeral_containers =
+        serde_json::from_value(json!([{"name": "e", "image": "a:1", "targetContainerName": "m"}])).unwrap();
+    running.inbox.put(|news| news.pod = Some(Arc::new(pod)));
+    let state = |w: &World| w.status()["ephemeralContainerStatuses"][0]["state"].clone();
+    world.until("it runs", |w| state(w).get("running").map(|_| ())).await;
+    let id = world.runtime.newest("e").unwrap();
+    assert_eq!(world.runtime.specs.lock().unwrap()[&id].processes_of, Some(main));
+    world.runtime.exit(&id, 1);
+    world.until("it ended", |w| state(w).get("terminated").map(|_| ())).await;
+    assert_eq!(world.status()["phase"], "Running");
+    assert!(!world.runtime.calls()[5..].iter().any(|call| call == "create e"), "it runs once");
+}

@@ -18,6 +18,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// What a probing task tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
+    /// A probe was made: `successful`, `failed` or `unknown`.
+    Made(&'static str),
     /// A single probe failed; the text is an event's.
     Unhealthy(String),
     /// What is known changed.
@@ -47,6 +49,11 @@ pub fn start(
                 return;
             }
             let Some(outcome) = shutdown.guard(run::probe(&target, &probe, timing.timeout)).await else { return };
+            report(Report::Made(match &outcome {
+                Outcome::Success => "successful",
+                Outcome::Failure(_) => "failed",
+                Outcome::Unknown(_) => "unknown",
+            }));
             match &outcome {
                 Outcome::Success => {}
                 Outcome::Failure(text) => report(Report::Unhealthy(format!("{} probe failed: {text}", kind.title()))),

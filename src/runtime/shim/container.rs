@@ -74,10 +74,16 @@ struct Streams {
 }
 
 impl Container {
-    pub(super) fn create(pod: &Pod, log: &mut ShimLog, spec: ContainerSpec) -> Result<Self, Fault> {
+    /// `pid_holder`: a process of the process namespace to join, if not one of its own.
+    pub(super) fn create(
+        pod: &Pod,
+        log: &mut ShimLog,
+        spec: ContainerSpec,
+        pid_holder: Option<u32>,
+    ) -> Result<Self, Fault> {
         let cgroup = pod.cgroup.child(&spec.id);
         let directory = pod.containers_directory().join(&spec.id);
-        let made = Self::try_create(pod, log, spec, &cgroup, &directory);
+        let made = Self::try_create(pod, log, spec, &cgroup, &directory, pid_holder);
         if made.is_err() {
             cgroup.remove(Duration::from_secs(2));
             let _ = fs::remove_dir_all(&directory);
@@ -91,6 +97,7 @@ impl Container {
         spec: ContainerSpec,
         cgroup: &Cgroup,
         directory: &Path,
+        pid_holder: Option<u32>,
     ) -> Result<Self, Fault> {
         let invalid = |text: String| Fault::new(FaultKind::Invalid, text);
         let seccomp = if spec.privileged { &SeccompProfile::Unconfined } else { &spec.seccomp };
@@ -112,7 +119,7 @@ impl Container {
         }
         let context = oci::Context {
             sandbox: &pod.spec,
-            pid_holder: pod.pause,
+            pid_holder,
             shm: &pod.shm(),
             cgroup_path: cgroup.oci_path(),
             unified_cgroups: pod.hierarchies.is_unified(),

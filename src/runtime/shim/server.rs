@@ -212,7 +212,15 @@ impl Server {
         if self.containers.iter().any(|c| c.spec.id == spec.id) {
             return Err(Fault::new(FaultKind::Exists, spec.id));
         }
-        let container = Container::create(&self.pod, &mut self.log, spec);
+        let pid_holder = match (&spec.processes_of, self.pod.pause) {
+            (_, Some(pause)) => Some(pause),
+            (Some(target), None) if !self.pod.spec.host_pid => match self.find(target)?.pid {
+                0 => return Err(Fault::new(FaultKind::NotRunning, target.clone())),
+                pid => Some(pid),
+            },
+            _ => None,
+        };
+        let container = Container::create(&self.pod, &mut self.log, spec, pid_holder);
         release_memory();
         let container = container?;
         let info = container.info(&self.pod.spec.id);

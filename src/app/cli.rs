@@ -28,6 +28,9 @@ pub enum Command {
     /// Look after the images on this node
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Look after the encryption of Secrets in the database
+    #[command(subcommand)]
+    SecretsEncrypt(EncryptCommand),
     /// Stop every pod of a server that has ended and remove its mounts, interfaces and rules
     Killall(KillallArgs),
     /// Answer HTTP requests with one line: the example workload
@@ -123,6 +126,14 @@ pub struct ServerArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub kube_apiserver_arg: Vec<String>,
 
+    /// Encrypt Secrets in the database, with a key that is made on the first start
+    #[arg(long)]
+    pub secrets_encryption: bool,
+
+    /// How they are encrypted
+    #[arg(long, value_enum, default_value = "aescbc")]
+    pub secrets_encryption_provider: EncryptionProvider,
+
     /// How large the database may become; beyond it only deletes work
     #[arg(long, default_value_t = 8 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..), value_name = "BYTES")]
     pub quota_backend_bytes: u64,
@@ -195,6 +206,62 @@ fn parse_mode(text: &str) -> Result<Mode, String> {
         Ok(mode) if mode <= 0o777 => Ok(Mode(mode)),
         _ => Err("permissions are three octal digits, such as 644".to_string()),
     }
+}
+
+/// How Secrets are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum EncryptionProvider {
+    /// AES in CBC mode.
+    Aescbc,
+    /// XSalsa20 and Poly1305.
+    Secretbox,
+}
+
+impl EncryptionProvider {
+    /// The provider's field in the configuration.
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            Self::Aescbc => "aescbc",
+            Self::Secretbox => "secretbox",
+        }
+    }
+
+    /// The name of its first key.
+    pub(crate) fn key_name(self) -> &'static str {
+        match self {
+            Self::Aescbc => "aescbckey",
+            Self::Secretbox => "secretboxkey",
+        }
+    }
+}
+
+/// `naru secrets-encrypt ...`
+#[derive(Debug, Subcommand)]
+pub enum EncryptCommand {
+    /// Show whether Secrets are encrypted, and with which key
+    Status {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Encrypt Secrets again
+    Enable {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Write Secrets plain, and still read those that are encrypted
+    Disable {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Encrypt Secrets with a new key
+    RotateKeys {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
 }
 
 /// `naru image ...`

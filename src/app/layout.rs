@@ -56,6 +56,16 @@ impl Layout {
         self.root.join("server/token")
     }
 
+    /// Keys that naru keeps for itself.
+    pub(crate) fn credentials(&self) -> PathBuf {
+        self.root.join("server/cred")
+    }
+
+    /// The EncryptionConfiguration of `--secrets-encryption`.
+    pub(crate) fn encryption_config(&self) -> PathBuf {
+        self.credentials().join("encryption-config.json")
+    }
+
     /// What the node agent keeps.
     pub(crate) fn agent(&self) -> PathBuf {
         self.root.join("agent")

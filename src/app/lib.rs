@@ -9,6 +9,7 @@ use std::process::ExitCode;
 pub mod cli;
 mod config_file;
 mod dns;
+mod encryption;
 mod files;
 mod hello;
 mod host;
@@ -61,6 +62,10 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
         cli::Command::Image(command) => {
             log::init(false);
             large_runtime().and_then(|runtime| runtime.block_on(operator::image(command)))
+        }
+        cli::Command::SecretsEncrypt(command) => {
+            log::init(false);
+            encryption::command(command)
         }
         cli::Command::Killall(args) => {
             log::init(false);

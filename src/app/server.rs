@@ -4,7 +4,7 @@ use crate::cli::ServerArgs;
 use crate::layout::Layout;
 use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
 use crate::signing::Authorities;
-use crate::{dns, host, kubeconfig, node, token};
+use crate::{dns, encryption, host, kubeconfig, node, token};
 use anyhow::{Context, Result, bail};
 use naru_apiserver::{ApiServer, ClientIdentity, FrontProxy, LegacyToken, StaticToken, api_tls_config, tls_config};
 use naru_base::Shutdown;
@@ -42,7 +42,7 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     let shutdown = Shutdown::new();
     let client_authorities = [secrets.client_ca.cert_pem.as_str(), &secrets.front_proxy_ca.cert_pem];
     let tls = api_tls_config(&secrets.serving.cert_pem, &secrets.serving.key_pem, &client_authorities)?;
-    let api = ApiServer::new(api_config(&args, &settings, &secrets, store.clone())?, shutdown.child()).await?;
+    let api = ApiServer::new(api_config(&args, &settings, &secrets, &layout, store.clone())?, shutdown.child()).await?;
     let serving = naru_base::spawn("api-server", {
         let api = api.clone();
         async move { api.serve(listener, Arc::new(tls)).await }
@@ -300,6 +300,7 @@ fn api_config(
     args: &ServerArgs,
     settings: &Settings,
     secrets: &Secrets,
+    layout: &Layout,
     store: Store,
 ) -> Result<naru_apiserver::Config> {
     let mut config = naru_apiserver::Config::new(store, secrets.service_account_key.clone(), settings.advertise);
@@ -322,6 +323,13 @@ fn api_config(
     config.node_ports = settings.node_ports.clone();
     config.advertise_port = args.https_listen_port;
     config.flags = naru_apiserver::Flags::parse(&args.kube_apiserver_arg).context("--kube-apiserver-arg")?;
+    let encryption = &mut config.flags.encryption;
+    if encryption.config.is_none() {
+        encryption.config = encryption::prepare(layout, args.secrets_encryption, args.secrets_encryption_provider)?;
+        encryption.automatic_reload = Some(encryption.config.is_some());
+    } else if args.secrets_encryption {
+        bail!("--secrets-encryption and --kube-apiserver-arg encryption-provider-config exclude each other");
+    }
     Ok(config)
 }
 

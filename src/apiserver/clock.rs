@@ -17,6 +17,17 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
+/// Microseconds since the epoch.
+pub(crate) fn now_micros() -> i64 {
+    i64::try_from(now().as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A time as RFC 3339 with microseconds, as audit events have it.
+pub(crate) fn micros(micros: i64) -> String {
+    let time = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX);
+    time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
 /// A time as HTTP headers have it.
 pub(crate) fn http_date(seconds: i64) -> String {
     let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);

@@ -4,6 +4,7 @@
 //! state through a `Transport`, over HTTPS or in-process.
 
 mod admission;
+mod audit;
 mod authn;
 mod authz;
 mod bootstrap;

@@ -1,7 +1,8 @@
-//! The way of a request, in its order: limits, authentication, impersonation, authorization, body, handler (decoding,
+//! The way of a request, in its order: limits, authentication, audit, impersonation, authorization, body, handler (decoding,
 //! admission, the kind's rules, the store), answer.
 
 use crate::admission::Notes;
+use crate::audit::{self, Audit, Stage};
 use crate::authn::{Authn, Issuer, LAST_USED, MASTERS, Peer, Remarks, User, day, impersonated, jwt::Signer};
 use crate::authz::{Attributes, Authz};
 use crate::cache::Cache;
@@ -14,6 +15,7 @@ use crate::flowcontrol::{FlowControl, Permit, Schema};
 use crate::handlers::{self, Call};
 use crate::metrics::{LongRunning, Metrics};
 use crate::negotiate;
+use crate::objects;
 use crate::request_info::{self, Query, RequestInfo};
 use crate::response::{self, Body, Outcome, Presentation, Reply};
 use crate::server::{MAX_BODY, read_body};
@@ -24,6 +26,7 @@ use crate::websocket;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use naru_api::registry;
@@ -35,6 +38,7 @@ use naru_client::{Client, PatchKind};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,6 +51,8 @@ const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flo
 const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 /// Longest path and query.
 const MAX_URI: usize = 16 * 1024;
+/// Under which name a request's audit events are found.
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// How long a request may take that is neither a watch nor a stream, unless the flags say otherwise.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -70,6 +76,8 @@ pub(crate) struct State {
     pub(crate) flow_control: FlowControl,
     pub(crate) metrics: Metrics,
     pub(crate) watchers: Watchers,
+    /// The audit log, if there is one.
+    pub(crate) audit: Option<Arc<Audit>>,
 }
 
 impl std::fmt::Debug for State {
@@ -89,9 +97,9 @@ impl State {
         let issuer = Issuer::new(signer, &config);
         let storage = Storage::new(config.store.clone(), Keyring::default());
         let encryption = encryption::load(&config, &storage)?;
-        let cache = Cache::start(storage.clone(), &shutdown)
-            .await
-            .map_err(|error| StartError::Store(error.to_string()))?;
+        let cache =
+            Cache::start(storage.clone(), &shutdown).await.map_err(|error| StartError::Store(error.to_string()))?;
+        let audit = Audit::new(&config.flags.audit)?;
         let flow_control = FlowControl::new(config.flags.seats());
         let state = Self {
             store: storage,
@@ -112,6 +120,7 @@ impl State {
             flow_control,
             metrics: Metrics::default(),
             watchers: Watchers::default(),
+            audit,
         };
         crate::bootstrap::write(&state).await?;
         if let Some(encryption) = encryption {
@@ -144,7 +153,28 @@ pub(crate) struct Authenticated {
 }
 
 /// An HTTP request from the network.
-pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn serve_http(
+    state: Arc<State>,
+    peer: Arc<Peer>,
+    client: Option<IpAddr>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let id = request.headers().get(AUDIT_ID).filter(|id| !id.is_empty()).cloned();
+    let id = id.or_else(|| HeaderValue::from_str(&objects::new_uid()).ok());
+    let id = id.unwrap_or(HeaderValue::from_static("unknown"));
+    let audit_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
+    let marks = Marks { audit_id, client, ..Marks::default() };
+    let mut response = identified(state, peer, request, marks).await;
+    response.headers_mut().entry(AUDIT_ID).or_insert(id);
+    response
+}
+
+async fn identified(
+    state: Arc<State>,
+    peer: Arc<Peer>,
+    mut request: Request<Incoming>,
+    mut marks: Marks,
+) -> Response<Body> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let presentation = presentation(request.headers(), &query);
     if request.uri().path().len() + query.len() > MAX_URI {
@@ -155,6 +185,7 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
     // What has been looked at is taken out: it goes into no log and to no proxied backend.
     let authenticated = state.authn.authenticate(&state.cache, &peer, request.headers_mut(), &path).await;
     let Ok((user, remarks)) = authenticated else {
+        unauthenticated(&state, &request, &path, &query, &marks).await;
         return response::into_http(Err(Box::new(Status::unauthorized())), presentation);
     };
     let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -181,7 +212,6 @@ pub(crate) async fn serve_http(state: Arc<State>, peer: Arc<Peer>, mut request: 
         body: Source::Connection(body),
         upgrade,
     };
-    let mut marks = Marks::default();
     let outcome = marked(state, request, &mut marks).await;
     let mut response = match (marks.refused, outcome, socket) {
         (Some(seconds), ..) => response::too_many_requests(seconds),
@@ -240,17 +270,57 @@ struct Marks {
     permit: Option<Permit>,
     /// The place among the user's watches.
     open: Option<OpenWatch>,
+    /// Its name in the audit log.
+    audit_id: String,
+    /// Whose connection it came by; `None` inside the process.
+    client: Option<IpAddr>,
+    /// Its record, if the audit policy wants one.
+    audit: Option<audit::Record>,
 }
 
 /// Everything after authentication; a panic in it ends this request alone.
 pub(crate) async fn run(state: Arc<State>, request: Authenticated) -> Outcome {
-    marked(state, request, &mut Marks::default()).await
+    let mut marks = Marks::default();
+    if state.audit.is_some() {
+        marks.audit_id = objects::new_uid();
+    }
+    marked(state, request, &mut marks).await
+}
+
+/// A request that nobody was recognized in is told of as well.
+async fn unauthenticated(state: &State, request: &Request<Incoming>, path: &str, query: &str, marks: &Marks) {
+    let Some(audit) = &state.audit else { return };
+    let info = request_info::parse(request.method(), path, &Query::parse(query));
+    let (client, audit_id, headers) = (marks.client, marks.audit_id.as_str(), request.headers());
+    let seen = audit::Seen { user: None, info: &info, query, headers, client, audit_id };
+    if let Some(mut record) = audit.begin(&seen) {
+        record.answers(&Err(Box::new(Status::unauthorized())));
+        record.end(Stage::ResponseStarted).await;
+    }
+}
+
+/// Begins the request's record in the audit log.
+async fn begin_audit(
+    state: &State,
+    request: &Authenticated,
+    info: &RequestInfo,
+    marks: &mut Marks,
+) -> Result<(), Box<Status>> {
+    let Some(audit) = &state.audit else { return Ok(()) };
+    let (client, audit_id) = (marks.client, marks.audit_id.as_str());
+    let (query, headers) = (request.query.as_str(), &request.headers);
+    let seen = audit::Seen { user: Some(&request.user), info, query, headers, client, audit_id };
+    marks.audit = audit.begin(&seen);
+    match &mut marks.audit {
+        Some(record) => record.received().await,
+        None => Ok(()),
+    }
 }
 
 async fn marked(state: Arc<State>, request: Authenticated, marks: &mut Marks) -> Outcome {
     let started = Instant::now();
     let (method, path) = (request.method.clone(), request.path.clone());
-    let user = request.user.clone();
+    let (user, notes) = (request.user.clone(), request.notes.clone());
     let query = Query::parse(&request.query);
     let mut info = request_info::parse(&request.method, &request.path, &query);
     if websocket::is_asked_for(&request.method, &request.headers)
@@ -267,9 +337,21 @@ async fn marked(state: Arc<State>, request: Authenticated, marks: &mut Marks) ->
         Ok(outcome) => outcome,
         Err(_) => {
             tracing::error!(%method, path, "the handler panicked");
-            Err(Box::new(Status::internal("the handler panicked; the server's log says where")))
+            let status = Box::new(Status::internal("the handler panicked; the server's log says where"));
+            if let Some(mut record) = marks.audit.take() {
+                record.panicked(&status);
+                record.end(Stage::Panic).await;
+            }
+            Err(status)
         }
     };
+    let mut record = marks.audit.take();
+    if let Some(record) = &mut record {
+        record.notes(&notes);
+        record.answers(&outcome);
+    }
+    let goes_on = matches!(outcome, Ok(Reply::Watch(_) | Reply::Http(_)));
+    let record = end_audit(record, long_running, goes_on).await;
     let code = match &outcome {
         Ok(Reply::Bytes(complete)) => complete.code,
         Ok(_) => 200,
@@ -281,7 +363,15 @@ async fn marked(state: Arc<State>, request: Authenticated, marks: &mut Marks) ->
     match outcome {
         Ok(Reply::Watch(events)) => {
             let running = state.metrics.long_running(route);
-            Ok(Reply::Watch(Watched { events, permit: marks.permit.take(), running, _open: marks.open.take() }.boxed()))
+            Ok(Reply::Watch(
+                Watched { events, permit: marks.permit.take(), running, _open: marks.open.take(), _record: record }
+                    .boxed(),
+            ))
+        }
+        Ok(Reply::Http(response)) if record.is_some() => {
+            // The record ends with the body, or with the stream that takes its place.
+            let kept = move |body: Body| body.map_frame(move |frame| (&record, frame).1).boxed_unsync();
+            Ok(Reply::Http(Box::new(response.map(kept))))
         }
         outcome => {
             if marks.refused.is_some() || code == 504 {
@@ -292,6 +382,19 @@ async fn marked(state: Arc<State>, request: Authenticated, marks: &mut Marks) ->
     }
 }
 
+/// Tells the audit log of the answer. What goes on keeps its record, which ends when it is dropped.
+async fn end_audit(record: Option<audit::Record>, long_running: bool, goes_on: bool) -> Option<audit::Record> {
+    let mut record = record?;
+    if long_running {
+        record.tell(Stage::ResponseStarted).await;
+    }
+    if goes_on {
+        return Some(record);
+    }
+    record.end(Stage::ResponseComplete).await;
+    None
+}
+
 async fn steps(
     state: Arc<State>,
     mut request: Authenticated,
@@ -299,10 +402,14 @@ async fn steps(
     query: Query,
     marks: &mut Marks,
 ) -> Outcome {
+    begin_audit(&state, &request, &info, marks).await?;
     let limit = time_limit(&state, &info, &query)?;
     let selected = Selected::of(&info, &query);
     if let Some(user) = impersonated(&state, &request.user, &request.headers, &selected.attributes(&info)).await? {
         tracing::debug!(user = request.user.name, acting_as = user.name, "impersonation");
+        if let Some(record) = &mut marks.audit {
+            record.impersonates(&user);
+        }
         request.user = Arc::new(user);
     }
     let Some(limit) = limit else { return seated(state, request, info, query, marks).await };
@@ -360,15 +467,21 @@ async fn seated(
             return Err(Box::new(Status::too_many_requests("this user has too many watches open", 1)));
         }
     }
-    let outcome = answered(state, request, info, query).await;
+    let outcome = answered(state, request, info, query, marks).await;
     if matches!(outcome, Ok(Reply::Watch(_))) {
         marks.permit = permit;
     }
     outcome
 }
 
-async fn answered(state: Arc<State>, request: Authenticated, info: RequestInfo, query: Query) -> Outcome {
-    authorize(&state, &request.user, &info, &query).await?;
+async fn answered(
+    state: Arc<State>,
+    request: Authenticated,
+    info: RequestInfo,
+    query: Query,
+    marks: &mut Marks,
+) -> Outcome {
+    authorize(&state, &request.user, &info, &query, marks.audit.as_mut()).await?;
     let mut incoming = None;
     let body = match request.body {
         Source::Bytes(bytes) => bytes,
@@ -382,6 +495,9 @@ async fn answered(state: Arc<State>, request: Authenticated, info: RequestInfo, 
             .map_err(|error| Status::bad_request(format!("reading the body: {error}")))?
             .ok_or_else(|| Status::too_large(MAX_BODY))?,
     };
+    if let Some(record) = &mut marks.audit {
+        record.asks(&info, &request.headers, &body);
+    }
     let notes = request.notes;
     let deprecation: Vec<String> = deprecation(&info).map(str::to_owned).into_iter().collect();
     let call = Call {
@@ -407,6 +523,8 @@ struct Watched {
     permit: Option<Permit>,
     running: LongRunning,
     _open: Option<OpenWatch>,
+    /// Told to have ended when the watch does.
+    _record: Option<audit::Record>,
 }
 
 impl Stream for Watched {
@@ -456,10 +574,20 @@ impl Selected {
     }
 }
 
-async fn authorize(state: &State, user: &User, info: &RequestInfo, query: &Query) -> Result<(), Box<Status>> {
+async fn authorize(
+    state: &State,
+    user: &User,
+    info: &RequestInfo,
+    query: &Query,
+    record: Option<&mut audit::Record>,
+) -> Result<(), Box<Status>> {
     let selected = Selected::of(info, query);
     let attributes = selected.attributes(info);
     let decision = state.authz.authorize(&state.cache, user, &attributes).await;
+    if let Some(record) = record {
+        let failed = !decision.is_allowed() && decision.error().is_some();
+        record.authorized((!failed).then(|| decision.is_allowed()), &decision.reason);
+    }
     if decision.is_allowed() {
         return Ok(());
     }

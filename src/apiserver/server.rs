@@ -214,6 +214,7 @@ fn is_transient(error: &std::io::Error) -> bool {
 
 async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
+    let client = stream.peer_addr().ok().map(|address| address.ip());
     let tls = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
@@ -234,7 +235,7 @@ async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream)
             patient.set();
         }
         let (state, peer) = (state.clone(), peer.clone());
-        async move { Ok::<Response<Body>, Infallible>(pipeline::serve_http(state, peer, request).await) }
+        async move { Ok::<Response<Body>, Infallible>(pipeline::serve_http(state, peer, client, request).await) }
     });
     let builder = builder();
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);

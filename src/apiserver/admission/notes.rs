@@ -38,7 +38,6 @@ impl Notes {
     }
 
     /// The annotations so far.
-    #[allow(dead_code, reason = "read by the audit log, which comes with its policy")]
     pub(crate) fn annotations(&self) -> Vec<(&'static str, String)> {
         self.annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

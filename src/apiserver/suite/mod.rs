@@ -5,6 +5,7 @@
 mod access;
 mod admission;
 mod apply;
+mod audit;
 mod authentication;
 mod authorization;
 mod content;

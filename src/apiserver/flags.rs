@@ -31,6 +31,12 @@ pub struct Flags {
     pub authorization: AuthorizationFlags,
     /// Service account tokens.
     pub service_account: ServiceAccountFlags,
+    /// How long events are kept.
+    pub event_ttl: Option<Duration>,
+    /// Features by name; only what is the default anyway can be said.
+    pub feature_gates: Vec<(String, String)>,
+    /// How likely a request is the last one of its HTTP/2 connection, so that clients spread over several servers.
+    pub goaway_chance: Option<f64>,
     /// Seconds that pods stay on a node that is not ready.
     pub default_not_ready_toleration_seconds: Option<i64>,
     /// The same for a node that cannot be reached.
@@ -250,6 +256,9 @@ pub static FLAGS: &[Flag] = &[
     flag("enable-admission-plugins", |f, v| list(&mut f.enable_admission_plugins, v)),
     flag("encryption-provider-config", |f, v| put(&mut f.encryption.config, file(v))),
     flag("encryption-provider-config-automatic-reload", |f, v| put(&mut f.encryption.automatic_reload, boolean(v))),
+    flag("event-ttl", |f, v| put(&mut f.event_ttl, duration(v))),
+    flag("feature-gates", |f, v| map(&mut f.feature_gates, v)),
+    flag("goaway-chance", |f, v| put(&mut f.goaway_chance, integer(v))),
     flag("max-mutating-requests-inflight", |f, v| put(&mut f.max_mutating_requests_inflight, integer(v))),
     flag("max-requests-inflight", |f, v| put(&mut f.max_requests_inflight, integer(v))),
     flag("min-request-timeout", |f, v| put(&mut f.min_request_timeout_seconds, integer(v))),
@@ -349,6 +358,10 @@ impl Flags {
             ));
         }
         self.check_authentication()?;
+        self.check_features()?;
+        if self.goaway_chance.is_some_and(|chance| !(0.0..=0.02).contains(&chance)) {
+            return Err(FlagError::Together("goaway-chance can not be less than 0 or greater than 0.02"));
+        }
         if self.encryption.automatic_reload == Some(true) && self.encryption.config.is_none() {
             return Err(FlagError::Together(
                 "encryption-provider-config-automatic-reload needs encryption-provider-config",
@@ -358,7 +371,24 @@ impl Flags {
     }
 }
 
+/// Every feature at this level, and whether it is on.
+const FEATURES: &str = include_str!("flags/features.txt");
+
 impl Flags {
+    /// A feature may be named as it is; another state of it does not exist here.
+    fn check_features(&self) -> Result<(), FlagError> {
+        for (name, value) in &self.feature_gates {
+            let known = FEATURES.lines().filter_map(|line| line.split_once(' ')).find(|(feature, _)| feature == name);
+            let reason = match (known, value.as_str()) {
+                (Some((_, "on")), "true") | (Some((_, "off")), "false") => continue,
+                (None, _) => format!("unrecognized feature gate: {name}"),
+                (Some((_, state)), _) => format!("the feature is {state} here and cannot be changed"),
+            };
+            return Err(FlagError::Value { name: "feature-gates", value: format!("{name}={value}"), reason });
+        }
+        Ok(())
+    }
+
     fn check_authentication(&self) -> Result<(), FlagError> {
         let wrong = |text| Err(FlagError::Together(text));
         let oidc = &self.oidc;
@@ -428,6 +458,10 @@ mod tests {
         );
         let error = parse(&["request-timeout=soon"]).expect_err("no duration").to_string();
         assert_eq!(error, "request-timeout=soon: not a duration such as 90s, 5m or 1h30m");
+        let error = parse(&["feature-gates=ConstrainedImpersonation=true,ClusterTrustBundle=true"]);
+        let text = "feature-gates=ClusterTrustBundle=true: the feature is off here and cannot be changed";
+        assert_eq!(error.expect_err("off by default").to_string(), text);
+        assert!(parse(&["feature-gates=Nonsense=true"]).is_err() && parse(&["goaway-chance=0.5"]).is_err());
         assert!(parse(&["service-account-max-token-expiration=1s"]).is_err());
     }
 }

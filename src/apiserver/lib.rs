@@ -14,6 +14,7 @@ mod config;
 mod dialer;
 mod documents;
 mod encryption;
+mod event_expiry;
 mod expiring;
 mod flags;
 mod flowcontrol;
@@ -61,6 +62,7 @@ impl ApiServer {
     /// (namespaces, default RBAC, the `kubernetes` Service).
     pub async fn new(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
         let state = Arc::new(pipeline::State::new(config, shutdown).await?);
+        event_expiry::start(state.clone());
         flowcontrol::follow(state.clone());
         Ok(Self { state })
     }

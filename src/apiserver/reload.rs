@@ -34,3 +34,34 @@ pub(crate) fn on_change(
         }
     });
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_file_says_anew_is_applied_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "old").unwrap();
+        let shutdown = Shutdown::new();
+        let (sender, mut applied) = mpsc::channel(4);
+        on_change("test", path.clone(), "old".to_owned(), shutdown.clone(), move |text| {
+            let sender = sender.clone();
+            Box::pin(async move {
+                let refused = text == "bad";
+                sender.send(text).await.map_err(|error| error.to_string())?;
+                if refused { Err("no".to_owned()) } else { Ok(()) }
+            })
+        });
+        for text in ["bad", "new"] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(applied.recv().await.unwrap(), text);
+        }
+        tokio::time::sleep(INTERVAL * 3).await;
+        shutdown.trigger();
+        assert_eq!(applied.recv().await, None, "the same text is not applied again");
+    }
+}

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 /// Connections served at once; more wait in the listen queue.
@@ -230,11 +230,17 @@ async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream)
     let shutdown = state.shutdown.clone();
     let patient = Patient::default();
     let tls = Stalling::new(tls, patient.clone());
+    let chance = state.config.flags.goaway_chance.unwrap_or(0.0);
+    let enough = Arc::new(Notify::new());
+    let last = enough.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         if is_looked_at(&request) {
             patient.set();
         }
         let (state, peer) = (state.clone(), peer.clone());
+        if chance > 0.0 && request.version() == http::Version::HTTP_2 && rand::random::<f64>() < chance {
+            last.notify_one();
+        }
         async move { Ok::<Response<Body>, Infallible>(pipeline::serve_http(state, peer, client, request).await) }
     });
     let builder = builder();
@@ -243,6 +249,10 @@ async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream)
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.triggered() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = enough.notified() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

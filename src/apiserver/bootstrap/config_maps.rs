@@ -50,6 +50,9 @@ pub(super) fn wanted(state: &State) -> Result<Vec<Write>, StartError> {
             writes.extend(current(state, &registry::CONFIG_MAPS, info, &["data"])?);
         }
     }
+    if !config.root_ca_pem.is_empty() {
+        writes.extend(readers_of_cluster_info(state)?);
+    }
     let tracking = state.cache.get(&registry::CONFIG_MAPS, Some("kube-system"), TRACKING);
     if tracking.is_none() {
         let since = json!({
@@ -59,6 +62,26 @@ pub(super) fn wanted(state: &State) -> Result<Vec<Write>, StartError> {
         writes.extend(current(state, &registry::CONFIG_MAPS, since, &["data"])?);
     }
     Ok(writes)
+}
+
+/// Who joins reads `cluster-info` by a bootstrap token, or without any where anonymous requests are served.
+fn readers_of_cluster_info(state: &State) -> Result<Vec<Write>, StartError> {
+    const NAME: &str = "kubeadm:bootstrap-signer-clusterinfo";
+    let metadata = json!({ "name": NAME, "namespace": "kube-public" });
+    let rule =
+        json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["cluster-info"], "verbs": ["get"] });
+    let role = json!({ "metadata": metadata, "rules": [rule] });
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({
+        "metadata": metadata,
+        "roleRef": { "apiGroup": group, "kind": "Role", "name": NAME },
+        "subjects": [
+            { "apiGroup": group, "kind": "User", "name": "system:anonymous" },
+            { "apiGroup": group, "kind": "Group", "name": "system:bootstrappers" },
+        ],
+    });
+    let role = super::missing(state, &registry::ROLES, role)?;
+    Ok(role.into_iter().chain(super::missing(state, &registry::ROLE_BINDINGS, binding)?).collect())
 }
 
 /// How extension servers know the users that this server vouches for.

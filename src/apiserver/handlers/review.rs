@@ -31,7 +31,10 @@ pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome 
             value["status"] = access(call, &value["spec"], &subject).await;
         }
         "SelfSubjectRulesReview" => value["status"] = rules(call, &value["spec"], &user)?,
-        "SelfSubjectReview" => value["status"] = json!({ "userInfo": user_info(&user) }),
+        "SelfSubjectReview" => {
+            value["metadata"] = json!({ "creationTimestamp": crate::clock::now_rfc3339() });
+            value["status"] = json!({ "userInfo": user_info(&user) });
+        }
         "TokenReview" => value["status"] = token(call, &value["spec"]).await?,
         _ => return Err(Box::new(Status::method_not_allowed())),
     }

@@ -110,7 +110,7 @@ cTMEAiBf59iJXJr5CvJFk52J7uZsyaoymBJbe8s0I04VEWTBvA==
 -----END CERTIFICATE REQUEST-----
 ";
 
-fn request(name: &str, signer: &str) -> Value {
+pub(super) fn request(name: &str, signer: &str) -> Value {
     json!({ "metadata": { "name": name }, "spec": {
         "request": base64::engine::general_purpose::STANDARD.encode(CSR),
         "signerName": signer, "usages": ["client auth"], "username": "somebody else" } })

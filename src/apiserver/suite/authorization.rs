@@ -175,6 +175,17 @@ async fn the_old_right_to_impersonate_is_still_one() {
 }
 
 #[tokio::test]
+async fn groups_of_a_service_account_are_asked_about() {
+    let server = Server::start().await;
+    grant(&server, json!([{ "apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["impersonate"] }])).await;
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let account = ("impersonate-user", "system:serviceaccount:ns:sa");
+    server.call_as(alice(), Method::POST, path, &[account], b"{}").await.ok();
+    let more = [account, ("impersonate-group", "system:serviceaccounts:kube-system")];
+    server.call_as(alice(), Method::POST, path, &more, b"{}").await.code_is(403);
+}
+
+#[tokio::test]
 async fn rules_are_listed_as_far_as_they_can_be() {
     let server = Server::start().await;
     let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";

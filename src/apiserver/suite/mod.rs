@@ -15,6 +15,7 @@ mod identity;
 mod objects;
 mod outside;
 mod permissions;
+mod plugins;
 mod proxying;
 mod services;
 mod versions;

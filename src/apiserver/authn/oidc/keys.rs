@@ -131,4 +131,33 @@ mod tests {
         assert!(!keys[0].verifies("RS256", b"x", b"y") && !keys[0].verifies("none", b"x", b""));
         assert!(parse(b"[]").is_err());
     }
+
+    /// Made with OpenSSL over the text `signed`.
+    #[test]
+    fn signatures_of_each_family_verify() {
+        let set = serde_json::json!({ "keys": [
+            { "kty": "RSA", "kid": "r", "e": "AQAB", "n": RSA_N },
+            { "kty": "EC", "kid": "e", "crv": "P-384", "x": EC_X, "y": EC_Y },
+        ] });
+        let keys = parse(set.to_string().as_bytes()).unwrap();
+        let check = |key: &Key, algorithm: &str, signature: &str, good: bool| {
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            assert_eq!(key.verifies(algorithm, b"signed", &signature), good, "{algorithm}");
+            assert!(!key.verifies(algorithm, b"changed", &signature), "{algorithm}");
+        };
+        check(&keys[0], "RS256", RS256, true);
+        check(&keys[0], "PS384", PS384, true);
+        check(&keys[1], "ES384", ES384, true);
+        check(&keys[0], "RS512", RS256, false);
+        check(&keys[0], "PS256", PS384, false);
+        check(&keys[0], "ES384", ES384, false);
+        check(&keys[1], "ES256", ES384, false);
+    }
+
+    const RSA_N: &str = "oqUNkoKFk7FIk0CISR75CAgx6jiu8tmN0FZyY3nNV4QHUIZHkWvty3-pEqFGFdEcSRBpwOJaA1AihNiDRcg5DES_f7PwBCT1cwuMWzV9LAiCyA_gSK2rq7SAwVuLUd4vnGf3SDSLrszhUT7Dz-b_uywQh_oOeoGZjJIBqHrgGT2S51L_osQeUXzJXUZoLLZ5NL4l6MMMgNvnbMt5cFHQrb6uA1Gfj5wt3XYIsT81TrkdAG3cF9TnOc04gMT4OZ52hGi-0xEAFf6FYrK9xH7YPAuaHUE7HGYzvLD90BrztRvUwW0Bg9m86vF3fm50v-SXaediFyNjRYg_QTVVjdUCYw";
+    const RS256: &str = "Ies_cp1Lb_vQECAweNJfKA5bzFZjFleOScxb8K_6Qr5uNg9gcyMN_AF0Ecm6hkG0oMruwEjAfmbDybNlgwXAXnabifQ6f97CTnhWKr5ZQFYd-pFwvmWT4VNE562fENb-EvHawGt8RPQC-c7Q_SqPO4w7WRYdaSCgR-t0pCh3Uw2wnLwTunAiukNJbHw1IvFkckj4BTp0dly7hqyjE7LAmdOurPF1VUiTJjeEwWiaX_c0jx5qiE-WTZWbStg7nRoTzRqxeCDke8wImVdbOpk-AbZ500Ql7sfw9isUinBT6aXOhja3bl1qewhpIkbJDG6uBJTvIAoewceGWGrOJ_9toQ";
+    const PS384: &str = "bMNWpI-r0ZrA4cW6C-mLZ2NDw8PKupXnDa3VUu3KZArdRv1lD6XBFCMHOUvQqUmWl0ksZSlBLAYrd3ej2PpegD7pcjqx0KoKmi_-lf-_5TPd3qyk2ZGgzYxBv_h5kTdCXM3kLzRb4Z-DMaPpvY-VztYqsqA_5UCtxQo79fFYdSbIG1E40wKcJqFRE_reuhif1BJvbJH0vvHsoPSc0wAqmzrbOJYuWQQ-OQ8M8No8wpjWEjuYzm3qCzTXJVD3eDmC0kipQ5QBYlZBMK1tGbRfcXaJQEARiPpdWXHEHNxLAvTB5tBq3k79l56vkl7HXkOZ719RG--X9dAOIKsyerGtuQ";
+    const EC_X: &str = "6HyDsudO3WDMrW9VnrCR4c4oEZS_hU95bBFQ7QyWCd6str6-eHDcTVH2Z-R9XBxn";
+    const EC_Y: &str = "T5Hs-xVGjT-apNHXaf80Jl-sYOkEcwUMYjEB823DA76svLhPIUiBkgw-XA2xlLnr";
+    const ES384: &str = "SWnse88RLnSwmUYjSyMoSVI3lAF_k1FOaLGa1IvY3slMZgakuSOI56EKQJJ_WKoaz4LRxvh_qPJ1OfpVjo8jFQsRbMT729JDb6EMlfnWC-C1R8g3xChMWyGwMxNC-M6G";
 }

@@ -6,8 +6,10 @@
 mod bad_input;
 mod clients;
 mod cluster;
+mod history;
 mod programs;
 mod schemathesis;
+mod serving;
 mod streams;
 mod structure;
 mod walking;

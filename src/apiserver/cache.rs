@@ -14,7 +14,7 @@ mod token;
 mod watch;
 
 pub(crate) use list::{ListAt, Listing};
-pub(crate) use object::{CachedObject, splice, stored};
+pub(crate) use object::{CachedObject, splice, stored, stored_of};
 pub(crate) use token::Continue;
 pub(crate) use watch::{Watch, WatchEnd, WatchFrom, WatchRequest};
 

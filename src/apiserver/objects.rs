@@ -78,7 +78,12 @@ pub(crate) struct Stored {
 
 /// The tree of a cached object, with its resourceVersion.
 pub(crate) fn tree(object: &CachedObject) -> Result<Value, Failure> {
-    serde_json::from_slice(&object.json())
+    parsed(object, &object.json())
+}
+
+/// The same from the object's JSON, where that is at hand.
+pub(crate) fn parsed(object: &CachedObject, json: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(json)
         .map_err(|error| Box::new(Status::internal(format!("stored object {}: {error}", object.name()))))
 }
 
@@ -102,6 +107,11 @@ pub(crate) enum Put {
 /// The canonical bytes that are stored: without resourceVersion, which is the revision itself.
 pub(crate) fn encode(object: Value) -> Bytes {
     cache::stored(object)
+}
+
+/// The same for an object that is still needed: it loses its resourceVersion, and no copy of it is made.
+pub(crate) fn encoded(object: &mut Value) -> Bytes {
+    cache::stored_of(object)
 }
 
 /// Writes an object's bytes and waits until the cache shows it.

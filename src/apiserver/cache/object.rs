@@ -17,11 +17,16 @@ const VERSION: &[u8] = b"\"resourceVersion\":\"";
 /// The bytes of an object as they are stored: canonical, and without a `resourceVersion`, which is the
 /// revision of the row.
 pub(crate) fn stored(mut object: Value) -> Bytes {
+    stored_of(&mut object)
+}
+
+/// The same for an object that is still needed; it loses its `resourceVersion`.
+pub(crate) fn stored_of(object: &mut Value) -> Bytes {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("resourceVersion");
         metadata.remove("selfLink");
     }
-    codec::canonical(&object).into()
+    codec::canonical(object).into()
 }
 
 /// Stored bytes with their revision put in as `metadata.resourceVersion`.

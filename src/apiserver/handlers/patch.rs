@@ -12,7 +12,7 @@ use naru_api::meta;
 use naru_api::patch::{self, PatchError};
 use naru_api::registry::{Piece, Resource};
 use naru_api::status::{FieldErrors, Status};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::Mutex;
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -176,7 +176,19 @@ async fn patch_part(call: &Call, resource: &'static Resource, part: Part) -> Out
         }
         resource.from_stored(&mut patched);
         patch.change(&mut patched, ty).map_err(|error| patch_failure(&error))?;
-        let mut patched = decode(resource, &patch, &patched, ty, validation, (&strict, &complaints))?;
+        let kept = take_unchanged(resource, &mut patched, old);
+        let decoded = decode(resource, &patch, &patched, ty, validation, (&strict, &complaints));
+        if decoded.is_err()
+            && let Some(fields) = patched.as_object_mut()
+        {
+            // What is wrong is told of the whole object.
+            fields.extend(kept.clone());
+            decode(resource, &patch, &patched, ty, validation, (&strict, &complaints))?;
+        }
+        let mut patched = decoded?;
+        if let Some(fields) = patched.as_object_mut() {
+            fields.extend(kept);
+        }
         check_identity(resource, &patched, old)?;
         // A precondition counts only when the patch itself names a version.
         if meta::resource_version(&patched) == meta::resource_version(old) {
@@ -198,6 +210,17 @@ async fn patch_part(call: &Call, resource: &'static Resource, part: Part) -> Out
     let complaints = std::mem::take(&mut *complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let warnings = create::answer_warnings(call, resource, &changed.value, complaints)?;
     Ok(render::object(call, resource, 200, changed.json)?.with_warnings(warnings))
+}
+
+/// Takes out what the patch has left as it was: it has been checked when it was stored.
+fn take_unchanged(resource: &Resource, patched: &mut Value, old: &Value) -> Map<String, Value> {
+    // Another version of the object is not what was stored.
+    let (Some(fields), true) = (patched.as_object_mut(), resource.is_storage()) else { return Map::new() };
+    let same = |name: &str, value: &Value| !matches!(name, "kind" | "apiVersion") && old.get(name) == Some(value);
+    let (kept, changed): (Map<String, Value>, Map<String, Value>) =
+        std::mem::take(fields).into_iter().partition(|(name, value)| same(name, value));
+    *fields = changed;
+    kept
 }
 
 /// Checks the patched tree against the type. What strict decoding objects to, in the patch and in the tree, is

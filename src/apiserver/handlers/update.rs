@@ -159,17 +159,18 @@ pub(crate) async fn modify(call: &Call, change: Change<'_>) -> Result<Changed, F
 async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Result<Option<Changed>, Failure> {
     let state: &State = &call.state;
     let Change { resource, namespace, name, .. } = *change;
-    let old = objects::tree(current)?;
+    let present = current.json();
+    let old = objects::parsed(current, &present)?;
     let mut new = (change.make)(&old)?;
     check_preconditions(resource, name, &new, &old)?;
     let pinned = !meta::resource_version(&new).is_empty();
     let mut reservation = prepare(call, change, &mut new, &old).await?;
     if managed::only_times_differ(&new, &old) && is_same_but_owners(&new, &old) {
-        return Ok(Some(Changed { json: current.json().clone(), value: old }));
+        return Ok(Some(Changed { json: present, value: old }));
     }
-    let bytes = objects::encode(new.clone());
-    if objects::with_revision(&bytes, current.revision()) == current.json() {
-        return Ok(Some(Changed { json: current.json(), value: old }));
+    let bytes = objects::encoded(&mut new);
+    if objects::with_revision(&bytes, current.revision()) == present {
+        return Ok(Some(Changed { json: present, value: old }));
     }
     if change.dry_run {
         return Ok(Some(Changed { json: objects::with_revision(&bytes, current.revision()), value: new }));
@@ -198,13 +199,15 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
 
 /// Whether the objects differ in nothing but versions and managed fields.
 fn is_same_but_owners(new: &Value, old: &Value) -> bool {
-    let stripped = |object: &Value| {
-        let mut object = object.clone();
-        managed::put(&mut object, None);
-        meta::set(&mut object, "resourceVersion", "");
-        object
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
+    let same = |name: &str, a: &Value, b: Option<&Value>| match (name, a, b) {
+        ("metadata", Value::Object(a), Some(Value::Object(b))) => {
+            let counts = |(name, _): &(&String, &Value)| *name != "managedFields" && *name != "resourceVersion";
+            a.iter().filter(counts).eq(b.iter().filter(counts))
+        }
+        (_, a, b) => Some(a) == b,
     };
-    stripped(new) == stripped(old)
+    new.len() == old.len() && new.iter().all(|(name, value)| same(name, value, old.get(name)))
 }
 
 /// The resourceVersion and uid that the client gave must be the object's.

@@ -22,7 +22,7 @@ pub use crate::batch::{cron_job::CRON_JOBS, job::JOBS};
 pub use crate::certificates::request::CERTIFICATE_SIGNING_REQUESTS;
 pub use crate::coordination::lease::LEASES;
 pub use crate::core::{
-    config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, limit_range::LIMIT_RANGES, namespace::NAMESPACES,
+    binding::BINDINGS, component_status::COMPONENT_STATUSES, config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, limit_range::LIMIT_RANGES, namespace::NAMESPACES,
     node::NODES, persistent_volume::PERSISTENT_VOLUMES, persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS, pod::PODS,
     pod_template::POD_TEMPLATES, replication_controller::REPLICATION_CONTROLLERS, resource_quota::RESOURCE_QUOTAS,
     secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
@@ -293,9 +293,9 @@ impl Resource {
         self.scope == Scope::Namespaced
     }
 
-    /// Whether its objects are kept: reviews are answered and forgotten.
+    /// Whether its objects are kept, and can be followed: reviews are answered and forgotten.
     pub fn is_stored(&self) -> bool {
-        self.verbs.contains(&Verb::Get)
+        self.verbs.contains(&Verb::Watch)
     }
 
     /// Whether it is the version in which its objects are stored: what counts, follows or deletes all
@@ -410,6 +410,8 @@ pub mod verbs {
 
 /// Every built-in resource, in upstream's order of groups, then by name.
 pub static RESOURCES: &[&Resource] = &[
+    &BINDINGS,
+    &COMPONENT_STATUSES,
     &CONFIG_MAPS,
     &ENDPOINTS,
     &EVENTS,

@@ -4,12 +4,14 @@
 
 mod affinity;
 mod apps;
+mod batch;
 mod network;
 mod sets;
 mod template;
 
 pub use affinity::*;
 pub use apps::*;
+pub use batch::*;
 pub use network::*;
 pub use sets::*;
 pub use template::{TemplateDigest, TemplateView};
@@ -189,6 +191,9 @@ pub struct Condition {
     /// RFC 3339, empty if absent (Nodes).
     #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub last_heartbeat_time: String,
+    /// RFC 3339, empty if absent (Jobs).
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub last_probe_time: String,
 }
 
 /// The condition of a type.
@@ -396,6 +401,9 @@ pub struct PodStatusView {
     /// Container statuses.
     #[serde(deserialize_with = "nullable")]
     pub container_statuses: Vec<ContainerStatusView>,
+    /// Init container statuses.
+    #[serde(deserialize_with = "nullable")]
+    pub init_container_statuses: Vec<ContainerStatusView>,
 }
 
 /// One address of a pod.
@@ -416,6 +424,28 @@ pub struct ContainerStatusView {
     pub ready: bool,
     /// Restarts.
     pub restart_count: i32,
+    /// What it does, or how it has ended.
+    #[serde(deserialize_with = "nullable")]
+    pub state: ContainerStateView,
+}
+
+/// What a container does, where it matters to others.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ContainerStateView {
+    /// How it has ended, if it has.
+    pub terminated: Option<TerminatedView>,
+}
+
+/// How a container has ended.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TerminatedView {
+    /// Its exit code.
+    pub exit_code: i32,
+    /// RFC 3339, empty if absent.
+    #[serde(deserialize_with = "nullable")]
+    pub finished_at: String,
 }
 
 /// A node as seen by scheduler, controllers and proxy.

@@ -3,7 +3,7 @@
 use crate::client::{Client, ListParams};
 use crate::informer::{IndexId, Informer};
 use crate::projections::{
-    DeploymentView, EndpointSliceView, Meta, NamespaceView, NodeView, PodView, ReplicaSetView, RevisionView,
+    DeploymentView, EndpointSliceView, JobView, Meta, NamespaceView, NodeView, PodView, ReplicaSetView, RevisionView,
     ServiceView,
 };
 use naru_api::registry;
@@ -29,7 +29,9 @@ struct Inner {
     deployments: OnceLock<Informer<DeploymentView>>,
     replica_sets: OnceLock<Informer<ReplicaSetView>>,
     revisions: OnceLock<Informer<RevisionView>>,
+    jobs: OnceLock<Informer<JobView>>,
     pods_by_controller: OnceLock<IndexId>,
+    jobs_by_controller: OnceLock<IndexId>,
     pods_by_node: OnceLock<IndexId>,
     replica_sets_by_controller: OnceLock<IndexId>,
     revisions_by_controller: OnceLock<IndexId>,
@@ -56,7 +58,9 @@ impl Informers {
             deployments: OnceLock::new(),
             replica_sets: OnceLock::new(),
             revisions: OnceLock::new(),
+            jobs: OnceLock::new(),
             pods_by_controller: OnceLock::new(),
+            jobs_by_controller: OnceLock::new(),
             pods_by_node: OnceLock::new(),
             replica_sets_by_controller: OnceLock::new(),
             revisions_by_controller: OnceLock::new(),
@@ -116,6 +120,14 @@ impl Informers {
         let slot = &self.inner.revisions_by_controller;
         let index = *slot.get_or_init(|| revisions.index(|revision| vec![controller_value(&revision.metadata)]));
         (revisions, index)
+    }
+
+    /// All Jobs, and their index by controller as for pods.
+    pub fn jobs_by_controller(&self) -> (Informer<JobView>, IndexId) {
+        let jobs = self.shared(&self.inner.jobs, &registry::JOBS);
+        let slot = &self.inner.jobs_by_controller;
+        let index = *slot.get_or_init(|| jobs.index(|job| vec![controller_value(&job.metadata)]));
+        (jobs, index)
     }
 
     /// All nodes.

@@ -8,13 +8,16 @@ mod certificates;
 mod claim_protection;
 mod cluster_role_aggregation;
 mod context;
+mod cronjob;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod expectations;
 mod garbage_collector;
 mod in_each_namespace;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -35,6 +38,7 @@ mod statefulset;
 #[cfg(test)]
 mod suite;
 mod taint_eviction;
+mod ttl_after_finished;
 
 pub use certificates::{Authority, Signer, SigningRequest};
 pub use context::{ClientFor, Config, Context, LegacyToken, SignToken};
@@ -57,11 +61,14 @@ pub static ALL: &[Controller] = &[
     Controller { name: "certificate-controller", start: certificates::start_cleaning },
     Controller { name: "certificate-controller", start: certificates::start_signing },
     Controller { name: "clusterrole-aggregation-controller", start: cluster_role_aggregation::start },
+    Controller { name: "cronjob-controller", start: cronjob::start },
     Controller { name: "daemon-set-controller", start: daemonset::start },
     Controller { name: "deployment-controller", start: deployment::start },
+    Controller { name: "disruption-controller", start: disruption::start },
     Controller { name: "endpoint-controller", start: endpoints::start },
     Controller { name: "endpointslice-controller", start: endpointslice::start },
     Controller { name: "generic-garbage-collector", start: garbage_collector::start },
+    Controller { name: "job-controller", start: job::start },
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_ipam::start },
     Controller { name: "node-controller", start: node_lifecycle::start },
@@ -79,6 +86,7 @@ pub static ALL: &[Controller] = &[
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },
     Controller { name: "token-cleaner", start: bootstrap_token::start_cleaner },
     Controller { name: "tokens-controller", start: service_account_tokens::start },
+    Controller { name: "ttl-after-finished-controller", start: ttl_after_finished::start },
     Controller { name: "ttl-controller", start: node_ttl::start },
 ];
 

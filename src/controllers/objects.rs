@@ -3,7 +3,7 @@
 use naru_api::meta::time;
 use naru_api::registry::Resource;
 use naru_client::projections::Meta;
-use naru_client::{Client, Error};
+use naru_client::{Client, Error, is_not_found};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -37,4 +37,29 @@ pub(crate) async fn write_status(
     object["status"] =
         serde_json::to_value(status).map_err(|source| Error::Decode { what: resource.kind.to_owned(), source })?;
     client.update_status::<Value>(resource, meta.namespace(), &meta.name, &object).await.map(drop)
+}
+
+/// Replaces the status of an object that is still at `version`, and tells its new version. Whatever else
+/// was written meanwhile has been decided upon by somebody who knew more: then nothing is written, and
+/// the cache will show what happened.
+pub(crate) async fn replace_status(
+    client: &Client,
+    resource: &Resource,
+    meta: &Meta,
+    version: &str,
+    status: &impl Serialize,
+) -> Result<Option<String>, Error> {
+    let found: Result<Value, Error> = client.get(resource, meta.namespace(), &meta.name).await;
+    let mut object = match found {
+        Err(error) if is_not_found(&error) => return Ok(None),
+        other => other?,
+    };
+    let text = |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    if text(&object, "uid") != meta.uid || text(&object, "resourceVersion") != version {
+        return Ok(None);
+    }
+    object["status"] =
+        serde_json::to_value(status).map_err(|source| Error::Decode { what: resource.kind.to_owned(), source })?;
+    let written: Value = client.update_status(resource, meta.namespace(), &meta.name, &object).await?;
+    Ok(Some(text(&written, "resourceVersion")))
 }

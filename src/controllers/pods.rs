@@ -81,7 +81,8 @@ impl PodControl {
 
     async fn create_one(&self, owner: &Meta, mut pod: Value) -> Result<(), Error> {
         let key = owner.key();
-        let name = generated_name(&format!("{}-", key.name), rand::random());
+        let base = pod["metadata"]["generateName"].as_str().unwrap_or_default();
+        let name = generated_name(base, rand::random());
         pod["metadata"]["name"] = name.as_str().into();
         self.expectations.expect_created(&key, &name);
         let created = self.client.create::<Value>(&registry::PODS, key.namespace(), &pod).await;

@@ -20,6 +20,18 @@ impl Zone {
         }
         TimeZone::tzif(known, data).ok().map(Self)
     }
+
+    /// A moment, in seconds since the epoch, as this zone's clocks show it: `2006-01-02T15:04:05+01:00`.
+    pub fn rfc3339(&self, seconds: i64) -> String {
+        let Ok(moment) = Timestamp::from_second(seconds) else { return String::new() };
+        let (local, offset) = (self.0.to_datetime(moment), self.0.to_offset(moment).seconds());
+        let minutes = offset.abs() / 60;
+        let sign = if offset < 0 { '-' } else { '+' };
+        match minutes {
+            0 => format!("{local}Z"),
+            _ => format!("{local}{sign}{:02}:{:02}", minutes / 60, minutes % 60),
+        }
+    }
 }
 
 /// When something is to happen.
@@ -128,7 +140,29 @@ impl Schedule {
             Self::At(sets) => sets.next(after, &zone.0),
         }
     }
+
+    /// The last moment after `since` that is not after `now`.
+    pub fn last(&self, since: i64, now: i64, zone: &Zone) -> Option<i64> {
+        if let Self::Every(seconds) = self {
+            let times = (now - since).div_euclid(*seconds);
+            return (times > 0).then(|| since + times * seconds);
+        }
+        // Most schedules have had a moment lately.
+        for window in [HOUR, 24 * HOUR, 32 * 24 * HOUR, i64::MAX] {
+            let from = since.max(now.saturating_sub(window));
+            let mut found = None;
+            while let Some(next) = self.next(found.unwrap_or(from), zone).filter(|next| *next <= now) {
+                found = Some(next);
+            }
+            if found.is_some() || from == since {
+                return found;
+            }
+        }
+        None
+    }
 }
+
+const HOUR: i64 = 3600;
 
 impl Sets {
     fn next(&self, after: i64, zone: &TimeZone) -> Option<i64> {
@@ -347,6 +381,23 @@ mod tests {
         // There are two when they go back.
         check("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", &["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"]);
         check("0 * * * *", "Asia/Kolkata", "2026-01-01T00:00:00Z", &["2026-01-01T00:30:00Z"]);
+    }
+
+    #[test]
+    fn the_last_moment_before_now() {
+        let check = |schedule: &str, since: &str, now: &str, expect: Option<&str>| {
+            let seconds = |text: &str| parse_seconds(text).unwrap();
+            let last = Schedule::parse(schedule).unwrap().last(seconds(since), seconds(now), &Zone::UTC);
+            assert_eq!(last.map(format_seconds).as_deref(), expect, "{schedule}");
+        };
+        check("* * * * *", "2020-01-01T00:00:00Z", "2026-01-01T00:00:30Z", Some("2026-01-01T00:00:00Z"));
+        check("0 3 1 * *", "2020-01-01T00:00:00Z", "2026-01-31T00:00:00Z", Some("2026-01-01T03:00:00Z"));
+        check("0 0 29 2 *", "2020-01-01T00:00:00Z", "2026-01-31T00:00:00Z", Some("2024-02-29T00:00:00Z"));
+        check("0 * * * *", "2026-01-01T00:00:00Z", "2026-01-01T00:59:59Z", None);
+        check("@every 1h", "2026-01-01T00:10:00Z", "2026-01-01T02:30:00Z", Some("2026-01-01T02:10:00Z"));
+        assert_eq!(Zone::find("Asia/Kolkata").unwrap().rfc3339(0), "1970-01-01T05:30:00+05:30");
+        assert_eq!(Zone::find("America/New_York").unwrap().rfc3339(0), "1969-12-31T19:00:00-05:00");
+        assert_eq!(Zone::UTC.rfc3339(60), "1970-01-01T00:01:00Z");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The core group: one file per kind.
 
 mod access_modes;
+pub mod binding;
+pub mod component_status;
 pub mod config_map;
 mod data;
 pub mod endpoints;

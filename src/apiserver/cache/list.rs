@@ -4,8 +4,10 @@ use super::object::{CachedObject, item_tail};
 use super::resource::{ResourceCache, State};
 use super::token::Continue;
 use super::{Cache, CacheError, Selection, prefix};
+use crate::storage::Storage;
 use bytes::Bytes;
 use naru_api::registry::Resource;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -37,6 +39,16 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
+    /// Objects that are made up for one answer.
+    pub(crate) fn made_up(storage: &Storage, resource: &'static Resource, objects: &[Value]) -> Self {
+        let cache = ResourceCache::new(resource, storage.clone());
+        let object = |object: &Value| {
+            let key = prefix(resource, None) + naru_api::meta::name(object);
+            cache.detached(key.into(), &super::stored(object.clone()), 0).map(|indexed| indexed.0)
+        };
+        Self { objects: objects.iter().filter_map(object).collect(), revision: 0, next: None, remaining: None }
+    }
+
     /// The list as JSON.
     pub(crate) fn encode(&self, resource: &Resource) -> Bytes {
         let size = self.objects.iter().map(|object| object.json_len() + 2).sum();

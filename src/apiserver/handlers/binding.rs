@@ -13,12 +13,18 @@ use serde_json::{Value, json};
 
 const BINDING_TYPE: &str = "io.k8s.api.core.v1.Binding";
 
-/// POST of `/binding`.
+/// POST of `/binding`, or of a Binding by itself, which names its pod.
 pub(super) async fn bind(call: &Call) -> Outcome {
     let ty = facts::type_by_name(BINDING_TYPE).ok_or_else(|| Box::new(Status::internal("no type Binding")))?;
     let expected = Expected { group: "", version: "v1", kind: "Binding", ty };
     let binding = body::decode(call, expected)?.value;
-    let name = call.info.name.as_str();
+    let name = match call.info.name.as_str() {
+        "" => meta::name(&binding),
+        name => name,
+    };
+    if name != meta::name(&binding) {
+        return Err(Box::new(Status::bad_request("name in URL does not match name in Binding object")));
+    }
     let target = &binding["target"];
     let node = target["name"].as_str().unwrap_or_default().to_owned();
     let mut errors = FieldErrors::default();

@@ -3,6 +3,7 @@
 mod apply;
 mod binding;
 mod body;
+mod component_status;
 mod create;
 mod delete;
 mod delete_options;
@@ -140,7 +141,11 @@ pub(crate) async fn dispatch(call: Call) -> Outcome {
 
 async fn whole(call: Call, resource: &'static Resource) -> Outcome {
     let has = |verb: Verb| resource.verbs.contains(&verb);
+    if std::ptr::eq(resource, &registry::COMPONENT_STATUSES) && matches!(call.info.verb, "get" | "list") {
+        return component_status::get(&call);
+    }
     match call.info.verb {
+        "create" if std::ptr::eq(resource, &registry::BINDINGS) => Box::pin(binding::bind(&call)).await,
         "create" if !resource.is_stored() && call.info.name.is_empty() => review::create(&call, resource).await,
         "create" if has(Verb::Create) && call.info.name.is_empty() => Box::pin(create::create(&call, resource)).await,
         // `watch` on one name is a watch of the collection, selected by name.

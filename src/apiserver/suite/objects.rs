@@ -303,3 +303,28 @@ async fn conditional_documents_and_unknown_methods() {
     let deep = format!("{{\"metadata\":{}1{}}}", "[".repeat(20_000), "]".repeat(20_000));
     assert_eq!(server.call(Method::POST, CONFIG_MAPS, "application/json", deep.as_bytes()).await.code, 400);
 }
+
+#[tokio::test]
+async fn parts_of_the_control_plane_are_well() {
+    let server = Server::start().await;
+    let all = server.get("/api/v1/componentstatuses").await.ok();
+    assert_eq!(all["kind"], "ComponentStatusList");
+    assert_eq!(all["items"][2]["metadata"]["name"], "scheduler");
+    let one = server.get("/api/v1/componentstatuses/etcd-0").await.ok();
+    assert_eq!(one["conditions"][0], json!({"type": "Healthy", "status": "True", "message": "ok"}));
+    server.get("/api/v1/componentstatuses/x").await.refused(404, "componentstatuses \"x\" not found");
+    assert_eq!(server.delete("/api/v1/componentstatuses/etcd-0").await.code, 405);
+}
+
+#[tokio::test]
+async fn a_binding_by_itself_binds() {
+    let server = Server::start().await;
+    server.post(PODS, pod("p")).await.ok();
+    let binding = json!({ "metadata": { "name": "p" }, "target": { "kind": "Node", "name": "n" } });
+    server
+        .post(&format!("{PODS}/other/binding"), binding.clone())
+        .await
+        .refused(400, "name in URL does not match name in Binding object");
+    server.post("/api/v1/namespaces/default/bindings", binding).await.ok();
+    assert_eq!(server.get(&format!("{PODS}/p")).await.ok()["spec"]["nodeName"], "n");
+}

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod budgets;
 mod daemonsets;
 mod deployments;
 mod housekeeping;
+mod jobs;
 mod quotas;
 mod services;
 mod statefulsets;
@@ -207,9 +209,24 @@ async fn play(client: &Client, pod: &PodView, ip: &str) {
             "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
             "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": now}],
         }});
+        let status = ended(pod, &now).unwrap_or(status);
         let kind = PatchKind::Strategic;
         drop(client.patch::<Value>(resource, meta.namespace(), &meta.name, Some("status"), kind, &status).await);
     }
+}
+
+/// The status of a pod whose image says how it ends.
+fn ended(pod: &PodView, now: &str) -> Option<Value> {
+    let index = pod.metadata.labels.get("batch.kubernetes.io/job-completion-index");
+    let outcome = pod.spec.containers.iter().find_map(|container| container.image.strip_prefix("job:"))?;
+    let fails = match outcome.strip_prefix("fail-at-") {
+        Some(at) => index.is_some_and(|index| index == at),
+        None => outcome == "fail",
+    };
+    let phase = if fails { "Failed" } else { "Succeeded" };
+    let end = json!({"terminated": {"exitCode": i32::from(fails), "finishedAt": now, "startedAt": now}});
+    Some(json!({"metadata": {"uid": pod.metadata.uid}, "status": {"phase": phase, "containerStatuses": [
+        {"name": "c", "image": "x", "imageID": "x", "ready": false, "restartCount": 0, "state": end}]}}))
 }
 
 fn find<'a>(all: &'a [Arc<Value>], name: &str) -> Option<&'a Arc<Value>> {

@@ -108,6 +108,35 @@ fn a_full_disk_is_told_and_got_over() {
 }
 
 #[test]
+fn a_file_system_that_becomes_read_only_is_named() {
+    let mut c = Cluster::prepare("erofs", &["--disable-agent"]);
+    let (db, image) = (c.data_dir().join("server/db"), c.host.dir.join("image"));
+    let (db, image) = (db.to_str().unwrap(), image.to_str().unwrap());
+    let mounted = c.host.sh(&format!(
+        "mkdir -p {db} && truncate -s 64M {image} && mkfs.ext4 -q -F {image} && mount -o loop {image} {db}"
+    ));
+    assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
+    c.up();
+    c.kubectl(&["create", "configmap", "before"]);
+    // What the kernel does on its own when the disk fails.
+    c.host.sh(&format!("mount -o remount,abort {db}"));
+    let text = c.refused(&["create", "configmap", "after"]);
+    assert!(
+        text.contains("the database is read-only: make the file system of the server's data directory writable"),
+        "{text}"
+    );
+    assert_eq!(c.get("configmap before", "{.metadata.name}"), "before", "reads go on");
+    assert!(c.refused(&["get", "--raw=/readyz?verbose"]).contains("[-]etcd failed"));
+    c.down("-KILL");
+    // Mounting it again repairs it.
+    let mounted = c.host.sh(&format!("umount {db} && mount -o loop {image} {db}"));
+    assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
+    c.up();
+    assert_eq!(c.get("configmap before", "{.metadata.name}"), "before");
+    c.kubectl(&["create", "configmap", "after"]);
+}
+
+#[test]
 fn watches_speak_websocket() {
     let mut c = Cluster::prepare("socket", &["--disable-agent"]);
     c.up();

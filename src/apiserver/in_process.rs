@@ -61,7 +61,10 @@ impl InProcess {
             body: Source::Bytes(request.body),
             upgrade: None,
         };
-        pipeline::run(self.state.clone(), request).await.map_err(Error::Status)
+        let method = request.method.clone();
+        let outcome = pipeline::run(self.state.clone(), request).await;
+        self.state.metrics.called(&method, &outcome);
+        outcome.map_err(Error::Status)
     }
 }
 

@@ -192,10 +192,11 @@ pub(crate) fn vacuum(connection: &Connection, pages: i64) -> rusqlite::Result<()
     Ok(())
 }
 
-/// Writes, durably, what is there already.
+/// Writes something, durably. The same value again would not reach the disk.
 pub(crate) fn touch(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    transaction.execute("UPDATE state SET number = number WHERE name = 'compacted'", [])?;
+    transaction
+        .execute("INSERT INTO state VALUES ('touched', 1) ON CONFLICT (name) DO UPDATE SET number = number + 1", [])?;
     transaction.commit()
 }
 

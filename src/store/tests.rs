@@ -427,6 +427,22 @@ async fn the_file_becomes_smaller_again() {
     shrunk.await.expect("free pages are given back");
 }
 
+#[test]
+fn trying_a_write_writes() {
+    let dir = Dir::new();
+    drop(dir.open());
+    let mut connection = crate::open::connect(&dir.file()).unwrap();
+    let other = rusqlite::Connection::open(dir.file()).unwrap();
+    let version = || other.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0)).unwrap();
+    let mut seen = vec![version()];
+    for _ in 0..3 {
+        crate::disk::touch(&mut connection).unwrap();
+        seen.push(version());
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 4, "each try changed the database: {seen:?}");
+}
+
 #[tokio::test]
 async fn counts_what_there_was() {
     let dir = Dir::new();
@@ -460,7 +476,7 @@ async fn the_log_stays_short_while_others_read() {
     let readers: Vec<_> = (0..2)
         .map(|_| {
             let (store, ended) = (store.clone(), ended.clone());
-            tokio::spawn(async move {
+            naru_base::spawn("reader", async move {
                 while !ended.load(std::sync::atomic::Ordering::Relaxed) {
                     store.list("/", None, 50, None).await.unwrap();
                 }
@@ -471,7 +487,7 @@ async fn the_log_stays_short_while_others_read() {
         let writes: Vec<_> = (0..30)
             .map(|number| {
                 let (store, large) = (store.clone(), large.clone());
-                tokio::spawn(async move { create(&store, &format!("/a/{batch}/{number}"), &large).await })
+                naru_base::spawn("reader", async move { create(&store, &format!("/a/{batch}/{number}"), &large).await })
             })
             .collect();
         for write in writes {

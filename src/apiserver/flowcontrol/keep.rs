@@ -179,7 +179,7 @@ fn tell_dangling(schema: &mut Value, levels: &[String]) -> bool {
 /// Takes over what the objects say now.
 fn configure(state: &State) {
     let levels = cached(state, &registry::PRIORITY_LEVEL_CONFIGURATIONS);
-    let uid_of = |name: &str| levels.iter().find(|level| meta::name(level) == name).map(|level| meta::uid(level));
+    let uid_of = |name: &str| levels.iter().find(|level| meta::name(level) == name).map(meta::uid);
     let schemas = cached(state, &registry::FLOW_SCHEMAS);
     // A schema whose level does not exist directs nothing anywhere.
     let schemas = schemas.iter().filter_map(|schema| {

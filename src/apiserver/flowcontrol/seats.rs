@@ -235,8 +235,10 @@ const FAMILIES: &[(&str, &str, Family, &str)] = &[
     ("request_execution_seconds", "histogram", Family::Executed, "How long requests held their seats."),
 ];
 
+type Number = fn(&Level) -> u32;
+
 /// Numbers of each level: name, help, value.
-const LIMITS: &[(&str, &str, fn(&Level) -> u32)] = &[
+const LIMITS: &[(&str, &str, Number)] = &[
     ("nominal_limit_seats", "Seats that a level is meant to have.", |level| level.limits.nominal),
     ("lower_limit_seats", "Seats that a level does not lend.", |level| level.limits.lower),
     ("upper_limit_seats", "Seats that a level may have with borrowed ones.", |level| level.limits.upper),

@@ -43,6 +43,8 @@ pub(crate) struct Metrics {
     /// Writes to the store, by operation, group and resource.
     store: Mutex<BTreeMap<(&'static str, &'static str, &'static str), Histogram>>,
     pub(crate) tls_handshake_errors: AtomicU64,
+    /// Requests of the server's own parts, by code and method.
+    called: Mutex<BTreeMap<(u16, Box<str>), u64>>,
 }
 
 /// How many there are, and the most that there were in this second.
@@ -278,6 +280,17 @@ impl Metrics {
         store.entry((operation, group, resource)).or_insert_with(|| Histogram::new(STORE_DURATIONS)).observe(took);
     }
 
+    /// Counts a request of a part of this process.
+    pub(crate) fn called(&self, method: &http::Method, outcome: &Outcome) {
+        let code = match outcome {
+            Ok(Reply::Bytes(complete)) => complete.code,
+            Ok(_) => 200,
+            Err(status) => status.code,
+        };
+        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        *called.entry((code, method.as_str().into())).or_default() += 1;
+    }
+
     /// Writes everything.
     pub(crate) fn render(&self, out: &mut Text) {
         let mut routes: Vec<Arc<Route>> = self.routes().values().cloned().collect();
@@ -290,6 +303,11 @@ impl Metrics {
         {
             let labels = [("operation", *operation), ("group", *group), ("resource", *resource)];
             out.histogram("etcd_request_duration_seconds", &labels, histogram);
+        }
+        out.family("rest_client_requests_total", "counter", "Requests of the server's own parts.");
+        for ((code, method), count) in self.called.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let labels = [("code", &*code.to_string()), ("method", &**method), ("host", "in-process")];
+            out.sample("rest_client_requests_total", &labels, count);
         }
         let errors = self.tls_handshake_errors.load(Ordering::Relaxed);
         out.single("apiserver_tls_handshake_errors_total", "counter", "TLS handshakes that failed.", errors);
@@ -313,6 +331,8 @@ impl Metrics {
     }
 }
 
+type Part = fn(&Counts) -> &Histogram;
+
 fn render_requests(routes: &[Arc<Route>], out: &mut Text) {
     let name = "apiserver_request_total";
     out.family(name, "counter", "Requests by verb, dry run, group, version, resource, scope, component and code.");
@@ -331,7 +351,7 @@ fn render_requests(routes: &[Arc<Route>], out: &mut Text) {
     }
     // Dry runs would appear twice in families without a label for them.
     let routes: Vec<&Arc<Route>> = routes.iter().filter(|route| route.dry_run.is_empty()).collect();
-    let families: [(&str, &str, fn(&Counts) -> &Histogram); 3] = [
+    let families: [(&str, &str, Part); 3] = [
         ("apiserver_request_sli_duration_seconds", "How long requests took without waiting for seats.", |c| &c.sli),
         ("apiserver_request_slo_duration_seconds", "The same, under its former name.", |c| &c.sli),
         ("apiserver_response_sizes", "Sizes of answers in bytes.", |c| &c.sizes),

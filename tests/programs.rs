@@ -132,6 +132,7 @@ fn kubectl_applies_changes_and_deletes_a_directory() {
         changed(k);
         written_by_hand(k);
         waited_for(k);
+        pruned(k, &dir.to_string());
         k.run(&format!("delete -R -f {dir} --wait=true --timeout=60s"));
         assert_eq!(k.run("get deploy,svc,ingress,secret -o name"), "");
     });
@@ -196,6 +197,9 @@ fn changed(k: &Program<'_>) {
     k.run("set subject rolebinding reader --user=bob");
     assert_eq!(k.value("rolebinding reader", "{.subjects[*].name}"), "web bob");
     k.run("expose deploy web --name=again --port=80");
+    k.run("autoscale deploy web --min=1 --max=3");
+    assert_eq!(k.value("hpa web", "{.spec.maxReplicas}"), "3");
+    k.run("delete hpa web");
     k.run("scale deploy web --replicas=0 --current-replicas=0");
     k.run_with("patch deploy web --subresource=scale --type=merge -p", &[r#"{"spec":{"replicas":1}}"#]);
     assert_eq!(k.value("deploy web", "{.spec.replicas}"), "1");
@@ -242,6 +246,17 @@ fn written_by_hand(k: &Program<'_>) {
     assert!(k.run("get deploy web --subresource=scale").starts_with("NAME   DESIRED   AVAILABLE   AGE"));
     k.run("get all");
     k.run("events");
+}
+
+/// What was applied once and is not in the directory any more goes.
+fn pruned(k: &Program<'_>, dir: &str) {
+    let file = k.home.join("extra.yaml");
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, labels: {app: shop}}\n";
+    std::fs::write(&file, text).unwrap();
+    k.run(&format!("apply -f {}", file.display()));
+    let text = k.run(&format!("apply -R -f {dir} --prune -l app=shop"));
+    assert!(text.contains("configmap/extra pruned"), "{text}");
+    assert_eq!(text.matches("pruned").count(), 1, "{text}");
 }
 
 /// wait in all its forms, and a watch.

@@ -114,6 +114,20 @@ pub(crate) fn encoded(object: &mut Value) -> Bytes {
     cache::stored_of(object)
 }
 
+/// The largest object that is written: patches must not make one grow without end.
+const MAX_OBJECT: usize = crate::server::MAX_BODY;
+
+/// The bytes to be stored of an object. One that would be too large goes without its managed fields, unless it is
+/// they that the write is about: who owns what is worth less than the write.
+pub(crate) fn encode_within(object: &mut Value, about_owners: bool) -> Bytes {
+    let bytes = encoded(object);
+    if bytes.len() <= MAX_OBJECT || about_owners {
+        return bytes;
+    }
+    meta::metadata_mut(object).remove("managedFields");
+    encoded(object)
+}
+
 /// Writes an object's bytes and waits until the cache shows it.
 pub(crate) async fn put(
     state: &State,
@@ -124,6 +138,9 @@ pub(crate) async fn put(
     value: Bytes,
     durability: Durability,
 ) -> Result<Put, Failure> {
+    if value.len() > MAX_OBJECT {
+        return Err(Box::new(Status::failure(500, "", "etcdserver: request is too large")));
+    }
     let key: Arc<str> = cache::storage_key(resource, namespace, name).into();
     let operation = if expect == Expect::Absent { "create" } else { "update" };
     let write = Write { key, expect, value: Some(value.clone()), durability };

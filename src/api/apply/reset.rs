@@ -44,6 +44,14 @@ impl Ignored {
         }
     }
 
+    /// Whether a place is ignored.
+    pub fn covers(self, place: &[&str]) -> bool {
+        match self {
+            Self::Places(paths) => paths.iter().any(|path| place.starts_with(path)),
+            Self::AllBut(paths) => !paths.iter().any(|path| place.starts_with(path)),
+        }
+    }
+
     /// Takes the ignored places out of a set.
     pub fn filter(self, set: &mut Set) {
         match self {

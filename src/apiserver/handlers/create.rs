@@ -165,11 +165,11 @@ async fn write(
     resource: &'static Resource,
     namespace: Option<&str>,
     name: &str,
-    object: Value,
+    mut object: Value,
     mut reservation: Option<Reservation<'_>>,
     dry_run: bool,
 ) -> Result<Option<Created>, Failure> {
-    let bytes = objects::encode(object.clone());
+    let bytes = objects::encode_within(&mut object, false);
     if dry_run {
         return Ok(Some(Created { value: object, json: bytes }));
     }

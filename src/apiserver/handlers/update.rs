@@ -10,6 +10,7 @@ use crate::pipeline::State;
 use crate::response::{Failure, Outcome};
 use crate::services::{self, Reservation};
 use bytes::Bytes;
+use naru_api::apply::Ignored;
 use naru_api::certificates::request;
 use naru_api::codec;
 use naru_api::meta;
@@ -168,7 +169,7 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
     if managed::only_times_differ(&new, &old) && is_same_but_owners(&new, &old) {
         return Ok(Some(Changed { json: present, value: old }));
     }
-    let bytes = objects::encoded(&mut new);
+    let bytes = objects::encode_within(&mut new, patch::is_apply(call));
     if objects::with_revision(&bytes, current.revision()) == present {
         return Ok(Some(Changed { json: present, value: old }));
     }
@@ -256,7 +257,7 @@ async fn prepare<'a>(
         Part::Main | Part::Whole => objects::carry_over(new, old),
         Part::Approval => *new = request::approved(old, new),
         Part::Status => {
-            *new = with_status_of(old, new);
+            *new = with_status_of(resource, old, new);
             (rules.prepare_status)(new, old);
         }
         Part::Piece(piece) => (piece.prepare)(new, old),
@@ -335,8 +336,9 @@ async fn prepare<'a>(
     Ok(reservation)
 }
 
-/// The old object with the new status. Metadata that controllers annotate goes along.
-fn with_status_of(old: &Value, new: &Value) -> Value {
+/// The old object with the new status. The metadata that clients may write goes along, as far as the kind lets it.
+fn with_status_of(resource: &Resource, old: &Value, new: &Value) -> Value {
+    let ignored = Ignored::of(resource, "status");
     let mut merged = old.clone();
     match new.get("status") {
         Some(status) => merged["status"] = status.clone(),
@@ -348,7 +350,10 @@ fn with_status_of(old: &Value, new: &Value) -> Value {
     }
     let given = meta::metadata(new).cloned().unwrap_or_default();
     let metadata = meta::metadata_mut(&mut merged);
-    for field in ["annotations", "labels", "finalizers"] {
+    for field in ["annotations", "labels", "finalizers", "ownerReferences"] {
+        if ignored.covers(&["metadata", field]) {
+            continue;
+        }
         match given.get(field) {
             Some(value) => metadata.insert(field.to_owned(), value.clone()),
             None => metadata.remove(field),

@@ -328,3 +328,49 @@ async fn a_binding_by_itself_binds() {
     server.post("/api/v1/namespaces/default/bindings", binding).await.ok();
     assert_eq!(server.get(&format!("{PODS}/p")).await.ok()["spec"]["nodeName"], "n");
 }
+
+#[tokio::test]
+async fn status_takes_along_what_metadata_its_kind_lets_it() {
+    let server = Server::start().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let web = json!({
+        "metadata": {"name": "web", "labels": {"was": "here"}},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+    });
+    let mut pod = template.clone();
+    pod["metadata"]["name"] = "web".into();
+    for (path, object, labels) in [
+        ("/apis/apps/v1/namespaces/default/deployments", web, json!({"was": "here"})),
+        ("/api/v1/namespaces/default/pods", pod, json!({"new": "label"})),
+    ] {
+        let mut object = server.post(path, object).await.ok();
+        object["metadata"]["labels"] = json!({"new": "label"});
+        object["metadata"]["annotations"] = json!({"new": "note"});
+        let uri = format!("{path}/web/status");
+        let after = server.call(Method::PUT, &uri, "application/json", object.to_string().as_bytes()).await.ok();
+        assert_eq!(after["metadata"]["labels"], labels, "{path}");
+        assert_eq!(after["metadata"]["annotations"], json!({"new": "note"}), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn objects_do_not_grow_without_end_and_large_ones_go_without_owners() {
+    let server = Server::start().await;
+    let path = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let revision = |name: &str, size: usize| {
+        let base = json!({"metadata": {"name": name}, "revision": 1, "data": {"x": ""}}).to_string();
+        json!({"metadata": {"name": name}, "revision": 1, "data": {"x": "y".repeat(size - base.len())}})
+    };
+    let limit = crate::server::MAX_BODY;
+    let small = server.post(path, revision("a", 1000)).await.ok();
+    assert!(small["metadata"]["managedFields"].is_array());
+    let large = server.post(path, revision("b", limit - 220)).await.ok();
+    assert!(large["metadata"].get("managedFields").is_none(), "owners would have made it too large");
+    let note = json!({"metadata": {"annotations": {"note": "n".repeat(200_000)}}}).to_string();
+    let uri = format!("{path}/b");
+    server
+        .call(Method::PATCH, &uri, "application/merge-patch+json", note.as_bytes())
+        .await
+        .refused(500, "etcdserver: request is too large");
+    assert_eq!(server.get(&uri).await.ok(), large);
+}

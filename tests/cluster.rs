@@ -24,16 +24,23 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(test: &str) -> Self {
+        Self::machine(test, "node-a", "192.0.2.10")
+    }
+
+    /// A machine of this name and address.
+    pub(crate) fn machine(test: &str, hostname: &str, address: &str) -> Self {
         let name = format!("naru-{}-{}-{}", test, std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&dir).unwrap();
         // The shell ends with its standard input, so nothing outlives a killed test run. A machine
         // has a name, an address and a default route; without them a node has nothing to register.
-        let script = "hostname node-a && ip link set lo up && ip link add uplink type veth peer name wire && \
-                      ip addr add 192.0.2.10/24 dev uplink && ip link set uplink up && ip link set wire up && \
-                      ip route add default via 192.0.2.1 && echo ready && read -r _";
+        let script = format!(
+            "hostname {hostname} && ip link set lo up && ip link add uplink type veth peer name wire && \
+             ip addr add {address}/24 dev uplink && ip link set uplink up && ip link set wire up && \
+             ip route add default via 192.0.2.254 && echo ready && read -r _"
+        );
         let mut holder = Command::new("unshare")
-            .args(["--net", "--mount", "--uts", "--propagation", "private", "sh", "-c", script])
+            .args(["--net", "--mount", "--uts", "--propagation", "private", "sh", "-c", &script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -42,6 +49,21 @@ impl Host {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut line).unwrap();
         assert_eq!(line, "ready\n", "the namespaces could not be made: are the tests run as root?");
         Self { dir, name, holder }
+    }
+
+    /// Makes this one the switch that others are plugged into.
+    pub(crate) fn make_switch(&self) {
+        assert!(self.sh("ip link add switch type bridge && ip link set switch up").status.success());
+    }
+
+    /// Joins the machine's network to a switch.
+    pub(crate) fn plug(&self, switch: &Host) {
+        let port = format!("port{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let pid = switch.holder.id();
+        let moved = self.sh(&format!("ip link set wire name {port} && ip link set {port} netns {pid}"));
+        assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
+        let joined = switch.sh(&format!("ip link set {port} master switch up"));
+        assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
     }
 
     /// A command inside the namespaces.

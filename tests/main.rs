@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+mod agents;
 mod bad_input;
 mod clients;
 mod cluster;

@@ -1,6 +1,7 @@
 //! What the composition root gives the API server.
 
 use crate::dialer::{Dialer, Direct};
+use crate::extension::Extension;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -106,6 +107,8 @@ pub struct Config {
     pub advertise_port: u16,
     /// How this server reaches nodes, pods and what they serve.
     pub dialer: Arc<dyn Dialer>,
+    /// Answers paths of its own on the same port.
+    pub extension: Option<Arc<dyn Extension>>,
 }
 
 impl Config {
@@ -151,6 +154,7 @@ impl Config {
             advertise_address,
             advertise_port: 6443,
             dialer: Arc::new(Direct),
+            extension: None,
         }
     }
 }

@@ -16,6 +16,7 @@ mod documents;
 mod encryption;
 mod event_expiry;
 mod expiring;
+mod extension;
 mod flags;
 mod flowcontrol;
 mod handlers;
@@ -40,6 +41,7 @@ mod websocket;
 pub use authn::LegacyToken;
 pub use config::{ClientIdentity, Config, FrontProxy, ServeError, StartError, StaticToken};
 pub use dialer::{Destination, Dialer, Direct, Stream};
+pub use extension::{Caller, Extension, ExtensionRequest};
 pub use flags::{
     AuditFlags, AuthorizationFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, OidcFlags, RequestHeaderFlags,
     ServiceAccountFlags, TokenWebhookFlags,

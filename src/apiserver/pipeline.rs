@@ -10,6 +10,7 @@ use crate::config::{Config, StartError};
 use crate::dialer::Backends;
 use crate::documents::Documents;
 use crate::encryption::{self, Keyring};
+use crate::extension::{Caller, Extension, ExtensionRequest};
 use crate::flags::parse_duration;
 use crate::flowcontrol::{FlowControl, Permit, Schema};
 use crate::handlers::{self, Call};
@@ -184,11 +185,15 @@ async fn identified(
     let path = request.uri().path().to_owned();
     // What has been looked at is taken out: it goes into no log and to no proxied backend.
     let authenticated = state.authn.authenticate(&state.cache, &peer, request.headers_mut(), &path).await;
+    let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    if let Some(extension) = state.config.extension.as_deref().filter(|extension| extension.serves(&path)) {
+        let user = authenticated.ok().map(|(user, _)| user);
+        return extended(extension, user, request, path, upgrade, presentation).await;
+    }
     let Ok((user, remarks)) = authenticated else {
         unauthenticated(&state, &request, &path, &query, &marks).await;
         return response::into_http(Err(Box::new(Status::unauthorized())), presentation);
     };
-    let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let socket = upgrade
         .clone()
         .filter(|_| websocket::is_asked_for(request.method(), request.headers()))
@@ -244,6 +249,25 @@ fn remark(state: &Arc<State>, remarks: &Remarks, notes: &Notes) {
             }
         });
     }
+}
+
+/// A path of the composition root's own.
+async fn extended(
+    extension: &dyn Extension,
+    user: Option<Arc<User>>,
+    request: Request<Incoming>,
+    path: String,
+    upgrade: Option<OnUpgrade>,
+    presentation: Presentation,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let body = if upgrade.is_some() { Ok(Some(Bytes::new())) } else { read_body(body).await };
+    let Ok(Some(body)) = body else {
+        return response::into_http(Err(Box::new(Status::too_large(MAX_BODY))), presentation);
+    };
+    let caller = user.as_deref().map(Caller::of);
+    let request = ExtensionRequest { caller, method: parts.method, path, body, upgrade };
+    extension.answer(request).await.map(response::full)
 }
 
 fn presentation(headers: &HeaderMap, query: &str) -> Presentation {

@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the control plane and, unless told otherwise, a node
     Server(Box<ServerArgs>),
+    /// Run a node that joins a server
+    Agent(Box<AgentArgs>),
     /// Control the cluster
     #[command(disable_help_flag = true)]
     Kubectl {
@@ -138,9 +140,41 @@ pub struct ServerArgs {
     #[arg(long, default_value_t = 8 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..), value_name = "BYTES")]
     pub quota_backend_bytes: u64,
 
+    /// How pods of different nodes reach one another: vxlan, host-gw, or none for a network of your own
+    #[arg(long, default_value = "vxlan", value_name = "BACKEND")]
+    pub flannel_backend: naru_network::overlay::Backend,
+
     /// Do not run pods on this machine
     #[arg(long)]
     pub disable_agent: bool,
+
+    /// The node's flags.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Flags of `naru agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Where state is kept.
+    #[command(flatten)]
+    pub data: DataDir,
+
+    /// The server to join, https://HOST:6443
+    #[arg(long, short = 's', env = "NARU_URL")]
+    pub server: String,
+
+    /// The cluster's token, as in server/token on the server; needed the first time
+    #[arg(long, short = 't', env = "NARU_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// File holding that token
+    #[arg(long, env = "NARU_TOKEN_FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+
+    /// Log more
+    #[arg(long)]
+    pub debug: bool,
 
     /// The node's flags.
     #[command(flatten)]

@@ -50,6 +50,11 @@ fn read(cidr: &str) -> Result<Cidr> {
     Ok(range)
 }
 
+/// Whether an address is of a range.
+pub(crate) fn in_range(cidr: &str, address: IpAddr) -> bool {
+    read(cidr).is_ok_and(|range| range.contains(address))
+}
+
 /// Whether two ranges share an address.
 pub(crate) fn overlap(a: &str, b: &str) -> Result<bool> {
     let (a, b) = (read(a)?, read(b)?);

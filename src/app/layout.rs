@@ -27,6 +27,11 @@ impl Layout {
         Ok(())
     }
 
+    /// Makes the agent's directories.
+    pub(crate) fn create_agent(&self) -> Result<()> {
+        [self.agent(), self.run()].iter().try_for_each(|dir| private_dir(dir))
+    }
+
     /// The data directory itself.
     pub(crate) fn root(&self) -> &Path {
         &self.root

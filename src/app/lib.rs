@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+mod agent;
 pub mod cli;
 mod config_file;
 mod dns;
@@ -13,15 +14,18 @@ mod encryption;
 mod files;
 mod hello;
 mod host;
+mod join;
 mod kubeconfig;
 mod layout;
 mod log;
 mod node;
 mod operator;
+mod own_objects;
 pub mod pki;
 mod server;
 mod signing;
 mod token;
+mod tunnel;
 
 /// The version of Kubernetes that this release speaks, and the release.
 pub const VERSION: &str = "v1.36.0+naru1";
@@ -57,6 +61,10 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
         cli::Command::Server(args) => {
             log::init(args.debug);
             large_runtime().and_then(|runtime| runtime.block_on(server::run(*args)))
+        }
+        cli::Command::Agent(args) => {
+            log::init(args.debug);
+            large_runtime().and_then(|runtime| runtime.block_on(agent::run(*args)))
         }
         cli::Command::Kubectl { args } => return naru_kubectl::main(args),
         cli::Command::Image(command) => {

@@ -16,6 +16,7 @@ use naru_kubelet::{Kubelet, KubeletConfig, NodeApiConfig};
 use naru_libcni::{Network, NetworkConfig};
 use naru_network::balancer::Balancer;
 use naru_network::dns::{self, DnsConfig};
+use naru_network::overlay::{self, Backend};
 use naru_network::proxy::{Ipv4Cidr, Proxy, ProxyConfig};
 use naru_runtime::images::ImageStore;
 use naru_runtime::snapshots::Snapshots;
@@ -52,6 +53,10 @@ pub(crate) struct NodeConfig {
     pub(crate) service_cidr: String,
     pub(crate) cluster_dns: IpAddr,
     pub(crate) cluster_domain: String,
+    /// How pods reach those of other nodes.
+    pub(crate) overlay: Backend,
+    /// Which machine this is.
+    pub(crate) machine: String,
     /// TLS of the node API.
     pub(crate) tls: Arc<rustls::ServerConfig>,
     /// The API server's name in its client certificate.
@@ -80,7 +85,9 @@ pub(crate) async fn start(
         ListParams::all().fields(format!("metadata.name={}", config.name)),
         shutdown,
     );
-    let network = NodeNetwork { state_dir: cni_dir(layout), nodes, network: Arc::default() };
+    overlay::start(config.informers.nodes(), config.name.clone(), config.overlay, shutdown);
+    let mtu = overlay::pod_mtu(config.ip, config.overlay).await;
+    let network = NodeNetwork { state_dir: cni_dir(layout), mtu, nodes, network: Arc::default() };
     let proxy = Proxy::start(
         config.informers.services(),
         config.informers.endpoint_slices(),
@@ -111,6 +118,7 @@ pub(crate) async fn start(
         node_ips: vec![config.ip],
         node_labels: labels,
         node_taints: taints,
+        node_annotations: BTreeMap::from([(crate::join::MACHINE.to_owned(), config.machine)]),
         pod_cidrs: Vec::new(),
         data_dir: layout.agent(),
         pod_log_dir: layout.agent().join("logs"),
@@ -192,18 +200,23 @@ fn cni_dir(layout: &Layout) -> PathBuf {
 /// Detaches every pod of a data directory from the network.
 pub(crate) async fn clear_network(layout: &Layout) -> Result<()> {
     // Any range will do: detaching goes by the results that were kept.
-    let network = open_network(cni_dir(layout), "127.0.0.0/8".into()).await?;
+    let network = open_network(cni_dir(layout), "127.0.0.0/8".into(), None).await?;
     Ok(network.retain(&HashSet::new()).await?)
 }
 
-async fn open_network(state_dir: PathBuf, pod_cidr: String) -> Result<Network, naru_libcni::CniError> {
-    Network::open(NetworkConfig { name: "naru".into(), state_dir, pod_cidrs: vec![pod_cidr], mtu: None }).await
+async fn open_network(
+    state_dir: PathBuf,
+    pod_cidr: String,
+    mtu: Option<u32>,
+) -> Result<Network, naru_libcni::CniError> {
+    Network::open(NetworkConfig { name: "naru".into(), state_dir, pod_cidrs: vec![pod_cidr], mtu }).await
 }
 
 /// The pod network, which can be opened only once the node has been given its range.
 #[derive(Debug)]
 struct NodeNetwork {
     state_dir: PathBuf,
+    mtu: Option<u32>,
     nodes: Informer<NodeView>,
     network: Arc<OnceCell<Network>>,
 }
@@ -233,7 +246,7 @@ impl NodeNetwork {
                 Some(cidr) => cidr,
                 None => self.given_range().await?,
             };
-            open_network(self.state_dir.clone(), cidr).await.map_err(|error| error.to_string())
+            open_network(self.state_dir.clone(), cidr, self.mtu).await.map_err(|error| error.to_string())
         };
         self.network.get_or_try_init(open).await
     }

@@ -57,6 +57,7 @@ pub(crate) async fn killall(args: KillallArgs) -> Result<()> {
     node::clear_network(&layout).await.context("cannot remove the pods' interfaces")?;
     node::open_images(&layout)?.retain(&HashSet::new()).await.map_err(anyhow::Error::msg)?;
     naru_network::proxy::remove_table(node::TABLE).context("cannot remove the nftables table")?;
+    naru_network::overlay::remove().await.context("cannot remove the ways to other nodes")?;
     naru_network::dns::remove_addresses().await.context("cannot take the DNS address off this host")?;
     remove_mounts(&layout)
 }

@@ -116,25 +116,17 @@ impl Authority {
 
     /// Signs a new leaf.
     pub fn sign(&self, spec: &LeafSpec) -> Result<Identity> {
-        let now = OffsetDateTime::now_utc();
-        let mut params = CertificateParams::new(spec.alt_names.clone())?;
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, &spec.common_name);
-        if let Some(organization) = &spec.organization {
-            params.distinguished_name.push(DnType::OrganizationName, organization);
-        }
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![if spec.alt_names.is_empty() {
-            ExtendedKeyUsagePurpose::ClientAuth
-        } else {
-            ExtendedKeyUsagePurpose::ServerAuth
-        }];
-        params.not_before = now - SKEW;
-        params.not_after = now + Duration::days(LEAF_DAYS);
+        let params = leaf(spec)?;
         let key_pair = KeyPair::generate()?;
         let cert_pem = params.signed_by(&key_pair, &self.issuer)?.pem();
         Ok(Identity { cert_pem, key_pem: key_pair.serialize_pem() })
+    }
+
+    /// Signs the key of a certificate request; the names are those of `spec`, whatever the request says.
+    pub fn sign_request(&self, request_pem: &str, spec: &LeafSpec) -> Result<String> {
+        let request = rcgen::CertificateSigningRequestParams::from_pem(request_pem)
+            .context("the certificate request cannot be read")?;
+        Ok(leaf(spec)?.signed_by(&request.public_key, &self.issuer)?.pem())
     }
 
     /// The leaf kept as `NAME.crt` and `NAME.key`: the stored one while it still serves `spec` and has
@@ -186,6 +178,51 @@ impl Authority {
         }
         Ok(())
     }
+}
+
+/// A leaf as it is to be signed.
+fn leaf(spec: &LeafSpec) -> Result<CertificateParams> {
+    let now = OffsetDateTime::now_utc();
+    let mut params = CertificateParams::new(spec.alt_names.clone())?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, &spec.common_name);
+    if let Some(organization) = &spec.organization {
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+    }
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![if spec.alt_names.is_empty() {
+        ExtendedKeyUsagePurpose::ClientAuth
+    } else {
+        ExtendedKeyUsagePurpose::ServerAuth
+    }];
+    params.not_before = now - SKEW;
+    params.not_after = now + Duration::days(LEAF_DAYS);
+    Ok(params)
+}
+
+/// A new key and the request for its certificate, both PEM: request first.
+pub(crate) fn new_request() -> Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let request = CertificateParams::new(Vec::new())?.serialize_request(&key)?.pem()?;
+    Ok((request, key.serialize_pem()))
+}
+
+/// Seconds until a certificate expires; negative afterwards.
+pub(crate) fn seconds_left(cert_pem: &str) -> Result<i64> {
+    let cert = CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(|error| anyhow!("{error}"))?;
+    let (_, cert) = x509_parser::parse_x509_certificate(&cert)?;
+    Ok(cert.validity().not_after.timestamp() - OffsetDateTime::now_utc().unix_timestamp())
+}
+
+/// Whether an identity names all of `names` and need not be renewed yet.
+pub(crate) fn still_good(identity: &Identity, names: &[&str]) -> Result<bool> {
+    let (chain, _) = identity.to_rustls()?;
+    let (_, cert) = x509_parser::parse_x509_certificate(chain.first().context("no certificate in the file")?)?;
+    let wanted = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())?.subject_alt_names;
+    let held = cert.subject_alternative_name()?.map(|ext| ext.value.general_names.clone()).unwrap_or_default();
+    let all = wanted.iter().all(|name| held.iter().any(|have| same_name(have, name)));
+    Ok(all && seconds_left(&identity.cert_pem)? > Duration::days(RENEW_DAYS).whole_seconds())
 }
 
 fn same_name(have: &x509_parser::extensions::GeneralName<'_>, want: &rcgen::SanType) -> bool {

@@ -1,10 +1,12 @@
 //! `naru server`: parse, build, bind, spawn, drain.
 
 use crate::cli::ServerArgs;
+use crate::join::{self, Cluster, JoinConfig, Joining};
 use crate::layout::Layout;
 use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
 use crate::signing::Authorities;
-use crate::{dns, encryption, host, kubeconfig, node, token};
+use crate::tunnel::Tunnels;
+use crate::{agent, dns, encryption, host, kubeconfig, node, own_objects, token};
 use anyhow::{Context, Result, bail};
 use naru_apiserver::{ApiServer, ClientIdentity, FrontProxy, LegacyToken, StaticToken, api_tls_config, tls_config};
 use naru_base::Shutdown;
@@ -42,7 +44,14 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     let shutdown = Shutdown::new();
     let client_authorities = [secrets.client_ca.cert_pem.as_str(), &secrets.front_proxy_ca.cert_pem];
     let tls = api_tls_config(&secrets.serving.cert_pem, &secrets.serving.key_pem, &client_authorities)?;
-    let api = ApiServer::new(api_config(&args, &settings, &secrets, &layout, store.clone())?, shutdown.child()).await?;
+    let tunnels = Tunnels::default();
+    let joining = Arc::new(Joining::new(join_config(&args, &settings, &secrets), tunnels.clone()));
+    let mut config = api_config(&args, &settings, &secrets, &layout, store.clone())?;
+    config.dialer = Arc::new(tunnels);
+    config.extension = Some(joining.clone());
+    let api = ApiServer::new(config, shutdown.child()).await?;
+    let admin = as_user(&api, "system:admin", &["system:masters"]);
+    joining.open(admin.clone());
     let serving = naru_base::spawn("api-server", {
         let api = api.clone();
         async move { api.serve(listener, Arc::new(tls)).await }
@@ -60,11 +69,11 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
         naru_base::spawn("compaction", compact(store.clone(), args.compaction_interval, shutdown.child()));
     }
 
-    let informers = Informers::new(as_user(&api, "system:admin", &["system:masters"]), &shutdown);
+    let informers = Informers::new(admin.clone(), &shutdown);
     start_control_plane(&args, &api, &informers, &secrets, &shutdown);
-    let publishing = dns::publish(as_user(&api, "system:admin", &["system:masters"]), settings.cluster_dns);
-    let stop = shutdown.clone();
-    naru_base::spawn("dns-service", async move { stop.guard(publishing).await });
+    let own = dns::objects(settings.cluster_dns).into_iter().chain(join::roles()).collect();
+    let (publishing, stop) = (own_objects::publish(admin, own), shutdown.clone());
+    naru_base::spawn("own-objects", async move { stop.guard(publishing).await });
     if !args.disable_agent {
         start_node(&args, &settings, &secrets, &layout, &api, &informers, &shutdown).await?;
     }
@@ -140,6 +149,8 @@ async fn start_node(
         service_cidr: args.service_cidr.clone(),
         cluster_dns: settings.cluster_dns,
         cluster_domain: args.cluster_domain.clone(),
+        overlay: args.flannel_backend,
+        machine: agent::machine(layout)?,
         tls: Arc::new(tls_config(&serving.cert_pem, &serving.key_pem, &secrets.client_ca.cert_pem)?),
         api_server_name: API_SERVER_NAME.into(),
     };
@@ -165,7 +176,7 @@ async fn label_control_plane(admin: &Client, node: &str) -> Result<(), naru_clie
     Ok(())
 }
 
-fn seconds(since: Instant) -> f64 {
+pub(crate) fn seconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64()
 }
 
@@ -296,6 +307,22 @@ impl Secrets {
     }
 }
 
+fn join_config(args: &ServerArgs, settings: &Settings, secrets: &Secrets) -> JoinConfig {
+    JoinConfig {
+        server_ca: secrets.server_ca.clone(),
+        client_ca: secrets.client_ca.clone(),
+        cluster: Cluster {
+            client_ca: secrets.client_ca.cert_pem.clone(),
+            api_server_name: API_SERVER_NAME.into(),
+            cluster_cidr: args.cluster_cidr.clone(),
+            service_cidr: args.service_cidr.clone(),
+            cluster_dns: settings.cluster_dns,
+            cluster_domain: args.cluster_domain.clone(),
+            flannel_backend: args.flannel_backend.to_string(),
+        },
+    }
+}
+
 fn api_config(
     args: &ServerArgs,
     settings: &Settings,
@@ -313,12 +340,16 @@ fn api_config(
         key_pem: secrets.kubelet_client.key_pem.clone(),
     });
     config.issuer = format!("https://kubernetes.default.svc.{}", args.cluster_domain);
-    config.static_tokens = vec![StaticToken {
-        token: secrets.token.clone(),
-        user: "system:bootstrap:server".into(),
-        uid: String::new(),
-        groups: vec!["system:bootstrappers".into()],
-    }];
+    // Whole, and without the hash: agents show the server only what it does not know from them.
+    let (_, password) = token::parts(&secrets.token)?;
+    config.static_tokens = [secrets.token.as_str(), password]
+        .map(|token| StaticToken {
+            token: token.to_owned(),
+            user: "system:bootstrap:server".into(),
+            uid: String::new(),
+            groups: vec!["system:bootstrappers".into()],
+        })
+        .to_vec();
     config.service_cidr = args.service_cidr.clone();
     config.node_ports = settings.node_ports.clone();
     config.advertise_port = args.https_listen_port;
@@ -375,7 +406,7 @@ async fn compact(store: Store, interval: Duration, shutdown: Shutdown) {
     }
 }
 
-async fn wait_for_signal() -> Result<()> {
+pub(crate) async fn wait_for_signal() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

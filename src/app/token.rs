@@ -10,8 +10,26 @@ use std::path::Path;
 /// The full token for an authority and a password. The hash lets a joining node check the server
 /// before it trusts it with the password.
 pub(crate) fn full(ca_pem: &str, password: &str) -> Result<String> {
+    Ok(format!("K10{}::server:{password}", hash(ca_pem)?))
+}
+
+/// The hash by which a token knows its cluster's authority.
+pub(crate) fn hash(ca_pem: &str) -> Result<String> {
     let der = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|error| anyhow::anyhow!("{error}"))?;
-    Ok(format!("K10{}::server:{password}", hex(&Sha256::digest(&der))))
+    Ok(hex(&Sha256::digest(&der)))
+}
+
+/// A token's hash of the authority, if it has one, and what is to be shown to the server: a password, or a
+/// bootstrap token (`K10<hash>::<id>.<secret>`).
+pub(crate) fn parts(token: &str) -> Result<(Option<&str>, &str)> {
+    let token = token.trim();
+    let Some(rest) = token.strip_prefix("K10") else { return Ok((None, password_of(token)?)) };
+    let (hash, secret) = rest
+        .split_once("::")
+        .filter(|(hash, _)| hash.len() == 64)
+        .context("the token starts with K10 but is not of the form K10<hash>::server:<password>: copy it whole")?;
+    let secret = secret.split_once(':').map_or(secret, |(_, password)| password);
+    Ok((Some(hash), password_of(secret)?))
 }
 
 /// The token of this server: given by flag, kept from the last start, or new. Kept in `path`.

@@ -19,6 +19,8 @@ pub struct KubeletConfig {
     pub node_ips: Vec<IpAddr>,
     /// Labels beside those that every node has.
     pub node_labels: BTreeMap<String, String>,
+    /// Annotations that the Node object has.
+    pub node_annotations: BTreeMap<String, String>,
     /// Taints that a new Node object gets.
     pub node_taints: Vec<Taint>,
     /// Address ranges of the node's pods, when they are known beforehand.

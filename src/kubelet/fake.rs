@@ -295,6 +295,7 @@ impl World {
             node_name: "n1".into(),
             node_ips: vec![IpAddr::from([192, 0, 2, 1])],
             node_labels: BTreeMap::new(),
+            node_annotations: BTreeMap::new(),
             node_taints: Vec::new(),
             pod_cidrs: Vec::new(),
             data_dir: dir.path().join("data"),

@@ -1,6 +1,7 @@
-//! The service network: proxy over nftables by netlink, the nodes as load balancers, and the cluster's DNS.
+//! The service network: proxy over nftables by netlink, the nodes as load balancers, the way between nodes, and DNS.
 
 pub mod balancer;
 pub mod dns;
 pub mod nft;
+pub mod overlay;
 pub mod proxy;

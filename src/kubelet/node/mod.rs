@@ -11,7 +11,8 @@ use naru_api::registry::NODES;
 use naru_base::{Backoff, Shutdown, spawn};
 use naru_client::{Error, EventKind, ObjectReference, PatchKind, is_already_exists, is_not_found};
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -96,17 +97,13 @@ impl NodeSync {
 
     async fn label(&self, node: Node) -> Result<Node, Error> {
         let config = &self.shared.config;
-        let wanted = status::labels(config);
-        let have = node.metadata.labels.clone().unwrap_or_default();
-        let missing: serde_json::Map<String, Value> = wanted
-            .into_iter()
-            .filter(|(name, value)| have.get(name) != Some(value))
-            .map(|(name, value)| (name, Value::String(value)))
-            .collect();
-        if missing.is_empty() {
+        let metadata = &node.metadata;
+        let labels = missing(status::labels(config), metadata.labels.as_ref());
+        let annotations = missing(status::annotations(config), metadata.annotations.as_ref());
+        if labels.is_empty() && annotations.is_empty() {
             return Ok(node);
         }
-        let patch = json!({"metadata": {"labels": missing}});
+        let patch = json!({"metadata": {"labels": labels, "annotations": annotations}});
         config.client.patch(&NODES, None, &config.node_name, None, PatchKind::Merge, &patch).await
     }
 
@@ -122,4 +119,9 @@ impl NodeSync {
         };
         self.shared.recorder.event(&about, EventKind::Normal, reason, message);
     }
+}
+
+/// Those of `wanted` that are not so.
+fn missing(wanted: BTreeMap<String, String>, have: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    wanted.into_iter().filter(|(name, value)| have.and_then(|have| have.get(name)) != Some(value)).collect()
 }

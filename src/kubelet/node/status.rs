@@ -34,6 +34,13 @@ pub(crate) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
 }
 
 /// The Node object of a node that registers.
+/// Annotations of our Node.
+pub(crate) fn annotations(config: &KubeletConfig) -> BTreeMap<String, String> {
+    let mut out = config.node_annotations.clone();
+    out.insert("volumes.kubernetes.io/controller-managed-attach-detach".into(), "true".into());
+    out
+}
+
 pub(crate) fn new_node(config: &KubeletConfig, facts: &Facts) -> Value {
     let mut spec = json!({});
     if !config.node_taints.is_empty() {
@@ -45,10 +52,7 @@ pub(crate) fn new_node(config: &KubeletConfig, facts: &Facts) -> Value {
     }
     json!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {
-            "name": config.node_name, "labels": labels(config),
-            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
-        },
+        "metadata": {"name": config.node_name, "labels": labels(config), "annotations": annotations(config)},
         "spec": spec,
         "status": {"capacity": facts.capacity(), "allocatable": facts.allocatable()},
     })

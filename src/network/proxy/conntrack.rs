@@ -38,7 +38,7 @@ impl Stale {
         let all = old.frontends.keys().chain(new.frontends.keys());
         for frontend in all.filter(|frontend| frontend.protocol == Protocol::Udp) {
             let (before, now) = (of(old, frontend), of(new, frontend));
-            if before.is_subset(&now) && !(before.is_empty() && !now.is_empty()) {
+            if before.is_subset(&now) && (now.is_empty() || !before.is_empty()) {
                 continue;
             }
             match frontend.address {

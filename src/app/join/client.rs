@@ -1,0 +1,205 @@
+//! The agent's side of joining.
+
+use super::{CA_PATH, Cluster, JOIN_PATH, JoinAnswer, JoinRequest};
+use crate::files::{private_dir, read_optional, write_atomic};
+use crate::pki::{self, Identity};
+use crate::token;
+use anyhow::{Context, Result, bail};
+use naru_base::Backoff;
+use naru_client::https::{Credentials, HttpConfig, HttpTransport, fetch_untrusted};
+use naru_client::transport::{Error, Request, Transport};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What an agent has once it belongs to a cluster.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// The server's authority, PEM.
+    pub(crate) server_ca: String,
+    /// As `system:node:NAME`.
+    pub(crate) client: Identity,
+    /// What the node API is served with.
+    pub(crate) serving: Identity,
+    /// As an agent, for what all nodes read.
+    pub(crate) agent: Identity,
+    /// What all nodes have in common.
+    pub(crate) cluster: Cluster,
+}
+
+/// Who joins, and where.
+#[derive(Debug)]
+pub(crate) struct Asking<'a> {
+    /// `https://HOST:PORT`.
+    pub(crate) server: &'a str,
+    /// The token, if one was given; not needed after the first time.
+    pub(crate) token: Option<&'a str>,
+    /// Name of the node.
+    pub(crate) node_name: &'a str,
+    /// Its address.
+    pub(crate) node_ip: IpAddr,
+    /// Which machine this is.
+    pub(crate) machine: &'a str,
+    /// Where keys and certificates are kept.
+    pub(crate) dir: &'a Path,
+}
+
+/// The names of the files of one identity.
+const IDENTITIES: [&str; 3] = ["client-kubelet", "serving-kubelet", "client-agent"];
+
+/// Joins, or takes what an earlier start has got while that is good for a while yet. Waits for a server that does
+/// not answer; ends with an error when it refuses.
+pub(crate) async fn join(asking: &Asking<'_>) -> Result<Joined> {
+    let server = asking.server;
+    private_dir(asking.dir)?;
+    if let Some(kept) = kept(asking)? {
+        return Ok(kept);
+    }
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    loop {
+        match ask(asking).await {
+            Ok(joined) => return Ok(joined),
+            Err(Failure::Refused(error)) => return Err(error),
+            Err(Failure::Away(error)) => {
+                tracing::warn!("{server} does not answer, trying again: {error}");
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+}
+
+enum Failure {
+    /// The server cannot be reached.
+    Away(Error),
+    /// It said no, or something here is wrong.
+    Refused(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+async fn ask(asking: &Asking<'_>) -> Result<Joined, Failure> {
+    let (server_ca, credentials) = trust(asking).await?;
+    let keys: Vec<(String, String)> = IDENTITIES.iter().map(|_| pki::new_request()).collect::<Result<_>>()?;
+    let [client, serving, agent] = keys.as_slice() else { unreachable!("one key for each identity") };
+    let request = JoinRequest {
+        node_name: asking.node_name.to_owned(),
+        node_ip: asking.node_ip,
+        machine: asking.machine.to_owned(),
+        client_csr: client.0.clone(),
+        serving_csr: serving.0.clone(),
+        agent_csr: agent.0.clone(),
+    };
+    let config = HttpConfig {
+        server: asking.server.to_owned(),
+        ca_pem: server_ca.clone().into_bytes(),
+        tls_server_name: None,
+        credentials,
+    };
+    let transport = HttpTransport::new(&config).map_err(anyhow::Error::from)?;
+    let body = serde_json::to_vec(&request).map_err(anyhow::Error::from)?;
+    let request = Request {
+        method: http::Method::POST,
+        uri: JOIN_PATH.to_owned(),
+        content_type: "application/json",
+        body: body.into(),
+    };
+    let answer = match transport.send(request).await {
+        Ok(answer) => answer,
+        Err(Error::Status(status)) => {
+            let refused = anyhow::anyhow!("{} refused this node: {}", asking.server, status.message.trim());
+            return Err(Failure::Refused(refused));
+        }
+        Err(error) => return Err(Failure::Away(error)),
+    };
+    let answer: JoinAnswer = serde_json::from_slice(&answer).context("the server's answer cannot be read")?;
+    let joined = Joined {
+        client: Identity { cert_pem: answer.client_certificate, key_pem: client.1.clone() },
+        serving: Identity { cert_pem: answer.serving_certificate, key_pem: serving.1.clone() },
+        agent: Identity { cert_pem: answer.agent_certificate, key_pem: agent.1.clone() },
+        server_ca,
+        cluster: answer.cluster,
+    };
+    keep(asking.dir, &joined)?;
+    Ok(joined)
+}
+
+/// The server's authority, checked against the token (or known from the first time), and how to ask.
+async fn trust(asking: &Asking<'_>) -> Result<(String, Credentials), Failure> {
+    if let Some(kept) = stored(asking.dir)? {
+        // The certificate is still a proof of who we are, also when it is about to expire.
+        if pki::seconds_left(&kept.client.cert_pem)? > 0 {
+            let (cert_pem, key_pem) = (kept.client.cert_pem.into_bytes(), kept.client.key_pem.into_bytes());
+            return Ok((kept.server_ca, Credentials::Certificate { cert_pem, key_pem }));
+        }
+    }
+    let Some(given) = asking.token else {
+        return Err(Failure::Refused(anyhow::anyhow!(
+            "a token is needed to join: --token or --token-file with the content of server/token on the server"
+        )));
+    };
+    let (hash, secret) = token::parts(given)?;
+    let ca = fetch_untrusted(asking.server, CA_PATH).await.map_err(|error| match error {
+        Error::Status(status) => Failure::Refused(anyhow::anyhow!("{}: {}", asking.server, status.message)),
+        error => Failure::Away(error),
+    })?;
+    let ca = String::from_utf8(ca.to_vec()).context("the server's authority is no PEM")?;
+    match hash {
+        Some(hash) if token::hash(&ca)? == hash => {}
+        Some(_) => {
+            return Err(Failure::Refused(anyhow::anyhow!(
+                "the token is not of the cluster at {}: its authority is another one. Copy server/token from that \
+                 server whole, and make sure that nobody is in between",
+                asking.server
+            )));
+        }
+        None => tracing::warn!("the token has no hash of the server's authority: {} is believed", asking.server),
+    }
+    Ok((ca, Credentials::Token(secret.to_owned())))
+}
+
+fn file(dir: &Path, name: &str) -> PathBuf {
+    dir.join(name)
+}
+
+fn keep(dir: &Path, joined: &Joined) -> Result<()> {
+    for (name, identity) in IDENTITIES.iter().zip([&joined.client, &joined.serving, &joined.agent]) {
+        write_atomic(&file(dir, &format!("{name}.key")), identity.key_pem.as_bytes(), 0o600)?;
+        write_atomic(&file(dir, &format!("{name}.crt")), identity.cert_pem.as_bytes(), 0o644)?;
+    }
+    write_atomic(&file(dir, "server-ca.crt"), joined.server_ca.as_bytes(), 0o644)?;
+    // Last: without it the rest counts for nothing.
+    write_atomic(&file(dir, "cluster.json"), &serde_json::to_vec_pretty(&joined.cluster)?, 0o644)
+}
+
+fn stored(dir: &Path) -> Result<Option<Joined>> {
+    let read = |name: &str| read_optional(&file(dir, name));
+    let identity = |name: &str| -> Result<Option<Identity>> {
+        let (cert, key) = (read(&format!("{name}.crt"))?, read(&format!("{name}.key"))?);
+        Ok(cert.zip(key).map(|(cert_pem, key_pem)| Identity { cert_pem, key_pem }))
+    };
+    let Some(cluster) = read("cluster.json")? else { return Ok(None) };
+    let Ok(cluster) = serde_json::from_str(&cluster) else { return Ok(None) };
+    let [client, serving, agent] = IDENTITIES.map(identity);
+    let (Some(client), Some(serving), Some(agent)) = (client?, serving?, agent?) else { return Ok(None) };
+    let Some(server_ca) = read("server-ca.crt")? else { return Ok(None) };
+    Ok(Some(Joined { server_ca, client, serving, agent, cluster }))
+}
+
+/// What an earlier start has got, if it is for this node and its address, and not about to expire.
+fn kept(asking: &Asking<'_>) -> Result<Option<Joined>> {
+    let Some(kept) = stored(asking.dir)? else { return Ok(None) };
+    if let Some((Some(hash), _)) = asking.token.map(token::parts).transpose()?
+        && token::hash(&kept.server_ca)? != hash
+    {
+        bail!(
+            "this machine belongs to another cluster than that of the token: remove {} to join the new one",
+            asking.dir.display()
+        );
+    }
+    let names = [asking.node_name, &asking.node_ip.to_string()];
+    Ok(pki::still_good(&kept.serving, &names)?.then_some(kept))
+}

@@ -1,0 +1,214 @@
+//! The server's way to nodes it cannot dial, behind a router or a firewall: each agent keeps one connection to the
+//! server's port, over which the server opens streams (HTTP/2, whose client is the server, by CONNECT).
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use naru_apiserver::{Destination, Dialer, Direct, Stream};
+use naru_base::{Backoff, Shutdown, spawn};
+use naru_client::https::HttpTransport;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// Where agents connect.
+pub(crate) const PATH: &str = "/naru/v1/tunnel";
+/// What the connection is upgraded to.
+const PROTOCOL: &str = "naru-tunnel";
+/// Streams at the same time through one tunnel.
+const MAX_STREAMS: u32 = 1000;
+/// How soon a dead connection is noticed.
+const PING: Duration = Duration::from_secs(30);
+/// How long the agent may take to reach what is asked for.
+const DIAL: Duration = Duration::from_secs(10);
+
+type Sender = SendRequest<Empty<Bytes>>;
+
+/// The tunnels that are open, by node. Nodes without one are dialled directly.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tunnels {
+    /// Leaf lock.
+    open: Arc<RwLock<HashMap<String, Sender>>>,
+}
+
+impl Tunnels {
+    /// The answer to an agent that wants to open a tunnel; the connection becomes one once that is sent.
+    pub(crate) fn accept(&self, node: String, upgrade: OnUpgrade) -> Response<Bytes> {
+        let open = self.clone();
+        spawn("tunnel", async move {
+            match upgrade.await {
+                Ok(upgraded) => open.run(node, upgraded).await,
+                Err(error) => tracing::debug!(%error, "a tunnel was not opened"),
+            }
+        });
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        response.headers_mut().insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+        response
+    }
+
+    async fn run(&self, node: String, upgraded: Upgraded) {
+        let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .keep_alive_while_idle(true)
+            .handshake(upgraded);
+        let (sender, connection) = match handshake.await {
+            Ok(made) => made,
+            Err(error) => return tracing::debug!(%error, node, "a tunnel was not opened"),
+        };
+        // A newer one takes the place of an older that has not been noticed to be dead.
+        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(node.clone(), sender);
+        tracing::debug!(node, "tunnel open");
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, node, "tunnel ended");
+        }
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if open.get(&node).is_some_and(SendRequest::is_closed) {
+            open.remove(&node);
+        }
+    }
+
+    fn to(&self, node: &str) -> Option<Sender> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(node).filter(|sender| !sender.is_closed()).cloned()
+    }
+}
+
+impl Dialer for Tunnels {
+    fn dial(&self, to: Destination) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+        match to.node.as_deref().and_then(|node| self.to(node)) {
+            Some(sender) => Box::pin(through(sender, SocketAddr::new(to.address, to.port))),
+            None => Direct.dial(to),
+        }
+    }
+}
+
+async fn through(mut sender: Sender, to: SocketAddr) -> io::Result<Box<dyn Stream>> {
+    let uri = Uri::builder().authority(to.to_string()).build().map_err(io::Error::other)?;
+    let request = Request::builder().method(Method::CONNECT).uri(uri).body(Empty::new()).map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::GATEWAY_TIMEOUT => return Err(io::ErrorKind::TimedOut.into()),
+        StatusCode::FORBIDDEN => return Err(io::Error::other("the node does not pass this address on")),
+        _ => return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "connect: connection refused")),
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(io::Error::other)?;
+    Ok(Box::new(TokioIo::new(upgraded)))
+}
+
+/// Which addresses an agent passes on: its own, and those of pods and Services.
+#[derive(Debug, Clone)]
+pub(crate) struct Reachable {
+    /// The node's own address.
+    pub(crate) node: std::net::IpAddr,
+    /// Ranges, as `10.42.0.0/16`.
+    pub(crate) ranges: Vec<String>,
+}
+
+impl Reachable {
+    fn contains(&self, address: std::net::IpAddr) -> bool {
+        address == self.node || self.ranges.iter().any(|range| crate::host::in_range(range, address))
+    }
+}
+
+/// The agent's side: keeps a tunnel open until the shutdown.
+pub(crate) fn keep(transport: Arc<HttpTransport>, reachable: Reachable, shutdown: &Shutdown) {
+    let shutdown = shutdown.clone();
+    spawn("tunnel", async move {
+        let keep = async {
+            let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+            loop {
+                match open(&transport).await {
+                    Ok(upgraded) => {
+                        backoff.reset();
+                        serve(upgraded, &reachable).await;
+                    }
+                    Err(error) => tracing::debug!("no tunnel to the server, trying again: {error:#}"),
+                }
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        };
+        shutdown.guard(keep).await;
+    });
+}
+
+async fn open(transport: &HttpTransport) -> Result<Upgraded> {
+    let dialled = transport.dial_http1().await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(dialled.stream)).await?;
+    spawn("tunnel-connection", async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "the tunnel's connection ended");
+        }
+    });
+    let mut request = Request::builder()
+        .uri(format!("{}{PATH}", dialled.prefix))
+        .header(HOST, dialled.authority)
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE, PROTOCOL)
+        .body(Empty::<Bytes>::new())?;
+    if let Some(authorization) = dialled.authorization {
+        request.headers_mut().insert(AUTHORIZATION, authorization);
+    }
+    let response = sender.send_request(request).await.context("no answer")?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        bail!("the server answered {}", response.status());
+    }
+    Ok(hyper::upgrade::on(response).await?)
+}
+
+async fn serve(upgraded: Upgraded, reachable: &Reachable) {
+    let service = hyper::service::service_fn(|request: Request<Incoming>| {
+        let reachable = reachable.clone();
+        async move { Ok::<_, Infallible>(connect(request, &reachable).await) }
+    });
+    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .serve_connection(upgraded, service);
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "the tunnel ended");
+    }
+}
+
+/// Opens one stream.
+async fn connect(mut request: Request<Incoming>, reachable: &Reachable) -> Response<Empty<Bytes>> {
+    let answer = |status: StatusCode| {
+        let mut response = Response::new(Empty::new());
+        *response.status_mut() = status;
+        response
+    };
+    let to = request.uri().authority().and_then(|authority| authority.as_str().parse::<SocketAddr>().ok());
+    let Some(to) = to.filter(|to| request.method() == Method::CONNECT && reachable.contains(to.ip())) else {
+        return answer(StatusCode::FORBIDDEN);
+    };
+    let mut target = match tokio::time::timeout(DIAL, TcpStream::connect(to)).await {
+        Ok(Ok(target)) => target,
+        Ok(Err(_)) => return answer(StatusCode::BAD_GATEWAY),
+        Err(_) => return answer(StatusCode::GATEWAY_TIMEOUT),
+    };
+    let _ = target.set_nodelay(true);
+    let upgrade = hyper::upgrade::on(&mut request);
+    spawn("tunnel-stream", async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        // Either side may end it; there is nobody to tell.
+        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut target).await;
+    });
+    answer(StatusCode::OK)
+}

@@ -214,23 +214,27 @@ pub(crate) fn close(connection: &mut Connection, revision: i64) -> rusqlite::Res
     set(&transaction, "revision", revision)?;
     set(&transaction, "reserved", 0)?;
     transaction.commit()?;
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    restart_log(connection)
 }
 
 /// The size of the database.
 pub(crate) fn bytes(connection: &Connection) -> rusqlite::Result<i64> {
-    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    Ok(number("page_count")? * number("page_size")?)
+    size(connection).map(|size| size.pages * size.page_bytes)
 }
 
 /// Writes the database anew and empties the write-ahead log.
 pub(crate) fn rewrite(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("VACUUM")?;
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    restart_log(connection)
 }
 
 /// Copies what it can from the write-ahead log into the database without waiting for anybody.
 /// Returns the frames in the log and how many of them have been copied.
 pub(crate) fn checkpoint(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
+}
+
+/// Copies all of the write-ahead log into the database and empties it.
+pub(crate) fn restart_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }

@@ -10,16 +10,19 @@ use crate::{Event, Page, Record, Write};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 /// What handle, watches, writer and checkpointer share.
-/// Lock order: `hub` before `index`; neither is held across a read of the disk.
+/// Lock order: `reading` before `hub` before `index`; the last two are not held across a read of the disk.
 pub(crate) struct Shared {
     pub(crate) path: PathBuf,
     pub(crate) index: RwLock<Index>,
     hub: Mutex<Hub>,
+    /// Held by who reads the disk. The writer takes it for itself when the write-ahead log has grown too long:
+    /// a log starts over only in a moment in which nobody reads from it.
+    reading: RwLock<()>,
     /// Idle connections for reading, at most two.
     readers: Mutex<Vec<Connection>>,
     pub(crate) used_bytes: AtomicU64,
@@ -34,6 +37,11 @@ impl Shared {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until nobody reads, and keeps it so.
+    pub(crate) fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
+        self.reading.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs a reading function where blocking is allowed.
     async fn read<T: Send + 'static>(
         self: &Arc<Self>,
@@ -46,7 +54,9 @@ impl Shared {
                 Some(connection) => connection,
                 None => open::connect(&shared.path).map_err(|e| ReadError::Io(e.to_string()))?,
             };
+            let reading = shared.reading.read().unwrap_or_else(PoisonError::into_inner);
             let result = function(&shared, &connection);
+            drop(reading);
             let mut readers = shared.readers.lock().unwrap_or_else(PoisonError::into_inner);
             if readers.len() < 2 {
                 readers.push(connection);
@@ -121,6 +131,7 @@ impl Store {
             path: path.clone(),
             hub: Mutex::new(Hub::new(opened.index.revision)),
             index: RwLock::new(opened.index),
+            reading: RwLock::default(),
             readers: Mutex::new(Vec::new()),
             used_bytes: AtomicU64::new(0),
         });

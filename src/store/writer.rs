@@ -477,9 +477,12 @@ impl Writer {
         if wake {
             self.checkpoints.wake.notify_one();
         }
-        // Only a log that was copied to its end starts over, and only the writer can see it stand still.
-        if long && let Err(error) = disk::checkpoint(&self.connection) {
-            tracing::warn!(%error, "checkpoint of the database failed, it will be tried again");
+        // Only a log that was copied to its end starts over, when nobody reads: see to both.
+        if long {
+            let _quiet = self.shared.quiet();
+            if let Err(error) = disk::restart_log(&self.connection) {
+                tracing::warn!(%error, "checkpoint of the database failed, it will be tried again");
+            }
         }
     }
 

@@ -66,6 +66,8 @@ pub struct Flags {
 pub struct ServiceAccountFlags {
     /// `iss` of new tokens first, then further ones whose tokens are accepted.
     pub issuers: Vec<String>,
+    /// Files with keys of before, whose tokens are still accepted.
+    pub key_files: Vec<PathBuf>,
     /// Where the key set is published, instead of under the server's own address.
     pub jwks_uri: Option<String>,
     /// Whether the tokens of pods that do not know of expiry live for a year (they do).
@@ -283,6 +285,7 @@ pub static FLAGS: &[Flag] = &[
     }),
     flag("service-account-issuer", |f, v| list(&mut f.service_account.issuers, v)),
     flag("service-account-jwks-uri", |f, v| put(&mut f.service_account.jwks_uri, text(v))),
+    flag("service-account-key-file", |f, v| file(v).map(|path| f.service_account.key_files.push(path))),
     flag("service-account-max-token-expiration", |f, v| put(&mut f.service_account.max_token_expiration, duration(v))),
     flag("shutdown-delay-duration", |f, v| put(&mut f.shutdown_delay, duration(v))),
     flag("token-auth-file", |f, v| put(&mut f.token_auth_file, file(v))),

@@ -95,7 +95,7 @@ impl State {
             .map_err(|error| StartError::Config { what: "service account key", reason: error.to_string() })?;
         let signer = Signer::from_pkcs8(key.secret_pkcs8_der())
             .map_err(|reason| StartError::Config { what: "service account key", reason })?;
-        let issuer = Issuer::new(signer, &config);
+        let issuer = Issuer::new(signer, &config)?;
         let storage = Storage::new(config.store.clone(), Keyring::default());
         let encryption = encryption::load(&config, &storage)?;
         let cache =

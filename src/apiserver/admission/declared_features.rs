@@ -9,8 +9,11 @@ use serde_json::Value;
 
 pub(super) static PLUGIN: Plugin = Plugin::new("NodeDeclaredFeatureValidator").validate(validate);
 
+/// Whether the change from one pod to another needs a feature.
+type Needs = fn(&Value, &Value) -> bool;
+
 /// Features, each with whether a change needs it.
-const FEATURES: [(&str, fn(&Value, &Value) -> bool); 2] = [
+const FEATURES: [(&str, Needs); 2] = [
     ("InPlacePodLevelResourcesVerticalScaling", |old, new| old["spec"]["resources"] != new["spec"]["resources"]),
     ("InPlacePodVerticalScalingInitContainers", init_container_resized),
 ];

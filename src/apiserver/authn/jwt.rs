@@ -1,5 +1,6 @@
 //! JSON Web Tokens, ES256 only.
 
+use super::oidc::Key;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
@@ -58,6 +59,11 @@ impl Signer {
         &self.kid
     }
 
+    /// The public point, uncompressed.
+    pub(crate) fn public_key(&self) -> &[u8] {
+        self.pair.public_key().as_ref()
+    }
+
     /// The public point, uncompressed, for the key set document: `(x, y)`.
     pub(crate) fn public_point(&self) -> (String, String) {
         let point = self.pair.public_key().as_ref();
@@ -95,6 +101,22 @@ impl Signer {
             .map_err(|_| JwtError::Signature)?;
         decode_part(claims)
     }
+}
+
+/// The claims of a token that one of these keys signed.
+pub(super) fn verify_with(keys: &[Key], token: &str) -> Result<Value, JwtError> {
+    if token.len() > MAX_TOKEN {
+        return Err(JwtError::Malformed);
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
+    let (header, claims) = signed.split_once('.').ok_or(JwtError::Malformed)?;
+    let header = decode_part(header)?;
+    let algorithm = header["alg"].as_str().unwrap_or_default();
+    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| JwtError::Malformed)?;
+    if keys.iter().any(|key| key.verifies(algorithm, signed.as_bytes(), &signature)) {
+        return decode_part(claims);
+    }
+    Err(JwtError::UnknownKey)
 }
 
 /// The issuer that a token names, whoever signed it.

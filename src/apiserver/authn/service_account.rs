@@ -3,8 +3,9 @@
 
 use super::User;
 use super::jwt::{self, JwtError, Signer};
+use super::oidc::Key;
 use crate::cache::Cache;
-use crate::config::Config;
+use crate::config::{Config, StartError};
 use base64::Engine;
 use naru_api::registry;
 use serde_json::{Value, json};
@@ -26,6 +27,8 @@ pub(crate) struct Issuer {
     /// `iss` of new tokens first, then of older ones that are still accepted.
     urls: Vec<String>,
     audiences: Vec<String>,
+    /// Keys of before, whose tokens are still accepted.
+    others: Vec<Key>,
     /// Where the keys are published, if not here.
     pub(crate) jwks_uri: Option<String>,
 }
@@ -151,7 +154,16 @@ pub(crate) enum TokenError {
 
 impl Issuer {
     /// An issuer with this key.
-    pub(crate) fn new(signer: Signer, config: &Config) -> Self {
+    pub(crate) fn new(signer: Signer, config: &Config) -> Result<Self, StartError> {
+        let mut others = Vec::new();
+        for path in &config.flags.service_account.key_files {
+            let wrong = |reason: String| {
+                let reason = format!("{}: {reason}", path.display());
+                StartError::Config { what: "service-account-key-file", reason }
+            };
+            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            others.extend(Key::all_in(&pem).map_err(wrong)?);
+        }
         let flags = &config.flags;
         let mut urls = flags.service_account.issuers.clone();
         if urls.is_empty() {
@@ -162,7 +174,7 @@ impl Issuer {
         if audiences.is_empty() {
             audiences.clone_from(&urls);
         }
-        Self { signer, urls, audiences, jwks_uri: flags.service_account.jwks_uri.clone() }
+        Ok(Self { signer, urls, audiences, others, jwks_uri: flags.service_account.jwks_uri.clone() })
     }
 
     /// Audiences of the API server itself; the default of TokenRequest.
@@ -183,10 +195,21 @@ impl Issuer {
     /// The key set document (`/openid/v1/jwks`).
     pub(crate) fn key_set(&self) -> Value {
         let (x, y) = self.signer.public_point();
-        json!({ "keys": [{
-            "use": "sig", "kty": "EC", "kid": self.signer.kid(), "crv": "P-256", "alg": "ES256",
-            "x": x, "y": y,
-        }] })
+        let own = json!({
+            "use": "sig", "kty": "EC", "kid": self.signer.kid(), "crv": "P-256", "alg": "ES256", "x": x, "y": y,
+        });
+        let others = self.others.iter().map(Key::to_value);
+        json!({ "keys": std::iter::once(own).chain(others).collect::<Vec<_>>() })
+    }
+
+    /// The claims of a token that this server's key, or one of before, has signed.
+    fn claims(&self, token: &str) -> Result<Value, JwtError> {
+        match self.signer.verify(token) {
+            Err(JwtError::UnknownKey | JwtError::Signature) if !self.others.is_empty() => {
+                jwt::verify_with(&self.others, token)
+            }
+            other => other,
+        }
     }
 
     /// A new token. `id` is its unique id, `now` and `seconds` bound its life.
@@ -251,7 +274,7 @@ impl Issuer {
     ) -> Result<Option<TokenAnswer>, TokenError> {
         match jwt::claimed_issuer(token) {
             Some(issuer) if issuer == LEGACY_ISSUER => {
-                self.verify_legacy(cache, &self.signer.verify(token)?, token, accepted).map(Some)
+                self.verify_legacy(cache, &self.claims(token)?, token, accepted).map(Some)
             }
             Some(issuer) if self.urls.contains(&issuer) => self.verify_bound(cache, token, accepted).map(Some),
             _ => Ok(None),
@@ -259,7 +282,7 @@ impl Issuer {
     }
 
     fn verify_bound(&self, cache: &Cache, token: &str, accepted: &[String]) -> Result<TokenAnswer, TokenError> {
-        let claims = self.signer.verify(token)?;
+        let claims = self.claims(token)?;
         let now = crate::clock::now_seconds();
         check_times(&claims, now)?;
         let audiences = common_audiences(&claims["aud"], accepted)?;

@@ -29,10 +29,17 @@ pub(super) struct NodeIndex {
 struct State {
     /// The change of pods that is in here last; `None` before the first look.
     revision: Option<i64>,
-    /// By the pod's key: its node, and what it uses.
-    pods: HashMap<Arc<str>, (Box<str>, Vec<Box<str>>)>,
+    /// By the pod's key.
+    pods: HashMap<Arc<str>, Pod>,
     /// By node: what is used there, and by how many pods.
     nodes: HashMap<Box<str>, HashMap<Box<str>, usize>>,
+}
+
+#[derive(Debug)]
+struct Pod {
+    node: Box<str>,
+    /// What it uses, each once.
+    entries: Vec<Box<str>>,
 }
 
 /// What something used is found by.
@@ -75,8 +82,8 @@ impl NodeIndex {
 impl State {
     /// The pod as it is now; `None`: it is gone.
     fn put(&mut self, key: Arc<str>, pod: Option<&CachedObject>) {
-        if let Some((node, entries)) = self.pods.remove(&key) {
-            self.forget(&node, &entries);
+        if let Some(old) = self.pods.remove(&key) {
+            self.forget(&old.node, &old.entries);
         }
         let Some(pod) = pod else { return };
         let Some(node) = pod.field("spec.nodeName").filter(|node| !node.is_empty()) else { return };
@@ -89,7 +96,7 @@ impl State {
         for entry in &entries {
             *there.entry(entry.clone()).or_default() += 1;
         }
-        self.pods.insert(key, (node.into(), entries));
+        self.pods.insert(key, Pod { node: node.into(), entries });
     }
 
     fn forget(&mut self, node: &str, entries: &[Box<str>]) {

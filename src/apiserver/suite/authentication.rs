@@ -364,3 +364,27 @@ async fn requests_for_tokens_are_checked() {
     let unbound = claims(&server.post(path, json!({ "spec": { "expirationSeconds": 3607 } })).await.ok());
     assert_eq!(life(&unbound), 3607);
 }
+
+#[tokio::test]
+async fn tokens_of_an_older_key_are_accepted_while_it_is_named() {
+    let old = key_pem();
+    let server = Server::start_with(|config| config.service_account_key_pem = old.clone()).await;
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let token = server.post(path, json!({ "spec": {} })).await.ok()["status"]["token"].as_str().unwrap().to_owned();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("old.pem");
+    std::fs::write(&file, old).unwrap();
+    for (arguments, keys) in [(vec![], 1), (vec![format!("service-account-key-file={}", file.display())], 2)] {
+        let mut config = Config::new(server.state().config.store.clone(), key_pem(), [192, 0, 2, 1].into());
+        config.flags = flags(&arguments);
+        let renewed = ApiServer::new(config, server.shutdown.child()).await.unwrap();
+        let user = authenticate(&renewed.state, Some(&format!("Bearer {token}")), "/api").await;
+        assert_eq!(user.is_some(), keys == 2);
+        let set = renewed.state.authn.issuer.key_set();
+        assert_eq!(set["keys"].as_array().unwrap().len(), keys);
+        assert_ne!(
+            set["keys"][0]["kid"],
+            set["keys"][keys - 1]["kid"].as_str().filter(|_| keys == 2).unwrap_or("none")
+        );
+    }
+}

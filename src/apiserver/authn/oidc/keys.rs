@@ -1,9 +1,17 @@
 //! A provider's key set (RFC 7517) and the signatures that it verifies.
 
+use crate::authn::jwt::Signer;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// Keys of one set; further ones are left out.
 const MAX_KEYS: usize = 256;
@@ -13,7 +21,7 @@ pub(super) const ALGORITHMS: [&str; 8] = ["ES256", "ES384", "PS256", "PS384", "P
 
 /// One public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Key {
+pub(in crate::authn) struct Key {
     id: String,
     /// The only algorithm it is for, if it says so.
     algorithm: Option<String>,
@@ -81,8 +89,58 @@ impl Key {
         id.is_empty() || self.id == id
     }
 
+    /// The keys of a PEM file: public keys, those of certificates, and those that go with ECDSA P-256 private keys.
+    pub(in crate::authn) fn all_in(pem: &[u8]) -> Result<Vec<Self>, String> {
+        let wrong = |error: &dyn std::fmt::Display| error.to_string();
+        let mut keys = Vec::new();
+        for key in SubjectPublicKeyInfoDer::pem_slice_iter(pem) {
+            keys.push(Self::of_spki(&key.map_err(|error| wrong(&error))?)?);
+        }
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| wrong(&error))?;
+            let (_, certificate) = X509Certificate::from_der(&certificate).map_err(|error| wrong(&error))?;
+            keys.push(Self::of_spki(certificate.public_key().raw)?);
+        }
+        for key in PrivatePkcs8KeyDer::pem_slice_iter(pem) {
+            let key = key.map_err(|error| wrong(&error))?;
+            let signer = Signer::from_pkcs8(key.secret_pkcs8_der())?;
+            let material = Material::P256(signer.public_key().to_vec());
+            keys.push(Self { id: signer.kid().to_owned(), algorithm: None, material });
+        }
+        if keys.is_empty() { Err("no key in it".to_owned()) } else { Ok(keys) }
+    }
+
+    /// From a SubjectPublicKeyInfo; its digest is the id.
+    fn of_spki(der: &[u8]) -> Result<Self, String> {
+        let (_, info) = SubjectPublicKeyInfo::from_der(der).map_err(|error| error.to_string())?;
+        let material = match info.parsed().map_err(|error| error.to_string())? {
+            PublicKey::RSA(rsa) => Material::Rsa { n: rsa.modulus.to_vec(), e: rsa.exponent.to_vec() },
+            PublicKey::EC(point) if point.data().len() == 65 => Material::P256(point.data().to_vec()),
+            PublicKey::EC(point) if point.data().len() == 97 => Material::P384(point.data().to_vec()),
+            _ => return Err("only RSA and ECDSA keys on P-256 and P-384 are supported".to_owned()),
+        };
+        Ok(Self { id: URL_SAFE_NO_PAD.encode(Sha256::digest(der)), algorithm: None, material })
+    }
+
+    /// As a key set has it.
+    pub(in crate::authn) fn to_value(&self) -> Value {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let ec = |curve: &str, algorithm: &str, point: &[u8]| {
+            let (x, y) = point[1..].split_at(point.len() / 2);
+            json!({ "kty": "EC", "crv": curve, "alg": algorithm, "x": text(x), "y": text(y) })
+        };
+        let mut value = match &self.material {
+            Material::Rsa { n, e } => json!({ "kty": "RSA", "alg": "RS256", "n": text(n), "e": text(e) }),
+            Material::P256(point) => ec("P-256", "ES256", point),
+            Material::P384(point) => ec("P-384", "ES384", point),
+        };
+        value["use"] = "sig".into();
+        value["kid"] = self.id.clone().into();
+        value
+    }
+
     /// Whether the signature over `signed` is this key's.
-    pub(super) fn verifies(&self, algorithm: &str, signed: &[u8], signature: &[u8]) -> bool {
+    pub(in crate::authn) fn verifies(&self, algorithm: &str, signed: &[u8], signature: &[u8]) -> bool {
         if self.algorithm.as_deref().is_some_and(|only| only != algorithm) {
             return false;
         }

@@ -4,4 +4,5 @@ mod claims;
 mod keys;
 mod provider;
 
+pub(super) use keys::Key;
 pub(super) use provider::JwtProvider;

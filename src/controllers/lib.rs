@@ -14,6 +14,7 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
 mod expectations;
 mod garbage_collector;
 mod in_each_namespace;
@@ -67,6 +68,7 @@ pub static ALL: &[Controller] = &[
     Controller { name: "disruption-controller", start: disruption::start },
     Controller { name: "endpoint-controller", start: endpoints::start },
     Controller { name: "endpointslice-controller", start: endpointslice::start },
+    Controller { name: "endpointslicemirroring-controller", start: endpointslice_mirroring::start },
     Controller { name: "generic-garbage-collector", start: garbage_collector::start },
     Controller { name: "job-controller", start: job::start },
     Controller { name: "namespace-controller", start: namespace::start },

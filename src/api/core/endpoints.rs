@@ -9,6 +9,7 @@ use crate::table;
 use crate::tree::{self, int, list, text};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Objects of endpoints.
 pub static ENDPOINTS: Resource = Resource {
@@ -39,31 +40,37 @@ fn default(endpoints: &mut Value) {
     }
 }
 
-/// One endpoint as subsets list it: the sort key (address and uid of what it stands for), then the whole.
-type Address = ((std::net::IpAddr, String), Value);
+/// An endpoint among others: its address, and the uid of what it stands for.
+type Key = (IpAddr, String);
+/// One endpoint as subsets list it.
+type Address = (Key, Value);
+/// Name, protocol, number and application protocol; none for endpoints without ports.
+type PortKey = Option<(String, String, i64, String)>;
 
 fn address_of(address: &Value) -> Option<Address> {
     let ip = address::parse(text(&address["ip"]))?.ip;
     Some(((ip, text(&address["targetRef"]["uid"]).to_owned()), address.clone()))
 }
 
-fn port_key(port: &Value) -> (String, String, i64, String) {
+fn port_key(port: &Value) -> PortKey {
     let words = |field: &str| text(&port[field]).to_owned();
-    (words("name"), words("protocol"), int(&port["port"]), words("appProtocol"))
+    Some((words("name"), words("protocol"), int(&port["port"]), words("appProtocol")))
 }
 
 /// The addresses that offer a port, each ready or not; an address that is unready anywhere is so altogether.
-type Offered = BTreeMap<(std::net::IpAddr, String), (bool, Value)>;
+type Offered = BTreeMap<Key, (bool, Value)>;
+/// A set of endpoints, each ready or not.
+type Who = Vec<(Key, bool)>;
 
 /// The one layout of all that say the same: each set of addresses once, with all ports that exactly these
 /// offer, everything sorted. `None` where an address cannot be read.
 pub fn repack(subsets: &[Value]) -> Option<Vec<Value>> {
-    let mut by_port: BTreeMap<Option<(String, String, i64, String)>, (Value, Offered)> = BTreeMap::new();
+    let mut by_port: BTreeMap<PortKey, (Value, Offered)> = BTreeMap::new();
     for subset in subsets {
         let ports = list(&subset["ports"]);
         let keys: Vec<_> = match ports {
             [] => vec![(None, Value::Null)],
-            all => all.iter().map(|port| (Some(port_key(port)), port.clone())).collect(),
+            all => all.iter().map(|port| (port_key(port), port.clone())).collect(),
         };
         for (key, port) in keys {
             let (_, offered) = by_port.entry(key).or_insert_with(|| (port, Offered::new()));
@@ -75,7 +82,7 @@ pub fn repack(subsets: &[Value]) -> Option<Vec<Value>> {
             }
         }
     }
-    let mut by_addresses: BTreeMap<Vec<((std::net::IpAddr, String), bool)>, (Vec<Value>, Offered)> = BTreeMap::new();
+    let mut by_addresses: BTreeMap<Who, (Vec<Value>, Offered)> = BTreeMap::new();
     for (key, (port, offered)) in by_port {
         let who = offered.iter().map(|(key, (ready, _))| (key.clone(), *ready)).collect();
         let (ports, _) = by_addresses.entry(who).or_insert_with(|| (Vec::new(), offered));

@@ -2,7 +2,7 @@
 
 use super::{Cluster, deployment, find, is_done};
 use naru_api::registry::{self, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, SERVICES};
-use naru_client::DeleteOptions;
+use naru_client::{DeleteOptions, PatchKind};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -41,6 +41,40 @@ async fn a_service_follows_its_pods_in_both_forms() {
     cluster.client.delete(&SERVICES, Some("default"), "web", &DeleteOptions::default()).await.unwrap();
     cluster.until(&ENDPOINT_SLICES, "no slices", |all| !placeholder(all)).await;
     cluster.until(&ENDPOINTS, "no Endpoints", |all| find(all, "web").is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_of_others_are_mirrored() {
+    let cluster = Cluster::start().await;
+    let service = json!({"metadata": {"name": "own"}, "spec": {"ports": [{"port": 80}]}});
+    cluster.create(&SERVICES, service).await;
+    let endpoints = json!({"metadata": {"name": "own"},
+        "subsets": [{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 8080}]}]});
+    cluster.create(&ENDPOINTS, endpoints).await;
+    cluster.until(&ENDPOINT_SLICES, "a mirror", |all| ready(all, "own") == 1).await;
+    let more =
+        json!({"subsets": [{"addresses": [{"ip": "192.0.2.7"}, {"ip": "192.0.2.8"}], "ports": [{"port": 8080}]}]});
+    cluster.merge(&ENDPOINTS, "own", more).await;
+    cluster.until(&ENDPOINT_SLICES, "two endpoints", |all| ready(all, "own") == 2).await;
+    cluster.client.delete(&ENDPOINTS, Some("default"), "own", &DeleteOptions::default()).await.unwrap();
+    cluster.until(&ENDPOINT_SLICES, "no mirror", |all| ready(all, "own") == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_can_serve_balance_a_service() {
+    let cluster = Cluster::start().await;
+    let addresses = json!({"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.9"}]}});
+    let (nodes, kind) = (&registry::NODES, PatchKind::Merge);
+    cluster.client.patch::<Value>(nodes, None, "n1", Some("status"), kind, &addresses).await.unwrap();
+    let service = json!({"metadata": {"name": "lb"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    cluster.create(&SERVICES, service).await;
+    let ip = |all: &[Arc<Value>]| find(all, "lb").map(|lb| lb["status"]["loadBalancer"]["ingress"][0]["ip"].clone());
+    let said = json!({"metadata": {"annotations": {"naru.io/balancer": "default/lb=80/TCP"}}});
+    cluster.client.patch::<Value>(nodes, None, "n1", None, kind, &said).await.unwrap();
+    cluster.until(&SERVICES, "an address", |all| ip(all) == Some("192.0.2.9".into())).await;
+    let busy = json!({"metadata": {"annotations": {"naru.io/balancer": null}}});
+    cluster.client.patch::<Value>(nodes, None, "n1", None, kind, &busy).await.unwrap();
+    cluster.until(&SERVICES, "none again", |all| ip(all) == Some(Value::Null)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

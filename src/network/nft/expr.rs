@@ -86,10 +86,10 @@ pub enum Expr {
     Compare(Reg, Compare, Vec<u8>),
     /// `(register & mask) ^ xor`, four bytes.
     Bits(Reg, [u8; 4], [u8; 4]),
-    /// A random number below the modulus.
-    Random(Reg, u32),
-    /// A hash of the second register, below the modulus, which must be 2 or more.
-    Hash(Reg, Reg, u32),
+    /// A random number below the modulus, and the offset added to it.
+    Random(Reg, u32, u32),
+    /// A hash of the second register, below the modulus, which must be 2 or more, and the offset added to it.
+    Hash(Reg, Reg, u32, u32),
     /// Goes on only if the set has the key in the registers from this one on.
     Contains(&'static str, Reg),
     /// Takes the value for a key from a data map, or ends the rule.
@@ -180,16 +180,19 @@ impl Expr {
                 m.nest(4, |m| m.bytes(wire::DATA_VALUE, mask));
                 m.nest(5, |m| m.bytes(wire::DATA_VALUE, xor));
             }),
-            Expr::Random(register, modulus) => expression("numgen", &|m| {
+            Expr::Random(register, modulus, offset) => expression("numgen", &|m| {
                 const RANDOM: u32 = 1;
                 m.number(1, register.number());
                 m.number(2, *modulus);
                 m.number(3, RANDOM);
+                m.number(4, *offset);
             }),
-            Expr::Hash(register, source, modulus) => expression("hash", &|m| {
+            Expr::Hash(register, source, modulus, offset) => expression("hash", &|m| {
                 // A fixed seed: the choice must outlive a reload of the table.
                 const SEED: u32 = 0x6e61_7275;
-                for (kind, value) in [(1, source.number()), (2, register.number()), (3, 4), (4, *modulus), (5, SEED)] {
+                for (kind, value) in
+                    [(1, source.number()), (2, register.number()), (3, 4), (4, *modulus), (5, SEED), (6, *offset)]
+                {
                     m.number(kind, value);
                 }
             }),

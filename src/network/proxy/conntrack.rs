@@ -33,12 +33,14 @@ impl Stale {
     pub(super) fn between(old: &Ruleset, new: &Ruleset) -> Self {
         let mut stale = Self::default();
         let of = |ruleset: &Ruleset, frontend: &Frontend| -> BTreeSet<Backend> {
-            ruleset.frontends.get(frontend).into_iter().flat_map(|target| target.backends.iter().copied()).collect()
+            let targets = [&ruleset.frontends, &ruleset.inside].into_iter().filter_map(|map| map.get(frontend));
+            targets.flat_map(|target| target.backends.iter().copied()).collect()
         };
         let all = old.frontends.keys().chain(new.frontends.keys());
         for frontend in all.filter(|frontend| frontend.protocol == Protocol::Udp) {
             let (before, now) = (of(old, frontend), of(new, frontend));
-            if before.is_subset(&now) && (now.is_empty() || !before.is_empty()) {
+            let first = before.is_empty() && !now.is_empty();
+            if before.is_subset(&now) && !first {
                 continue;
             }
             match frontend.address {
@@ -164,7 +166,8 @@ mod tests {
         let backends = pods.iter().map(|last| Backend { address: Ipv4Addr::new(10, 42, 0, *last), port: 53 }).collect();
         let target =
             Target { backends, sticky: None, masquerade: Masquerade::Always, elsewhere: false, sources: Vec::new() };
-        Ruleset { frontends: [(Frontend { address, protocol, port: 53 }, target)].into() }
+        let frontends = [(Frontend { address, protocol, port: 53 }, target)].into();
+        Ruleset { frontends, ..Ruleset::default() }
     }
 
     #[test]

@@ -17,16 +17,23 @@ const REFUSED_PORTS: &str = "refused-node-ports";
 const HAIRPIN: &str = "hairpin";
 const SILENT: &str = "silent";
 const SILENT_PORTS: &str = "silent-node-ports";
+/// The same, and what clients inside the cluster get instead.
+const SILENT_OUTSIDE: &str = "silent-outside";
+const SILENT_PORTS_OUTSIDE: &str = "silent-node-ports-outside";
+const SERVICES_INSIDE: &str = "services-inside";
+const NODE_PORTS_INSIDE: &str = "node-ports-inside";
 const GUARDED: &str = "guarded";
 const AFFINITY: &str = "affinity";
 const CURRENT: &str = "current";
+/// Where the endpoints for clients within the cluster are counted from, in the same map as all others.
+const INSIDE: u32 = 0x8000_0000;
 /// Clients whose endpoints are remembered; further ones get theirs by a hash.
 const MOST_REMEMBERED: u32 = 65_536;
 
 const SERVICE_KEY: &[Field] = &[Field::Address, Field::Protocol, Field::Port];
 const PORT_KEY: &[Field] = &[Field::Protocol, Field::Port];
 
-const SETS: [SetSpec; 11] = [
+const SETS: [SetSpec; 15] = [
     SetSpec { name: SERVICES, key: SERVICE_KEY, kind: SetKind::VerdictMap },
     SetSpec { name: NODE_PORTS, key: PORT_KEY, kind: SetKind::VerdictMap },
     SetSpec {
@@ -39,6 +46,11 @@ const SETS: [SetSpec; 11] = [
     // What has endpoints on other nodes only, though nobody else's may be used: nothing is said.
     SetSpec { name: SILENT, key: SERVICE_KEY, kind: SetKind::Set },
     SetSpec { name: SILENT_PORTS, key: PORT_KEY, kind: SetKind::Set },
+    // The same for clients from outside; those within the cluster are sent to any node's endpoints.
+    SetSpec { name: SILENT_OUTSIDE, key: SERVICE_KEY, kind: SetKind::Set },
+    SetSpec { name: SILENT_PORTS_OUTSIDE, key: PORT_KEY, kind: SetKind::Set },
+    SetSpec { name: SERVICES_INSIDE, key: SERVICE_KEY, kind: SetKind::VerdictMap },
+    SetSpec { name: NODE_PORTS_INSIDE, key: PORT_KEY, kind: SetKind::VerdictMap },
     // What only some clients may reach, and the chain that knows them.
     SetSpec { name: GUARDED, key: SERVICE_KEY, kind: SetKind::VerdictMap },
     // Which endpoint a client has, and which endpoints a Service has: one that is gone is drawn anew.
@@ -87,20 +99,26 @@ pub(super) struct Base {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Draw {
     node_port: bool,
+    inside: bool,
     sticky: Option<u32>,
     masquerade: Masquerade,
     count: u32,
 }
 
 impl Draw {
-    fn of(frontend: &Frontend, target: &Target) -> Option<Self> {
+    fn of(frontend: &Frontend, target: &Target, inside: bool) -> Option<Self> {
         let count = u32::try_from(target.backends.len()).ok().filter(|count| *count > 0)?;
         let (sticky, masquerade) = (target.sticky, target.masquerade);
-        Some(Self { node_port: frontend.address.is_none(), sticky, masquerade, count })
+        Some(Self { node_port: frontend.address.is_none(), inside, sticky, masquerade, count })
     }
 
     fn name(self) -> String {
-        let place = if self.node_port { "node-port" } else { "service" };
+        let place = match (self.node_port, self.inside) {
+            (true, false) => "node-port",
+            (false, false) => "service",
+            (true, true) => "node-port-inside",
+            (false, true) => "service-inside",
+        };
         let how = self.sticky.map_or("any".to_owned(), |seconds| format!("sticky-{seconds}"));
         let masquerade = match self.masquerade {
             Masquerade::Always => "masquerade",
@@ -131,9 +149,11 @@ impl Draw {
             };
             vec![address, Expr::LoadProtocol(R1), Expr::LoadDestinationPort(R2)]
         };
+        let offset = if self.inside { INSIDE } else { 0 };
+        let any = Expr::Random(R3, self.count, offset);
         let mut draw = key();
         let Some(seconds) = self.sticky else {
-            draw.extend([Expr::Random(R3, self.count), Expr::Map(ENDPOINTS, R0, R4), Expr::RewriteDestination(R4, R5)]);
+            draw.extend([any, Expr::Map(ENDPOINTS, R0, R4), Expr::RewriteDestination(R4, R5)]);
             return batch.add_rule(&name, &draw);
         };
         // The endpoint that the client has, if the Service still has it: it takes the client's place in the key.
@@ -148,7 +168,7 @@ impl Draw {
         batch.add_rule(&name, &gone);
         // The choice of a client that nobody remembers is the same every time, too.
         // A hash of one is refused by the kernel, and the same as any draw of one.
-        let choice = if self.count > 1 { Expr::Hash(R3, R4, self.count) } else { Expr::Random(R3, 1) };
+        let choice = if self.count > 1 { Expr::Hash(R3, R4, self.count, offset) } else { any };
         draw.extend([Expr::LoadSource(R4), choice, Expr::Map(ENDPOINTS, R0, R5)]);
         let mut remembered = draw.clone();
         remembered.extend([Expr::LoadSource(R3), Expr::Remember(AFFINITY, R0, R5, seconds)]);
@@ -206,27 +226,26 @@ fn service_key(frontend: &Frontend) -> Vec<u8> {
 fn elements(ruleset: &Ruleset) -> Elements {
     let mut elements = Elements::new();
     for (frontend, target) in &ruleset.frontends {
-        let (map, refused, silent, key) = match frontend.address {
-            Some(_) => (SERVICES, REFUSED, SILENT, service_key(frontend)),
-            None => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS, port_key(frontend)),
+        let has_inside = ruleset.inside.get(frontend).is_some_and(|inside| !inside.backends.is_empty());
+        let (map, refused, silent, key) = match (frontend.address, has_inside) {
+            (Some(_), false) => (SERVICES, REFUSED, SILENT, service_key(frontend)),
+            (Some(_), true) => (SERVICES, REFUSED, SILENT_OUTSIDE, service_key(frontend)),
+            (None, false) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS, port_key(frontend)),
+            (None, true) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS_OUTSIDE, port_key(frontend)),
         };
         if frontend.address.is_some() && !target.sources.is_empty() {
             let guard = Verdict::Jump(guard_name(&target.sources));
             elements.insert((GUARDED, key.clone()), Value::Verdict(guard));
         }
-        let Some(draw) = Draw::of(frontend, target) else {
-            elements.insert((if target.elsewhere { silent } else { refused }, key), Value::None);
-            continue;
-        };
-        elements.insert((map, key), Value::Verdict(Verdict::Goto(draw.name())));
-        for (index, backend) in (0_u32..).zip(&target.backends) {
-            let key = [&service_key(frontend)[..], &index.to_ne_bytes()].concat();
-            let [high, low] = backend.port.to_be_bytes();
-            let value = [&backend.address.octets()[..], &[high, low, 0, 0]].concat();
-            if draw.sticky.is_some() {
-                elements.insert((CURRENT, [&service_key(frontend)[..], &value].concat()), Value::None);
-            }
-            elements.insert((ENDPOINTS, key), Value::Data(value));
+        match Draw::of(frontend, target, false) {
+            Some(draw) => draw_elements(&mut elements, draw, map, frontend, target),
+            None => drop(elements.insert((if target.elsewhere { silent } else { refused }, key), Value::None)),
+        }
+    }
+    for (frontend, target) in &ruleset.inside {
+        let map = if frontend.address.is_some() { SERVICES_INSIDE } else { NODE_PORTS_INSIDE };
+        if let Some(draw) = Draw::of(frontend, target, true) {
+            draw_elements(&mut elements, draw, map, frontend, target);
         }
     }
     for address in ruleset.addresses() {
@@ -235,8 +254,25 @@ fn elements(ruleset: &Ruleset) -> Elements {
     elements
 }
 
+/// The way from a frontend to its endpoints.
+fn draw_elements(elements: &mut Elements, draw: Draw, map: &'static str, frontend: &Frontend, target: &Target) {
+    let key = if frontend.address.is_some() { service_key(frontend) } else { port_key(frontend) };
+    elements.insert((map, key), Value::Verdict(Verdict::Goto(draw.name())));
+    let first = if draw.inside { INSIDE } else { 0 };
+    for (index, backend) in (first..).zip(&target.backends) {
+        let key = [&service_key(frontend)[..], &index.to_ne_bytes()].concat();
+        let [high, low] = backend.port.to_be_bytes();
+        let value = [&backend.address.octets()[..], &[high, low, 0, 0]].concat();
+        if draw.sticky.is_some() {
+            elements.insert((CURRENT, [&service_key(frontend)[..], &value].concat()), Value::None);
+        }
+        elements.insert((ENDPOINTS, key), Value::Data(value));
+    }
+}
+
 fn draws(ruleset: &Ruleset) -> BTreeSet<Draw> {
-    ruleset.frontends.iter().filter_map(|(frontend, target)| Draw::of(frontend, target)).collect()
+    let outside = ruleset.frontends.iter().filter_map(|(frontend, target)| Draw::of(frontend, target, false));
+    outside.chain(ruleset.inside.iter().filter_map(|(frontend, target)| Draw::of(frontend, target, true))).collect()
 }
 
 /// The table as it is in the kernel.
@@ -344,17 +380,32 @@ fn add_base(batch: &mut Batch, base: &Base) {
             rule.push(Expr::VerdictMap(GUARDED, R0));
             batch.add_rule(chain, &rule);
         }
-        for (load, set) in [(load_service().to_vec(), SILENT), (load_node_port(base), SILENT_PORTS)] {
-            let mut rule = new_connections().to_vec();
-            rule.extend(load);
-            rule.extend([Expr::Contains(set, R0), Expr::Verdict(Verdict::Drop)]);
-            batch.add_rule(chain, &rule);
+        let mut silence = vec![(SILENT, SILENT_PORTS, Vec::new())];
+        if hook == Hook::Prerouting {
+            silence.push((SILENT_OUTSIDE, SILENT_PORTS_OUTSIDE, from_cluster(base, Compare::NotEqual)));
+        }
+        for (services, ports, from) in silence {
+            for (load, set) in [(load_service().to_vec(), services), (load_node_port(base), ports)] {
+                let mut rule = new_connections().to_vec();
+                rule.extend(from.clone());
+                rule.extend(load);
+                rule.extend([Expr::Contains(set, R0), Expr::Verdict(Verdict::Drop)]);
+                batch.add_rule(chain, &rule);
+            }
         }
         refuse(batch, chain, &load_service(), Expr::Contains(REFUSED, R0), R1);
         refuse(batch, chain, &load_node_port(base), Expr::Contains(REFUSED_PORTS, R0), R0);
     }
     for (chain, hook) in [("translate-arriving", Hook::Prerouting), ("translate-local", Hook::Output)] {
         batch.add_base_chain(chain, ChainType::Nat, hook, TRANSLATE_PRIORITY);
+        // What the host sends is from inside whatever its address.
+        let from = if hook == Hook::Prerouting { from_cluster(base, Compare::Equal) } else { Vec::new() };
+        for (load, map) in [(load_service().to_vec(), SERVICES_INSIDE), (load_node_port(base), NODE_PORTS_INSIDE)] {
+            let mut rule = from.clone();
+            rule.extend(load);
+            rule.push(Expr::VerdictMap(map, R0));
+            batch.add_rule(chain, &rule);
+        }
         let mut rule = load_service().to_vec();
         rule.push(Expr::VerdictMap(SERVICES, R0));
         batch.add_rule(chain, &rule);
@@ -399,6 +450,13 @@ fn add_leaving(batch: &mut Batch, base: &Base) {
     egress.extend(MULTICAST.check(R0, Compare::NotEqual));
     egress.push(Expr::Masquerade);
     batch.add_rule(chain, &egress);
+}
+
+/// Goes on for packets of pods, or for all others.
+fn from_cluster(base: &Base, compare: Compare) -> Vec<Expr> {
+    let mut rule = vec![Expr::LoadSource(R0)];
+    rule.extend(base.cluster_cidr.check(R0, compare));
+    rule
 }
 
 fn load_service() -> [Expr; 3] {

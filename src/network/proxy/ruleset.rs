@@ -2,6 +2,7 @@
 
 use super::config::Ipv4Cidr;
 use naru_client::projections::{Endpoint, EndpointSliceView, ServicePort, ServiceView};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -80,17 +81,25 @@ pub struct Target {
 pub struct Ruleset {
     /// What is served.
     pub frontends: BTreeMap<Frontend, Target>,
+    /// Where pods and the host itself are sent instead: a policy of local endpoints is for those who come from
+    /// outside.
+    pub inside: BTreeMap<Frontend, Target>,
 }
 
 impl Ruleset {
     /// The addresses of all endpoints.
     pub fn addresses(&self) -> BTreeSet<Ipv4Addr> {
-        self.frontends.values().flat_map(|target| &target.backends).map(|backend| backend.address).collect()
+        let targets = self.frontends.values().chain(self.inside.values());
+        targets.flat_map(|target| &target.backends).map(|backend| backend.address).collect()
     }
 
-    /// The first Service to claim a frontend keeps it.
-    fn serve(&mut self, address: Option<Ipv4Addr>, protocol: Protocol, port: u16, target: Target) {
-        self.frontends.entry(Frontend { address, protocol, port }).or_insert(target);
+    /// The first Service to claim a frontend keeps it. `inside` is for clients within the cluster, if they are
+    /// treated in another way.
+    fn serve(&mut self, frontend: Frontend, target: Target, inside: Option<Target>) {
+        if let Entry::Vacant(place) = self.frontends.entry(frontend) {
+            place.insert(target);
+            self.inside.extend(inside.map(|inside| (frontend, inside)));
+        }
     }
 }
 
@@ -159,21 +168,24 @@ fn add_service(ruleset: &mut Ruleset, service: &ServiceView, slices: &[&Endpoint
             let backends = if local { chosen.here.clone() } else { chosen.all.clone() };
             Target { backends, sticky, masquerade, elsewhere: local && chosen.any, sources: Vec::new() }
         };
+        let front = |address: Option<Ipv4Addr>, port| Frontend { address, protocol, port };
         for address in &inside {
             let local = spec.internal_traffic_policy == "Local";
-            ruleset.serve(Some(*address), protocol, port.port, target(local, Masquerade::Outside));
+            ruleset.serve(front(Some(*address), port.port), target(local, Masquerade::Outside), None);
         }
         let local = spec.external_traffic_policy == "Local";
         let masquerade = if local { Masquerade::Never } else { Masquerade::Always };
+        let from_inside = || local.then(|| target(false, Masquerade::Outside));
         for address in &external {
-            ruleset.serve(Some(*address), protocol, port.port, target(local, masquerade));
+            ruleset.serve(front(Some(*address), port.port), target(local, masquerade), from_inside());
         }
         for address in &balancers {
-            let target = Target { sources: sources.clone(), ..target(local, masquerade) };
-            ruleset.serve(Some(*address), protocol, port.port, target);
+            let guarded = |target| Target { sources: sources.clone(), ..target };
+            let outside = guarded(target(local, masquerade));
+            ruleset.serve(front(Some(*address), port.port), outside, from_inside().map(guarded));
         }
         if port.node_port != 0 {
-            ruleset.serve(None, protocol, port.node_port, target(local, masquerade));
+            ruleset.serve(front(None, port.node_port), target(local, masquerade), from_inside());
         }
     }
 }
@@ -364,6 +376,16 @@ mod tests {
             &[slice(json!([published]))],
             &["node:30080 Always [4:8080]", "10.43.0.9:80 Outside [4:8080]"],
         );
+    }
+
+    #[test]
+    fn clients_inside_are_not_held_to_local_endpoints() {
+        let slices = [slice(json!([endpoint("10.42.0.3", "there"), endpoint("10.42.0.2", "here")]))];
+        let local = service(spec(json!({"externalTrafficPolicy": "Local"})));
+        let ruleset = ruleset(&[local], &slices, Here { node: "here", zone: "" });
+        let inside: Vec<(Option<Ipv4Addr>, usize, Masquerade)> =
+            ruleset.inside.iter().map(|(f, t)| (f.address, t.backends.len(), t.masquerade)).collect();
+        assert_eq!(inside, [(None, 2, Masquerade::Outside)]);
     }
 
     #[test]

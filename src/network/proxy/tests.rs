@@ -155,7 +155,7 @@ fn rules(pods: &[u8], sticky: bool) -> Ruleset {
         (front(None, 30080), target(Masquerade::Always)),
         (front(None, 30081), target(Masquerade::Never)),
     ];
-    Ruleset { frontends: frontends.into() }
+    Ruleset { frontends: frontends.into(), ..Ruleset::default() }
 }
 
 #[test]
@@ -254,11 +254,30 @@ fn guarded_addresses_let_in_whom_they_may_and_silence_is_kept() {
 }
 
 #[test]
+fn a_policy_of_local_endpoints_is_for_those_outside() {
+    let network = Network::new();
+    let mut ruleset = rules(&[], false);
+    ruleset.frontends.values_mut().for_each(|target| target.elsewhere = true);
+    // Node port 30081, which has no endpoint here but one elsewhere.
+    ruleset.inside = rules(&[3], false).frontends;
+    ruleset.inside.retain(|frontend, _| frontend.port == 30_081);
+    ruleset.inside.values_mut().for_each(|target| target.masquerade = Masquerade::Outside);
+    network.program(ruleset);
+    let port = "192.0.2.1:30081";
+    assert_eq!(network.a.ask(port).unwrap(), "b 10.42.0.2");
+    assert_eq!(network.node.ask(port).unwrap(), "b 10.42.0.1");
+    let address: SocketAddr = port.parse().unwrap();
+    let silent = move || TcpStream::connect_timeout(&address, Duration::from_millis(300)).unwrap_err().kind();
+    assert_eq!(network.outside.run(silent), io::ErrorKind::TimedOut);
+}
+
+#[test]
 fn udp_clients_are_led_away_from_endpoints_that_are_gone() {
     let network = Network::new();
     let udp = |pods: &[u8]| {
         let frontends = rules(pods, false).frontends.into_iter();
-        Ruleset { frontends: frontends.map(|(f, t)| (Frontend { protocol: Protocol::Udp, ..f }, t)).collect() }
+        let frontends = frontends.map(|(f, t)| (Frontend { protocol: Protocol::Udp, ..f }, t)).collect();
+        Ruleset { frontends, ..Ruleset::default() }
     };
     for (pod, name) in [(&network.a, "a"), (&network.b, "b")] {
         let socket = pod.run(|| std::net::UdpSocket::bind("0.0.0.0:8080").unwrap());

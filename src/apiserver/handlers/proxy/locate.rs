@@ -42,14 +42,14 @@ impl<'a> Named<'a> {
 
 /// What the request is meant for.
 pub(super) fn locate(call: &Call, resource: &'static Resource) -> Result<Target, Failure> {
-    let (what, find): (_, fn(&Call, &Named<'_>) -> Result<Target, Failure>) = match resource.plural {
-        "pods" => ("pod", pod),
-        "services" => ("service", service),
-        _ => ("node", node),
-    };
+    let what = resource.singular;
     let named = Named::parse(&call.info.name)
         .ok_or_else(|| Box::new(Status::bad_request(format!("invalid {what} request {:?}", call.info.name))))?;
-    find(call, &named)
+    match resource.plural {
+        "pods" => pod(call, &named),
+        "services" => service(call, &named),
+        _ => node(call, &named),
+    }
 }
 
 fn get(call: &Call, resource: &'static Resource, name: &str) -> Result<Value, Failure> {

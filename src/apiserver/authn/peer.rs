@@ -16,7 +16,7 @@ pub(crate) struct Peer {
     pub(crate) user: Option<Arc<User>>,
     /// Whether it is a front proxy's.
     pub(crate) front_proxy: bool,
-    /// A certificate was given that counts for nothing: requests that show nothing better are refused.
+    /// A certificate was given that is no user's: requests that show nothing better are refused.
     pub(crate) rejected: bool,
 }
 
@@ -70,6 +70,6 @@ impl PeerJudge {
         let user = leads_to(&self.users).then(|| x509::user(own)).flatten().map(Arc::new);
         let name = x509::common_name(own).unwrap_or_default();
         let front_proxy = leads_to(&self.proxies) && (self.proxy_names.is_empty() || self.proxy_names.contains(&name));
-        Peer { rejected: user.is_none() && !front_proxy, user, front_proxy }
+        Peer { rejected: user.is_none(), user, front_proxy }
     }
 }

@@ -113,7 +113,11 @@ fn kubectl_explains_and_describes_every_resource() {
         let text = k.run("explain deployment.spec.strategy --api-version=apps/v1");
         assert!(text.contains("Recreate") && text.contains("rollingUpdate"), "{text}");
         for resource in k.run("api-resources --verbs=list -o name").lines() {
-            k.run(&format!("describe {resource} -A"));
+            // The older describer asks for v1beta1 of these two, which a server of our level does not have.
+            let newer = ["ipaddresses.networking.k8s.io", "servicecidrs.networking.k8s.io"].contains(&resource);
+            if !(newer && k.namespace.ends_with("v32")) {
+                k.run(&format!("describe {resource} -A"));
+            }
         }
         assert!(k.run("api-versions").lines().any(|line| line == "apps/v1"));
         k.run("cluster-info dump -A");
@@ -197,6 +201,7 @@ fn changed(k: &Program<'_>) {
     k.run("set subject rolebinding reader --user=bob");
     assert_eq!(k.value("rolebinding reader", "{.subjects[*].name}"), "web bob");
     k.run("expose deploy web --name=again --port=80");
+    k.run("delete svc again");
     k.run("autoscale deploy web --min=1 --max=3");
     assert_eq!(k.value("hpa web", "{.spec.maxReplicas}"), "3");
     k.run("delete hpa web");

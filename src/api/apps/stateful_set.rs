@@ -2,7 +2,7 @@
 
 use super::validate::{always_restarted, collisions, selected};
 use crate::checks::{complain, non_negative};
-use crate::core::pod;
+use crate::core::{persistent_volume_claim as claims, pod};
 use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
@@ -81,7 +81,7 @@ fn default(set: &mut Value) {
     for claim in tree::items(spec, "volumeClaimTemplates") {
         claim.insert("kind".to_owned(), "PersistentVolumeClaim".into());
         claim.insert("apiVersion".to_owned(), "v1".into());
-        tree::default_zero(tree::ensure(claim, "spec"), "volumeMode", "Filesystem");
+        claims::default_spec(tree::ensure(claim, "spec"));
         tree::default_zero(tree::ensure(claim, "status"), "phase", "Pending");
     }
 }
@@ -168,10 +168,21 @@ fn strategy(strategy: &Value, path: Path<'_>, errors: &mut FieldErrors) {
 }
 
 fn validate_create(set: &Value, errors: &mut FieldErrors) {
+    // They never change, and older objects may have wrong ones.
+    for_each_claim(set, |spec, path| claims::validate_spec(spec, path.child("spec"), errors));
     // Older objects may have any name here.
     if let Some(service) = some_text(&set["spec"]["serviceName"]) {
         let path = Path::root("spec");
         complain(names::dns_label(service), service, path.child("serviceName"), errors);
+    }
+}
+
+/// The claims' specs, each with the path of its template.
+fn for_each_claim(set: &Value, mut see: impl FnMut(&Value, Path<'_>)) {
+    let path = Path::root("spec");
+    let path = path.child("volumeClaimTemplates");
+    for (i, claim) in list(&set["spec"]["volumeClaimTemplates"]).iter().enumerate() {
+        see(&claim["spec"], path.index(i));
     }
 }
 
@@ -223,6 +234,7 @@ fn warnings(set: &Value) -> Vec<String> {
                 .to_owned(),
         );
     }
+    for_each_claim(set, |spec, path| found.extend(claims::spec_warnings(spec, path)));
     found
 }
 
@@ -270,13 +282,34 @@ mod tests {
     #[test]
     fn containers_may_mount_the_claims() {
         let mounts = |volume: &str| {
-            json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}}], "template": {"spec": {"containers": [
+            let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+            json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}], "template": {"spec": {"containers": [
                 {"name": "a", "image": "x", "volumeMounts": [{"name": volume, "mountPath": "/d"}]}]}}})
         };
         assert_eq!(errors_of(mounts("data")), [""; 0]);
         assert_eq!(
             errors_of(mounts("other")),
             ["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"other\""]
+        );
+    }
+
+    #[test]
+    fn claims_are_judged_as_claims() {
+        let claim = json!({"accessModes": ["Odd"], "resources": {"requests": {"storage": "100m"}}});
+        let spec = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}, {"metadata": {"name": "x"}}]});
+        assert_eq!(
+            errors_of(spec.clone()),
+            [
+                "spec.volumeClaimTemplates[0].spec.accessModes: Unsupported value: \"Odd\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
+                "spec.volumeClaimTemplates[1].spec.accessModes: Required value: at least 1 access mode is required",
+                "spec.volumeClaimTemplates[1].spec.resources[storage]: Required value",
+            ]
+        );
+        assert_eq!(
+            warnings(&set(spec)),
+            [
+                "spec.volumeClaimTemplates[0].resources.requests[storage]: fractional byte value \"100m\" is invalid, must be an integer"
+            ]
         );
     }
 

@@ -40,8 +40,29 @@ pub static NODES: Resource = Resource {
         Column::wide("Kernel-Version", "string"),
         Column::wide("Container-Runtime", "string"),
     ],
-    rules: Rules { default, prepare_update, fields, row, validate, validate_update, validate_status, ..Rules::NONE },
+    rules: Rules {
+        default,
+        prepare_update,
+        fields,
+        row,
+        validate,
+        validate_update,
+        validate_status,
+        warnings,
+        ..Rules::NONE
+    },
 };
+
+fn warnings(node: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    if node["spec"]["configSource"].is_object() {
+        found.push("spec.configSource: the feature is removed".to_owned());
+    }
+    if !text(&node["spec"]["externalID"]).is_empty() {
+        found.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+    }
+    found
+}
 
 fn default(node: &mut Value) {
     let node = tree::object(node);

@@ -275,4 +275,25 @@ mod tests {
         let core = type_by_gvk("", "v1", "DeleteOptions").unwrap();
         assert_eq!(type_by_gvk("apps", "v1", "DeleteOptions"), Some(core));
     }
+
+    /// Features with their default at this API level, `NAME on|off STAGE since-VERSION`, as a running control plane
+    /// lists them.
+    const GATES: &str = include_str!("feature-gates.txt");
+
+    #[test]
+    fn fields_are_dropped_where_their_feature_is_off_by_default() {
+        let off = |gate: &str| {
+            let line = GATES.lines().find(|line| line.split(' ').next() == Some(gate));
+            line.map(|line| line.split(' ').nth(1) == Some("off"))
+        };
+        let used: std::collections::BTreeSet<&str> =
+            tables::TYPES.iter().flat_map(|ty| ty.fields).flat_map(|field| field.schema.gates).copied().collect();
+        for gate in used.iter().filter(|gate| off(gate).is_some()) {
+            assert_eq!(off(gate), Some(DISABLED_FEATURES.contains(gate)), "{gate}");
+        }
+        for gate in DISABLED_FEATURES {
+            assert!(used.contains(gate), "{gate} guards no field");
+            assert_ne!(off(gate), Some(false), "{gate} is on by default");
+        }
+    }
 }

@@ -24,22 +24,21 @@ pub(super) async fn create(call: &Call, resource: &'static Resource) -> Outcome 
     managed::check_options(call, "CreateOptions")?;
     let body::Object { value, warnings } = body::decode_stored(call, resource)?;
     let created = insert(call, resource, value, call.dry_run()?).await?;
-    let warnings = answer_warnings(call, resource, &created.value, warnings)?;
+    let warnings = answer_warnings(call, resource, Some(&created.value), warnings)?;
     Ok(render::object(call, resource, 201, created.json)?.with_warnings(warnings))
 }
 
-/// The decoder's warnings and the kind's own.
+/// The decoder's warnings and the kind's own about the object, if it is to be looked at.
 pub(super) fn answer_warnings(
     call: &Call,
     resource: &Resource,
-    object: &Value,
+    object: Option<&Value>,
     mut warnings: Vec<String>,
 ) -> Result<Vec<String>, Failure> {
-    if FieldValidation::of(call)? != FieldValidation::Ignore {
-        warnings.extend((resource.rules.warnings)(object));
-    } else {
-        warnings = (resource.rules.warnings)(object);
+    if FieldValidation::of(call)? == FieldValidation::Ignore {
+        warnings.clear();
     }
+    warnings.extend(object.map(|object| (resource.rules.warnings)(object)).unwrap_or_default());
     Ok(warnings)
 }
 

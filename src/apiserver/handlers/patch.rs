@@ -208,7 +208,7 @@ async fn patch_part(call: &Call, resource: &'static Resource, part: Part) -> Out
     };
     let changed = modify(call, change).await?;
     let complaints = std::mem::take(&mut *complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-    let warnings = create::answer_warnings(call, resource, &changed.value, complaints)?;
+    let warnings = create::answer_warnings(call, resource, changed.advise.then_some(&changed.value), complaints)?;
     Ok(render::object(call, resource, 200, changed.json)?.with_warnings(warnings))
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use naru_api::apply::Ignored;
 use naru_api::certificates::request;
 use naru_api::codec;
+use naru_api::core::persistent_volume;
 use naru_api::meta;
 use naru_api::registry::{self, Piece, Resource};
 use naru_api::status::{FieldErrors, Status};
@@ -61,6 +62,18 @@ pub(crate) struct Changed {
     pub(crate) json: Bytes,
     /// The same as a tree.
     pub(crate) value: Value,
+    /// Whether the kind's warnings are worth telling.
+    pub(crate) advise: bool,
+}
+
+/// Whether an update is warned about: not of pods, which programs change all day, and of workloads only where
+/// their spec has changed.
+fn advises(resource: &Resource, new: &Value, old: &Value) -> bool {
+    match (resource.storage().group, resource.plural) {
+        ("", "pods") => false,
+        ("apps" | "batch", _) | ("", "replicationcontrollers") => meta::generation(new) != meta::generation(old),
+        _ => true,
+    }
 }
 
 /// PUT of an object.
@@ -118,13 +131,13 @@ async fn put_part(call: &Call, resource: &'static Resource, part: Part) -> Outco
             )));
         }
         let created = create::insert(call, resource, value, dry_run).await?;
-        let warnings = create::answer_warnings(call, resource, &created.value, warnings)?;
+        let warnings = create::answer_warnings(call, resource, Some(&created.value), warnings)?;
         return Ok(render::object(call, resource, 201, created.json)?.with_warnings(warnings));
     }
     let make = |_: &Value| Ok(value.clone());
     let change = Change { resource, namespace, name, part, subresource: &call.info.subresource, dry_run, make: &make };
     let changed = modify(call, change).await?;
-    let warnings = create::answer_warnings(call, resource, &changed.value, warnings)?;
+    let warnings = create::answer_warnings(call, resource, changed.advise.then_some(&changed.value), warnings)?;
     Ok(render::object(call, resource, 200, changed.json)?.with_warnings(warnings))
 }
 
@@ -163,18 +176,22 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
     let present = current.json();
     let old = objects::parsed(current, &present)?;
     let mut new = (change.make)(&old)?;
-    check_preconditions(resource, name, &new, &old)?;
+    check_preconditions(resource, name, &new, &old, call.info.verb == "update")?;
     let pinned = !meta::resource_version(&new).is_empty();
     let mut reservation = prepare(call, change, &mut new, &old).await?;
     if managed::only_times_differ(&new, &old) && is_same_but_owners(&new, &old) {
-        return Ok(Some(Changed { json: present, value: old }));
+        return Ok(Some(Changed { json: present, advise: advises(resource, &old, &old), value: old }));
     }
     let bytes = objects::encode_within(&mut new, patch::is_apply(call));
     if objects::with_revision(&bytes, current.revision()) == present {
-        return Ok(Some(Changed { json: present, value: old }));
+        return Ok(Some(Changed { json: present, advise: advises(resource, &old, &old), value: old }));
     }
     if change.dry_run {
-        return Ok(Some(Changed { json: objects::with_revision(&bytes, current.revision()), value: new }));
+        return Ok(Some(Changed {
+            json: objects::with_revision(&bytes, current.revision()),
+            advise: advises(resource, &new, &old),
+            value: new,
+        }));
     }
     if is_finished(resource, &new) {
         return finish_deletion(state, change, current, &old, new, bytes).await;
@@ -192,7 +209,7 @@ async fn attempt(call: &Call, change: &Change<'_>, current: &CachedObject) -> Re
         }
     }
     match put? {
-        Put::Done(Stored { json }) => Ok(Some(Changed { json, value: new })),
+        Put::Done(Stored { json }) => Ok(Some(Changed { json, advise: advises(resource, &new, &old), value: new })),
         Put::Conflict if pinned => Err(Box::new(Status::modified(resource.group, resource.plural, name))),
         Put::Conflict => Ok(None),
     }
@@ -211,8 +228,14 @@ fn is_same_but_owners(new: &Value, old: &Value) -> bool {
     new.len() == old.len() && new.iter().all(|(name, value)| same(name, value, old.get(name)))
 }
 
-/// The resourceVersion and uid that the client gave must be the object's.
-fn check_preconditions(resource: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Failure> {
+/// The resourceVersion and uid that the client gave must be the object's. Some kinds want one in every replacement.
+fn check_preconditions(
+    resource: &Resource,
+    name: &str,
+    new: &Value,
+    old: &Value,
+    replaces: bool,
+) -> Result<(), Failure> {
     let (given, present) = (meta::uid(new), meta::uid(old));
     if !given.is_empty() && given != present {
         let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {present}");
@@ -220,7 +243,7 @@ fn check_preconditions(resource: &Resource, name: &str, new: &Value, old: &Value
     }
     let given = meta::resource_version(new);
     if given.is_empty() || given == "0" {
-        if resource.plural == "leases" {
+        if resource.plural == "leases" && replaces {
             let mut errors = FieldErrors::default();
             errors.invalid("metadata.resourceVersion", 0, "must be specified for an update");
             return Err(Box::new(Status::invalid(resource.storage().group, resource.kind, name, errors)));
@@ -275,6 +298,9 @@ async fn prepare<'a>(
     }
     if std::ptr::eq(resource, &registry::CERTIFICATE_SIGNING_REQUESTS) && change.part != Part::Main {
         request::stamp_conditions(new, old, &clock::now_rfc3339());
+    }
+    if std::ptr::eq(resource, &registry::PERSISTENT_VOLUMES) && change.part == Part::Status {
+        persistent_volume::stamp_phase(new, old, &clock::now_rfc3339());
     }
     codec::apply_constant_defaults(new, ty);
     (rules.default)(new);
@@ -385,7 +411,11 @@ async fn finish_deletion(
             if std::ptr::eq(resource, &registry::SERVICES) {
                 services::release(state, old, None).await;
             }
-            Ok(Some(Changed { json: objects::with_revision(&bytes, current.revision()), value: new }))
+            Ok(Some(Changed {
+                json: objects::with_revision(&bytes, current.revision()),
+                advise: advises(resource, &new, old),
+                value: new,
+            }))
         }
         Put::Conflict => Ok(None),
     }

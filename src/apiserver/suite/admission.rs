@@ -101,7 +101,7 @@ async fn a_default_ingress_class_is_used() {
     assert_eq!(created["spec"]["ingressClassName"], "c");
 }
 
-const CSR: &str = "-----BEGIN CERTIFICATE REQUEST-----
+pub(super) const CSR: &str = "-----BEGIN CERTIFICATE REQUEST-----
 MIHiMIGKAgEAMCgxFzAVBgNVBAoMDnN5c3RlbTptYXN0ZXJzMQ0wCwYDVQQDDARq
 YW5lMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEuWhS1n/UwCuCBStXTOzi+A1D
 IMJ7NxfpPDEzBblis+tG7T49UhNWpnIRGgB3bL6OOSVAzG5DTa1RS2ItDjg9caAA

@@ -12,6 +12,7 @@ mod content;
 mod deletion;
 mod flow_control;
 mod identity;
+mod lifecycles;
 mod objects;
 mod outside;
 mod permissions;

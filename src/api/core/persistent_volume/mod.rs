@@ -70,6 +70,16 @@ fn prepare_create(volume: &mut Value) {
     volume.insert("status".to_owned(), status);
 }
 
+/// Notes when the phase has changed, unless the change says when.
+pub fn stamp_phase(new: &mut Value, old: &Value, now: &str) {
+    let (after, before) = (&new["status"], &old["status"]);
+    let told = after["lastPhaseTransitionTime"].is_string()
+        && after["lastPhaseTransitionTime"] != before["lastPhaseTransitionTime"];
+    if after["phase"] != before["phase"] && !told {
+        tree::ensure(tree::object(new), "status").insert("lastPhaseTransitionTime".to_owned(), now.into());
+    }
+}
+
 fn prepare_update(new: &mut Value, old: &Value) {
     tree::keep_status(tree::object(new), old);
 }

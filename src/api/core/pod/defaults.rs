@@ -261,7 +261,7 @@ fn volume(volume: &mut Object) {
     }
     let claim = sub(volume, "ephemeral").and_then(|e| sub(e, "volumeClaimTemplate"));
     if let Some(claim) = claim {
-        default(ensure(claim, "spec"), "volumeMode", "Filesystem");
+        crate::core::persistent_volume_claim::default_spec(ensure(claim, "spec"));
     }
 }
 

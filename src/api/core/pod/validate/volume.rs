@@ -4,6 +4,7 @@ use super::super::defaults::VOLUME_SOURCES;
 use super::container::{no_dots, relative_path};
 use super::{env, projected, resources};
 use crate::checks::{complain, one_of, required, required_one_of};
+use crate::core::persistent_volume_claim;
 use crate::meta::{names, validate};
 use crate::quantity::Quantity;
 use crate::status::{FieldErrors, Path};
@@ -203,33 +204,7 @@ fn ephemeral(source: &Value, path: Path<'_>, errors: &mut FieldErrors) {
             errors.forbidden(meta.child(field), "cannot be set");
         }
     }
-    let (spec, at) = (&template["spec"], at.child("spec"));
-    let modes = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-    if list(&spec["accessModes"]).is_empty() {
-        errors.required(at.child("accessModes"), "at least 1 access mode is required");
-    }
-    validate::label_selector(&spec["selector"], &at.child("selector"), errors);
-    for mode in list(&spec["accessModes"]) {
-        one_of(mode, at.child("accessModes"), &modes, errors);
-    }
-    let once = list(&spec["accessModes"]).iter().any(|m| m == "ReadWriteOncePod");
-    if once && list(&spec["accessModes"]).len() > 1 {
-        errors.forbidden(at.child("accessModes"), "may not use ReadWriteOncePod with other access modes");
-    }
-    let wanted = &spec["resources"]["requests"]["storage"];
-    let requests = at.child("resources");
-    let requests = requests.key("storage");
-    match wanted.as_str().map(Quantity::parse) {
-        None => errors.required(requests, ""),
-        Some(Ok(amount)) if amount.is_negative() || amount.is_zero() => {
-            errors.invalid(requests, amount.to_string().as_str(), "must be greater than zero");
-        }
-        Some(_) => {}
-    }
-    if let Some(class) = some_text(&spec["storageClassName"]) {
-        complain(names::dns_subdomain(class), class, at.child("storageClassName"), errors);
-    }
-    one_of(&spec["volumeMode"], at.child("volumeMode"), &["Block", "Filesystem"], errors);
+    persistent_volume_claim::validate_spec(&template["spec"], at.child("spec"), errors);
 }
 
 fn csi(source: &Value, path: Path<'_>, errors: &mut FieldErrors) {

@@ -100,8 +100,8 @@ fn from_stored(autoscaler: &mut Value) {
         let current = status.remove("currentMetrics").unwrap_or_default();
         let conditions = status.remove("conditions").unwrap_or_default();
         let measured = list(&current).iter().filter(|metric| is_cpu(metric));
-        let percent = measured.map(|metric| metric["resource"]["current"]["averageUtilization"].clone());
-        if let Some(percent) = percent.filter(|percent| !percent.is_null()).last() {
+        let mut percents = measured.map(|metric| metric["resource"]["current"]["averageUtilization"].clone());
+        if let Some(percent) = percents.rfind(|percent| !percent.is_null()) {
             status.insert("currentCPUUtilizationPercentage".to_owned(), percent);
         }
         if !list(&current).is_empty() {

@@ -21,7 +21,7 @@ impl Layout {
 
     /// Makes the server's directories.
     pub(crate) fn create(&self) -> Result<()> {
-        for dir in [self.tls(), self.database_dir(), self.agent(), self.run()] {
+        for dir in [self.tls(), self.manifests(), self.database_dir(), self.agent(), self.run()] {
             private_dir(&dir)?;
         }
         Ok(())
@@ -40,6 +40,11 @@ impl Layout {
     /// What the control plane keeps.
     pub(crate) fn server(&self) -> PathBuf {
         self.root.join("server")
+    }
+
+    /// Objects that are applied by themselves.
+    pub(crate) fn manifests(&self) -> PathBuf {
+        self.root.join("server/manifests")
     }
 
     /// Certificates and keys.

@@ -18,6 +18,7 @@ mod join;
 mod kubeconfig;
 mod layout;
 mod log;
+mod manifests;
 mod node;
 mod operator;
 mod own_objects;

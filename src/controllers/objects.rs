@@ -30,12 +30,24 @@ pub(crate) async fn write_status(
     meta: &Meta,
     status: &impl Serialize,
 ) -> Result<(), Error> {
+    write_status_with(client, resource, meta, status, |_| {}).await
+}
+
+/// The same with a change of the metadata that goes along.
+pub(crate) async fn write_status_with(
+    client: &Client,
+    resource: &Resource,
+    meta: &Meta,
+    status: &impl Serialize,
+    change: impl FnOnce(&mut Value),
+) -> Result<(), Error> {
     let mut object: Value = client.get(resource, meta.namespace(), &meta.name).await?;
     if object.pointer("/metadata/uid").and_then(Value::as_str) != Some(meta.uid.as_str()) {
         return Ok(());
     }
     object["status"] =
         serde_json::to_value(status).map_err(|source| Error::Decode { what: resource.kind.to_owned(), source })?;
+    change(&mut object);
     client.update_status::<Value>(resource, meta.namespace(), &meta.name, &object).await.map(drop)
 }
 

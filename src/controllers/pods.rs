@@ -8,14 +8,18 @@ use naru_api::meta::generated_name;
 use naru_api::registry::{self, Resource};
 use naru_client::projections::{Meta, PodView, condition};
 use naru_client::{
-    Change, Client, DeleteOptions, Error, EventRecorder, ObjectKey, ObjectReference, WorkQueue, is_already_exists,
-    is_not_found,
+    Change, Client, DeleteOptions, Error, EventRecorder, ListParams, ObjectKey, ObjectReference, WorkQueue,
+    is_already_exists, is_not_found,
 };
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Pods created or deleted in one run.
 pub(crate) const BURST: usize = 500;
+/// How often it is asked whether a pod was created, and the time between.
+const ATTEMPTS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Creates and deletes the pods of all owners of one kind, and knows what the caches do not show yet.
 #[derive(Debug)]
@@ -85,10 +89,14 @@ impl PodControl {
         let name = generated_name(base, rand::random());
         pod["metadata"]["name"] = name.as_str().into();
         self.expectations.expect_created(&key, &name);
-        let created = self.client.create::<Value>(&registry::PODS, key.namespace(), &pod).await;
+        let created = self.client.create::<Value>(&registry::PODS, key.namespace(), &pod).await.map(drop);
+        let created = match created {
+            Err(error) if is_open(&error) => self.find_out(&key, &name, error).await,
+            other => other,
+        };
         let about = ObjectReference::of(self.kind, owner);
         match created {
-            Ok(_) => {
+            Ok(()) => {
                 self.recorder.normal(&about, "SuccessfulCreate", format!("Created pod: {name}"));
                 Ok(())
             }
@@ -104,6 +112,20 @@ impl PodControl {
                 Err(error)
             }
         }
+    }
+
+    /// Whether a pod whose creation was not answered is there. While that cannot be told it is expected
+    /// to show up: a second one in its place would be one too many.
+    async fn find_out(&self, owner: &ObjectKey, name: &str, unanswered: Error) -> Result<(), Error> {
+        let params = ListParams::namespace(&owner.namespace).fields(format!("metadata.name={name}"));
+        for _ in 0..ATTEMPTS {
+            match self.client.list::<Value>(&registry::PODS, &params).await {
+                Ok(found) if found.items.is_empty() => return Err(unanswered),
+                Ok(_) => return Ok(()),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn delete(&self, owner: &Meta, pods: &[Arc<PodView>]) -> Result<(), Error> {
@@ -132,6 +154,11 @@ impl PodControl {
             }
         }
     }
+}
+
+/// Whether a request may have been carried out although it failed.
+fn is_open(error: &Error) -> bool {
+    !matches!(error, Error::Status(status) if status.code < 500)
 }
 
 /// Whether something was not created because its namespace is going.

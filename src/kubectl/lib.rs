@@ -5,7 +5,7 @@ mod cli;
 mod delete;
 mod get;
 mod logs;
-mod manifests;
+pub mod manifests;
 mod print;
 mod resources;
 mod session;

@@ -64,10 +64,17 @@ fn list(dir: &Path, recursive: bool, depth: usize, found: &mut Vec<PathBuf>) -> 
 fn read_from(source: &mut impl Read, name: &str, objects: &mut Vec<Value>) -> anyhow::Result<()> {
     let mut text = String::new();
     source.take(MAX_BYTES).read_to_string(&mut text).with_context(|| format!("error reading {name}"))?;
-    for object in parse(&text).map_err(|error| anyhow::anyhow!("error parsing {name}: {error}"))? {
-        flatten(object, name, objects)?;
-    }
+    objects.extend(self::objects(&text, name)?);
     Ok(())
+}
+
+/// The objects of a text in order; lists are taken apart. `name` stands in errors.
+pub fn objects(text: &str, name: &str) -> anyhow::Result<Vec<Value>> {
+    let mut objects = Vec::new();
+    for object in parse(text).map_err(|error| anyhow::anyhow!("error parsing {name}: {error}"))? {
+        flatten(object, name, &mut objects)?;
+    }
+    Ok(objects)
 }
 
 fn flatten(object: Value, name: &str, objects: &mut Vec<Value>) -> anyhow::Result<()> {

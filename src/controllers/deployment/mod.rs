@@ -1,6 +1,7 @@
 //! Deployments: roll from one template to the next through ReplicaSets.
 
 mod plan;
+mod rollback;
 mod sets;
 mod status;
 
@@ -8,7 +9,7 @@ use crate::Context;
 use crate::objects::{self, now};
 use crate::ownership::Claimant;
 use naru_api::registry;
-use naru_client::projections::{DeploymentView, Meta, PodView, ReplicaSetView};
+use naru_client::projections::{DeploymentStatusView, DeploymentView, Meta, PodView, ReplicaSetView};
 use naru_client::{
     Change, Error, EventRecorder, IndexId, Informer, Next, ObjectKey, ObjectReference, WorkQueue, is_not_found,
 };
@@ -162,18 +163,37 @@ impl Deployments {
         note: Option<Note>,
         rollout: bool,
     ) -> Result<Next, Error> {
-        let (status, wait) = status::observe(deployment, sets, note, rollout, now());
-        if status != deployment.status {
-            let meta = &deployment.metadata;
-            match objects::write_status(&self.context.client, &registry::DEPLOYMENTS, meta, &status).await {
-                Err(error) if is_not_found(&error) => {}
-                other => other?,
-            }
+        let now = now();
+        let (mut status, wait) = status::observe(deployment, sets, note, rollout, now);
+        rollback::note(deployment, sets, &mut status, now);
+        let good = rollback::news(deployment, sets, &status);
+        if status != deployment.status || good.is_some() {
+            self.write_status(deployment, &status, good).await?;
         }
+        self.roll_back(deployment, sets, &status).await?;
         if rollout && status::is_complete(deployment, &status) {
             self.tidy(deployment, sets).await?;
         }
         Ok(wait.map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds))))
+    }
+
+    /// Writes the status, and with it the annotation that names a good set.
+    async fn write_status(
+        &self,
+        deployment: &DeploymentView,
+        status: &DeploymentStatusView,
+        good: Option<String>,
+    ) -> Result<(), Error> {
+        let annotate = |object: &mut Value| {
+            if let Some(good) = good {
+                object["metadata"]["annotations"][rollback::LAST_GOOD] = good.into();
+            }
+        };
+        let (client, meta) = (&self.context.client, &deployment.metadata);
+        match objects::write_status_with(client, &registry::DEPLOYMENTS, meta, status, annotate).await {
+            Err(error) if !is_not_found(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn about(&self, deployment: &DeploymentView) -> ObjectReference {

@@ -4,7 +4,7 @@ use super::plan::{self, Sets, Step};
 use super::status::Note;
 use super::{DESIRED, Deployments, HASH, MAX, REVISION, REVISION_HISTORY, revision};
 use crate::objects::seconds;
-use crate::ownership;
+use crate::{ownership, pods};
 use naru_api::registry;
 use naru_client::projections::{DeploymentView, ReplicaSetView, TemplateDigest};
 use naru_client::{DeleteOptions, Error, PatchKind, is_already_exists, is_not_found};
@@ -21,6 +21,7 @@ const OWN_ANNOTATIONS: &[&str] = &[
     DESIRED,
     MAX,
     "deprecated.deployment.rollback.to",
+    super::rollback::LAST_GOOD,
 ];
 
 impl Deployments {
@@ -89,38 +90,41 @@ impl Deployments {
         let (client, meta) = (&self.context.client, &deployment.metadata);
         let full: Value = client.get(&registry::DEPLOYMENTS, meta.namespace(), &meta.name).await?;
         let replicas = plan::first_size(deployment, sets);
-        for collisions in deployment.status.collision_count.unwrap_or_default().. {
-            let object = new_set(deployment, &full, revision, replicas, collisions);
-            let created = client.create(&registry::REPLICA_SETS, meta.namespace(), &object).await;
-            match created {
-                Ok(set) => {
-                    let set: ReplicaSetView = set;
-                    let name = &set.metadata.name;
-                    if replicas > 0 {
-                        let message = format!("Scaled up replica set {name} from 0 to {replicas}");
-                        self.recorder.normal(&self.about(deployment), "ScalingReplicaSet", message);
-                    }
-                    return Ok(set);
+        let collisions = deployment.status.collision_count.unwrap_or_default();
+        let object = new_set(deployment, &full, revision, replicas, collisions);
+        match client.create::<ReplicaSetView>(&registry::REPLICA_SETS, meta.namespace(), &object).await {
+            Ok(set) => {
+                let name = &set.metadata.name;
+                if replicas > 0 {
+                    let message = format!("Scaled up replica set {name} from 0 to {replicas}");
+                    self.recorder.normal(&self.about(deployment), "ScalingReplicaSet", message);
                 }
-                Err(error) if is_already_exists(&error) => {
-                    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                    let taken: ReplicaSetView = client.get(&registry::REPLICA_SETS, meta.namespace(), name).await?;
-                    let ours = taken.metadata.controller().is_some_and(|owner| owner.uid == meta.uid);
-                    if ours && taken.spec.template.digest == TemplateDigest::of(&full["spec"]["template"]) {
-                        return Ok(taken);
-                    }
-                    if collisions > deployment.status.collision_count.unwrap_or_default() + 3 {
-                        return Err(error);
-                    }
+                Ok(set)
+            }
+            Err(error) if is_already_exists(&error) => {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let taken: ReplicaSetView = client.get(&registry::REPLICA_SETS, meta.namespace(), name).await?;
+                let ours = taken.metadata.controller().is_some_and(|owner| owner.uid == meta.uid);
+                if ours && taken.spec.template.digest == TemplateDigest::of(&full["spec"]["template"]) {
+                    return Ok(taken);
                 }
-                Err(error) => {
-                    let message = format!("Failed to create new replica set: {error}");
-                    self.recorder.warning(&self.about(deployment), "ReplicaSetCreateError", message);
-                    return Err(error);
-                }
+                // The next run makes another name of it.
+                let mut full = full;
+                full["status"]["collisionCount"] = (collisions + 1).into();
+                client.update_status::<Value>(&registry::DEPLOYMENTS, meta.namespace(), &meta.name, &full).await?;
+                Err(error)
+            }
+            // Nobody wants a set in a namespace that goes.
+            Err(error) if pods::is_namespace_terminating(&error) => Err(error),
+            Err(error) => {
+                let message = format!(
+                    "Failed to create new replica set {:?}: {error}",
+                    object["metadata"]["name"].as_str().unwrap_or_default()
+                );
+                self.recorder.warning(&self.about(deployment), "ReplicaSetCreateError", message);
+                Err(error)
             }
         }
-        Err(Error::Connection("no free name for a replica set".to_owned()))
     }
 
     /// Deletes the oldest empty sets beyond the history limit.

@@ -10,7 +10,7 @@ const PROGRESSING: &str = "Progressing";
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 const DONE: &str = "NewReplicaSetAvailable";
-const TIMED_OUT: &str = "ProgressDeadlineExceeded";
+pub(super) const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const PAUSED: &str = "DeploymentPaused";
 
 /// Something that a run has done or found, to be told by the Progressing condition.
@@ -172,7 +172,7 @@ fn note_failure(conditions: &mut Vec<Condition>, sets: &Sets, now: i64) {
 }
 
 /// Sets a condition. The same status and reason again change nothing.
-fn set(conditions: &mut Vec<Condition>, kind: &str, status: &str, reason: &str, message: &str, now: i64) {
+pub(super) fn set(conditions: &mut Vec<Condition>, kind: &str, status: &str, reason: &str, message: &str, now: i64) {
     let known = condition(conditions, kind);
     if known.is_some_and(|known| known.status == status && known.reason == reason) {
         return;

@@ -117,3 +117,31 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_placed_when_there_is_room() {
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_asks_for_it_goes_back_by_itself() {
+    let cluster = Cluster::start().await;
+    let mut wanted = deployment("web", 2, "web:1");
+    wanted["metadata"]["annotations"] = json!({"naru.io/rollback-on-failure": "true"});
+    wanted["spec"]["progressDeadlineSeconds"] = 1.into();
+    cluster.create(&DEPLOYMENTS, wanted).await;
+    cluster
+        .until(&DEPLOYMENTS, "the first rollout to be noted", |all| {
+            let annotations = &find(all, "web").unwrap()["metadata"]["annotations"];
+            is_done(all, "web", 2) && annotations["naru.io/last-good-replica-set"].is_string()
+        })
+        .await;
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "broken"}]}}}});
+    cluster.merge(&DEPLOYMENTS, "web", image).await;
+    cluster
+        .until(&DEPLOYMENTS, "the way back", |all| {
+            let web = find(all, "web").unwrap();
+            let back = web["status"]["conditions"].as_array().unwrap().iter().any(|told| {
+                told["type"] == "RolledBack"
+                    && told["message"].as_str().unwrap().contains("(revision 2) has made no progress")
+            });
+            back && is_done(all, "web", 2) && web["spec"]["template"]["spec"]["containers"][0]["image"] == "web:1"
+        })
+        .await;
+    cluster.until(&registry::EVENTS, "the event", |all| all.iter().any(|event| event["reason"] == "RolledBack")).await;
+}

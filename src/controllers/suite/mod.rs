@@ -5,6 +5,7 @@
 mod budgets;
 mod daemonsets;
 mod deployments;
+mod faults;
 mod housekeeping;
 mod jobs;
 mod quotas;
@@ -41,6 +42,7 @@ struct Cluster {
     controllers: Shutdown,
     shutdown: Shutdown,
     writes: Writes,
+    faults: Option<Arc<faults::Faults>>,
 }
 
 /// What the controllers have written since they were started.
@@ -83,6 +85,11 @@ fn key_pem() -> String {
 impl Cluster {
     /// A cluster with one node that is ready.
     async fn start() -> Self {
+        Self::over(None).await
+    }
+
+    /// One whose controllers have a bad connection.
+    async fn over(faults: Option<Arc<faults::Faults>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("db"), Options::default()).unwrap();
         let shutdown = Shutdown::new();
@@ -91,7 +98,7 @@ impl Cluster {
         let client = Client::new(api.in_process("admin", &["system:masters"]));
         let informers = Informers::new(client.clone(), &shutdown);
         let mut cluster =
-            Self { _dir: dir, api, client, controllers: Shutdown::new(), shutdown, writes: Arc::default() };
+            Self { _dir: dir, api, client, controllers: Shutdown::new(), shutdown, writes: Arc::default(), faults };
         cluster.start_controllers();
         let scheduler = Client::new(cluster.api.in_process("system:kube-scheduler", &[]));
         naru_scheduler::start(scheduler, &informers, &cluster.shutdown);
@@ -106,14 +113,20 @@ impl Cluster {
         self.controllers.trigger();
         self.controllers = self.shutdown.child();
         self.writes = Arc::default();
-        let (api, writes) = (self.api.clone(), self.writes.clone());
+        let (api, writes, faults) = (self.api.clone(), self.writes.clone(), self.faults.clone());
+        let over = move |inner: Arc<dyn Transport>| match &faults {
+            Some(faults) => faults.client(inner),
+            None => inner,
+        };
+        let reads = Client::new(over(self.client.transport().clone()));
         let client_for = move |name: &str| {
             let (user, groups) = crate::user_of(name);
-            Client::new(Arc::new(Recording { inner: api.in_process(&user, groups), writes: writes.clone() }))
+            let inner = over(api.in_process(&user, groups));
+            Client::new(Arc::new(Recording { inner, writes: writes.clone() }))
         };
         let config = Config {
             client_for: Arc::new(client_for),
-            informers: Informers::new(self.client.clone(), &self.controllers),
+            informers: Informers::new(reads, &self.controllers),
             ca_pem: "CA".to_owned(),
             legacy_token: {
                 let api = self.api.clone();

@@ -2,7 +2,7 @@
 
 use super::{Cluster, find};
 use naru_api::registry::{CONFIG_MAPS, PODS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS};
-use naru_client::DeleteOptions;
+use naru_client::{DeleteOptions, Propagation};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -59,6 +59,8 @@ async fn a_replication_controller_keeps_its_pods_within_the_quota_and_says_when_
         })
         .await;
     cluster.until(&RESOURCE_QUOTAS, "one pod in the quota", |all| uses(all, &json!({"pods": "1"}))).await;
-    cluster.client.delete(&REPLICATION_CONTROLLERS, Some("default"), "rc", &DeleteOptions::default()).await.unwrap();
+    // Unasked, a ReplicationController leaves its pods.
+    let options = DeleteOptions::default().propagation(Propagation::Background);
+    cluster.client.delete(&REPLICATION_CONTROLLERS, Some("default"), "rc", &options).await.unwrap();
     cluster.until(&PODS, "no pods", <[_]>::is_empty).await;
 }

@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod history;
 mod programs;
+mod node;
 mod schemathesis;
 mod serving;
 mod streams;

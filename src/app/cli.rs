@@ -200,6 +200,10 @@ pub struct NodeArgs {
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE:EFFECT")]
     pub node_taint: Vec<String>,
 
+    /// A flag of the kubelet: container-log-max-size or container-log-max-files, FLAG=VALUE
+    #[arg(long, value_name = "FLAG=VALUE")]
+    pub kubelet_arg: Vec<String>,
+
     /// Cgroup under which all pods' cgroups are placed
     #[arg(long, value_name = "PATH")]
     pub cgroup_root: Option<String>,
@@ -309,6 +313,15 @@ pub enum ImageCommand {
         /// The archives
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// Pull images
+    Pull {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
     },
     /// List the images
     Ls {

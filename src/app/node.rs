@@ -12,12 +12,12 @@ use naru_base::Shutdown;
 use naru_client::projections::NodeView;
 use naru_client::{Client, EventRecorder, Informer, Informers, ListParams};
 use naru_kubelet::engine::{EndpointGate, LocalImages, PodNetwork};
-use naru_kubelet::{Kubelet, KubeletConfig, NodeApiConfig};
+use naru_kubelet::{Kubelet, KubeletConfig, LogLimits, NodeApiConfig};
 use naru_libcni::{Network, NetworkConfig};
 use naru_network::balancer::Balancer;
 use naru_network::dns::{self, DnsConfig};
 use naru_network::overlay::{self, Backend};
-use naru_network::proxy::{Ipv4Cidr, Proxy, ProxyConfig};
+use naru_network::proxy::{self, Ipv4Cidr, Proxy, ProxyConfig};
 use naru_runtime::images::ImageStore;
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{Runtime, RuntimeConfig};
@@ -127,6 +127,7 @@ pub(crate) async fn start(
         cluster_domain: config.cluster_domain,
         resolv_conf: args.resolv_conf.clone(),
         max_pods: MAX_PODS,
+        log_limits: kubelet_args(&args.kubelet_arg)?,
         runtime: Arc::new(runtime),
         images: Arc::new(images),
         network: Arc::new(network),
@@ -138,6 +139,27 @@ pub(crate) async fn start(
         }),
     };
     Ok(Kubelet::start(kubelet, shutdown).await?)
+}
+
+/// What of the kubelet's own flags can be set.
+fn kubelet_args(args: &[String]) -> Result<LogLimits> {
+    let mut limits = LogLimits::default();
+    for arg in args {
+        let (name, value) = arg.split_once('=').with_context(|| format!("--kubelet-arg {arg}: not FLAG=VALUE"))?;
+        match name.trim_start_matches('-') {
+            "container-log-max-size" => {
+                let size = naru_api::quantity::Quantity::parse(value).map(|q| q.value()).filter(|size| *size > 0);
+                let size = size.with_context(|| format!("--kubelet-arg {arg}: not a size such as 10Mi"))?;
+                limits.max_size = size.unsigned_abs();
+            }
+            "container-log-max-files" => {
+                let files = value.parse().ok().filter(|files| *files > 1);
+                limits.max_files = files.with_context(|| format!("--kubelet-arg {arg}: not a number above 1"))?;
+            }
+            _ => bail!("--kubelet-arg {arg}: only container-log-max-size and container-log-max-files can be set"),
+        }
+    }
+    Ok(limits)
 }
 
 /// The range of IPv4 among the Services' ranges: the proxy speaks no other.
@@ -281,6 +303,10 @@ impl EndpointGate for ProxyGate {
     async fn dropped(&self, ip: IpAddr) {
         self.0.wait_dropped(ip, GATE_WAIT).await;
     }
+
+    fn set_host_ports(&self, ports: BTreeMap<proxy::Frontend, proxy::Backend>) {
+        self.0.set_host_ports(ports);
+    }
 }
 
 /// Whether the flags can be used, before anything is started.
@@ -289,6 +315,7 @@ pub(crate) fn check(args: &NodeArgs) -> Result<()> {
     if let Some(label) = labels.keys().find(|label| !kubelet_may_set(label)) {
         bail!("--node-label {label}: a node may not give itself this label; set it with kubectl label node");
     }
+    kubelet_args(&args.kubelet_arg)?;
     args.node_taint.iter().try_for_each(|text| taint(text).map(drop))
 }
 
@@ -329,6 +356,10 @@ mod tests {
         assert_eq!((parsed.key.as_str(), parsed.value.as_deref()), ("k", Some("v")));
         assert_eq!(taint("k:NoExecute")?.value, None);
         assert!(taint("k=v:Never").is_err());
+        let limits = kubelet_args(&["container-log-max-size=64Ki".into(), "--container-log-max-files=3".into()])?;
+        assert_eq!(limits, LogLimits { max_size: 65_536, max_files: 3 });
+        assert!(kubelet_args(&["container-log-max-files=1".into()]).is_err());
+        assert!(kubelet_args(&["feature=1".into()]).is_err());
         Ok(())
     }
 }

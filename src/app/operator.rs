@@ -5,6 +5,7 @@ use crate::layout::Layout;
 use crate::node;
 use anyhow::{Context, Result, anyhow};
 use naru_kubelet::engine::Images;
+use naru_runtime::images::PullOptions;
 use std::collections::HashSet;
 use std::io::Write;
 
@@ -21,6 +22,14 @@ pub(crate) async fn image(command: ImageCommand) -> Result<()> {
                 for name in names {
                     writeln!(out, "{name}")?;
                 }
+            }
+        }
+        ImageCommand::Pull { data, names } => {
+            let store = open(&data)?;
+            for name in names {
+                let image = store.pull(&name, PullOptions::default()).await;
+                let image = image.map_err(|error| anyhow!("cannot pull {name}: {error}"))?;
+                writeln!(out, "{}", image.digests.first().unwrap_or(&image.id))?;
             }
         }
         ImageCommand::Ls { data } => {

@@ -39,6 +39,8 @@ pub struct KubeletConfig {
     pub resolv_conf: PathBuf,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// How large logs grow.
+    pub log_limits: crate::LogLimits,
     /// Sandboxes and containers.
     pub runtime: Arc<dyn ContainerRuntime>,
     /// Images.

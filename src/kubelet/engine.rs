@@ -1,13 +1,14 @@
 //! What the kubelet needs from the container runtime, the image store, the pod network and the service proxy.
 
 use async_trait::async_trait;
+use naru_network::proxy::{Backend, Frontend};
 use naru_runtime::images::{Image, ImageStore, PullError, PullOptions};
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{
     ContainerInfo, ContainerSpec, Event, ExecSession, ExecSpec, ProbeResult, Resources, Result as RuntimeResult,
     Runtime, SandboxInfo, SandboxSpec, Stats,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -204,6 +205,8 @@ fn attachment(sandbox: &str, netns: &Path) -> naru_libcni::Attachment {
 pub trait EndpointGate: fmt::Debug + Send + Sync + 'static {
     /// Completes when the node's proxy sends nothing to `ip` any more.
     async fn dropped(&self, ip: IpAddr);
+    /// The ports of the node that lead to its pods, all of them.
+    fn set_host_ports(&self, _ports: BTreeMap<Frontend, Backend>) {}
 }
 
 /// A gate that is always open, for nodes without a proxy.

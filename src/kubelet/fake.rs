@@ -305,6 +305,7 @@ impl World {
             cluster_domain: "cluster.local".into(),
             resolv_conf: dir.path().join("resolv.conf"),
             max_pods: 110,
+            log_limits: crate::LogLimits::default(),
             runtime: runtime.clone(),
             images: Arc::new(FakeImages),
             network: Arc::new(FakeNetwork),
@@ -316,6 +317,7 @@ impl World {
         let shared = Arc::new(Shared {
             recorder: EventRecorder::discard(),
             services,
+            host_ports: crate::host_ports::HostPorts::new(config.gate.clone()),
             usage: crate::usage::UsageTable::default(),
             probe_counts: crate::api::stats::ProbeCounts::default(),
             pods: Informer::start(&client, &naru_api::registry::PODS, naru_client::ListParams::all(), &shutdown),

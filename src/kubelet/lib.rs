@@ -3,7 +3,9 @@
 pub mod api;
 pub mod config;
 pub mod engine;
+mod host_ports;
 pub mod images;
+mod log_rotation;
 mod node;
 mod objects;
 pub mod pod;
@@ -18,6 +20,7 @@ pub mod volumes;
 mod fake;
 
 pub use config::{KubeletConfig, NodeApiConfig};
+pub use log_rotation::LogLimits;
 
 use k8s_openapi::api::core::v1::Pod;
 use naru_api::registry::{EVENTS, PODS, SERVICES};
@@ -70,6 +73,7 @@ impl Kubelet {
         let shared = Arc::new(Shared {
             recorder: EventRecorder::start(client.clone(), &EVENTS, "kubelet", Some(&config.node_name), shutdown),
             services: Informer::start(&client, &SERVICES, ListParams::all(), shutdown),
+            host_ports: host_ports::HostPorts::new(config.gate.clone()),
             usage: usage::UsageTable::default(),
             probe_counts: api::stats::ProbeCounts::default(),
             pods: informer.clone(),
@@ -87,6 +91,7 @@ impl Kubelet {
             images_changed: Notify::new(),
             config,
         });
+        log_rotation::start(shared.clone(), shutdown);
         shared.usage.start(shared.clone(), shutdown);
         let pods = pods::Pods::new(shared.clone(), informer, shutdown);
         if let Some(node_api) = shared.config.node_api.clone() {

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) config: KubeletConfig,
     pub(crate) recorder: EventRecorder,
     pub(crate) services: Informer<ServiceView>,
+    /// Ports of the node that lead to its pods.
+    pub(crate) host_ports: crate::host_ports::HostPorts,
     /// What everything uses.
     pub(crate) usage: crate::usage::UsageTable,
     /// How often probes succeeded and failed.

@@ -30,6 +30,8 @@ pub const GROUP_VERSIONS: &[(&str, &str)] = &[
     ("discovery.k8s.io", "v1"),
     ("resource.k8s.io", "v1"),
     ("flowcontrol.apiserver.k8s.io", "v1"),
+    // Not stored by anybody: computed from what the nodes say.
+    ("metrics.k8s.io", "v1beta1"),
 ];
 
 /// The group-versions that some resource is served in, in order.

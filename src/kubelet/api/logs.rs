@@ -13,6 +13,7 @@ use naru_runtime::{ContainerState, Event};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tokio::fs::File;
 use tokio::io::unix::AsyncFd;
@@ -195,8 +196,15 @@ impl Reader {
         let mut line = Vec::new();
         loop {
             let over = following.is_none_or(|id| !running(id));
+            // Looked at before the reading: what is written to the old file was written before the new one was made.
+            let successor = if following.is_some() { self.successor(reader.get_ref()).await? } else { None };
             if !self.drain(&mut reader, &mut line).await? {
                 return Ok(());
+            }
+            if let Some(file) = successor {
+                reader = BufReader::with_capacity(BLOCK as usize, file);
+                line.clear();
+                continue;
             }
             let (Some(watch), Some(id), false) = (&watch, following, over) else { return Ok(()) };
             tokio::select! {
@@ -205,6 +213,18 @@ impl Reader {
                 () = self.sender.closed() => return Ok(()),
             }
         }
+    }
+
+    /// The file that has taken the place of one that was rotated.
+    async fn successor(&self, old: &File) -> io::Result<Option<File>> {
+        let new = match File::open(&self.path).await {
+            Ok(new) => new,
+            // Between the renaming and the making of the new one; the watch tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        Ok((identity(new.metadata().await?) != identity(old.metadata().await?)).then_some(new))
     }
 
     /// Sends all whole lines that there are; false when the client has enough.
@@ -273,14 +293,16 @@ async fn exit_of(id: &str, events: &mut broadcast::Receiver<Event>) {
     }
 }
 
-/// Tells when a file is written to.
+/// Tells when a log is written to, or begun anew.
 struct Watch(AsyncFd<OwnedFd>);
 
 impl Watch {
     #[allow(deprecated, reason = "an owned descriptor keeps its number; the replacement is unsafe")]
     fn new(path: &Path) -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&fd, path, WatchFlags::MODIFY | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF)?;
+        // The directory: it tells of writes to every file in it, and of a new one after a rotation.
+        let dir = path.parent().unwrap_or(path);
+        inotify::add_watch(&fd, dir, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
         Ok(Self(AsyncFd::new(fd)?))
     }
 
@@ -370,6 +392,30 @@ mod tests {
         alive.store(false, Ordering::SeqCst);
         exits.send(Event::SandboxLost { sandbox: String::new() }).unwrap();
         assert_eq!(receiver.recv().await, None);
+        task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_followed_log_goes_on_in_the_next_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        std::fs::write(&path, LOG).unwrap();
+        let (sender, mut receiver) = mpsc::channel(64);
+        let (_exits, events) = broadcast::channel(4);
+        let reader = Reader { path: path.clone(), filter: Filter::new(options("follow=true&tailLines=1")), sender };
+        let task = naru_base::spawn("log", async move { reader.run(Some("id"), events, |_| true).await });
+        assert_eq!(receiver.recv().await.unwrap(), "ee\n");
+        let old = dir.path().join("0.log.20240101-000005");
+        std::fs::rename(&path, &old).unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(&old).unwrap();
+        file.write_all(b"2024-01-01T00:00:05Z stdout F old\n").unwrap();
+        std::fs::write(&path, "2024-01-01T00:00:06Z stdout F new\n").unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 8 {
+            seen.extend_from_slice(&receiver.recv().await.unwrap());
+        }
+        assert_eq!(String::from_utf8(seen).unwrap(), "old\nnew\n");
+        drop(receiver);
         task.await.unwrap().unwrap();
     }
 }

@@ -63,6 +63,7 @@ impl Worker {
         };
         match self.attach(&id, &made.netns_path).await {
             Ok(ips) => {
+                self.shared.host_ports.set(&identity(&self.pod).2, &self.pod, &ips);
                 self.sandbox = Some(Sandbox { id, netns: made.netns_path, ips });
                 self.publish();
                 true
@@ -220,6 +221,7 @@ impl Worker {
         }
         self.shared.objects.release(&uid);
         self.shared.probe_counts.forget(&uid);
+        self.shared.host_ports.set(&uid, &self.pod, &[]);
         let dir = self.shared.config.pod_dir(&uid);
         let removed = tokio::task::spawn_blocking(move || volumes::tear_down(&dir)).await;
         if let Ok(Err(error)) = removed {

@@ -218,6 +218,7 @@ impl Worker {
                 self.status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect()
             }
         };
+        self.shared.host_ports.set(&identity(&self.pod).2, &self.pod, &ips);
         self.sandbox = Some(Sandbox { id: sandbox.id, netns: sandbox.netns_path, ips });
         for index in 0..self.slots.len() {
             self.start_probes(index);
@@ -482,6 +483,7 @@ impl Worker {
     /// Notes that the sandbox is gone: what should run starts over in a new one.
     pub(super) fn sandbox_gone(&mut self) {
         self.sandbox = None;
+        self.shared.host_ports.set(&identity(&self.pod).2, &self.pod, &[]);
         let now = Timestamp::now();
         for slot in &mut self.slots {
             slot.lose(now);

@@ -83,13 +83,15 @@ pub fn set_up(pod: &Pod, pod_dir: &Path, volume: &Volume) -> Result<(), VolumeEr
         let data = data.and_then(|d| std::ffi::CString::new(d).ok());
         mount("tmpfs", &dir, "tmpfs", MountFlags::empty(), data.as_deref()).map_err(|e| io_error(&dir)(e.into()))?;
     }
-    // Once made, its permissions are the pod's own business.
-    if fresh && volume.empty_dir.is_some() {
+    // Once made, the permissions of a writable one are the pod's own business.
+    if fresh {
         let group = fs_group(pod);
         if let Some(group) = group {
             std::os::unix::fs::lchown(&dir, None, Some(group)).map_err(io_error(&dir))?;
         }
-        let mode = if group.is_some() { 0o2777 } else { 0o777 };
+        // What is filled by the node is in a fresh memory file system, with the bit that those have.
+        let base = if memory && volume.empty_dir.is_none() { 0o1777 } else { 0o777 };
+        let mode = if group.is_some() { base | 0o2000 } else { base };
         fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).map_err(io_error(&dir))?;
     }
     Ok(())

@@ -39,6 +39,7 @@ type Applied = Option<Arc<BTreeSet<Ipv4Addr>>>;
 #[derive(Debug, Clone)]
 pub struct Proxy {
     applied: watch::Receiver<Applied>,
+    host_ports: Arc<watch::Sender<BTreeMap<Frontend, Backend>>>,
 }
 
 impl Proxy {
@@ -52,8 +53,9 @@ impl Proxy {
         shutdown: &Shutdown,
     ) -> Self {
         let (sender, applied) = watch::channel(None);
-        let proxy = Self { applied };
-        let worker = Worker { services, slices, nodes, config, applied: sender };
+        let (host_ports, ports) = watch::channel(BTreeMap::new());
+        let proxy = Self { applied, host_ports: Arc::new(host_ports) };
+        let worker = Worker { services, slices, nodes, config, applied: sender, host_ports: ports };
         let shutdown = shutdown.clone();
         naru_base::spawn("service-proxy", async move { shutdown.guard(worker.run()).await });
         proxy
@@ -66,6 +68,11 @@ impl Proxy {
             // The proxy has been shut down: nobody needs the answer.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Ports of this node that lead to its pods, all of them.
+    pub fn set_host_ports(&self, ports: BTreeMap<Frontend, Backend>) {
+        self.host_ports.send_replace(ports);
     }
 
     /// Completes when no new connection is sent to `address` any more (true), or after `timeout` (false).
@@ -93,6 +100,7 @@ struct Worker {
     nodes: Informer<NodeView>,
     config: ProxyConfig,
     applied: watch::Sender<Applied>,
+    host_ports: watch::Receiver<BTreeMap<Frontend, Backend>>,
 }
 
 impl Worker {
@@ -126,7 +134,7 @@ impl Worker {
         asked.map(said).collect()
     }
 
-    async fn follow(self) {
+    async fn follow(mut self) {
         let changed = Arc::new(Notify::new());
         let wake = Arc::clone(&changed);
         self.services.subscribe(move |_| wake.notify_one());
@@ -158,7 +166,8 @@ impl Worker {
             let slices = self.slices.list();
             health.set(self.health(&services, &slices)).await;
             let zone = self.zone();
-            let wanted = ruleset(&services, &slices, Here { node: &self.config.node_name, zone: &zone });
+            let mut wanted = ruleset(&services, &slices, Here { node: &self.config.node_name, zone: &zone });
+            wanted.serve_host_ports(&self.host_ports.borrow_and_update());
             let unchanged = current.as_ref().is_some_and(|(_, ruleset)| *ruleset == wanted);
             if !unchanged {
                 // Of what an earlier process has had nothing is known but what is wanted now.
@@ -178,7 +187,10 @@ impl Worker {
                     }
                 }
             }
-            changed.notified().await;
+            tokio::select! {
+                () = changed.notified() => {}
+                Ok(()) = self.host_ports.changed() => {}
+            }
         }
     }
 }

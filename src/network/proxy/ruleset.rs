@@ -20,7 +20,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// Reads the API's name; empty means TCP.
-    fn parse(name: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         match name {
             "" | "TCP" => Some(Protocol::Tcp),
             "UDP" => Some(Protocol::Udp),
@@ -91,6 +91,20 @@ impl Ruleset {
     pub fn addresses(&self) -> BTreeSet<Ipv4Addr> {
         let targets = self.frontends.values().chain(self.inside.values());
         targets.flat_map(|target| &target.backends).map(|backend| backend.address).collect()
+    }
+
+    /// Ports of this node that lead to its pods. What a Service has claimed stays the Service's.
+    pub(super) fn serve_host_ports(&mut self, ports: &BTreeMap<Frontend, Backend>) {
+        for (frontend, backend) in ports {
+            let target = Target {
+                backends: vec![*backend],
+                sticky: None,
+                masquerade: Masquerade::Never,
+                elsewhere: false,
+                sources: Vec::new(),
+            };
+            self.serve(*frontend, target, None);
+        }
     }
 
     /// The first Service to claim a frontend keeps it. `inside` is for clients within the cluster, if they are

@@ -148,7 +148,7 @@ fn kubelet_args(args: &[String]) -> Result<LogLimits> {
         let (name, value) = arg.split_once('=').with_context(|| format!("--kubelet-arg {arg}: not FLAG=VALUE"))?;
         match name.trim_start_matches('-') {
             "container-log-max-size" => {
-                let size = naru_api::quantity::Quantity::parse(value).map(|q| q.value()).filter(|size| *size > 0);
+                let size = naru_api::quantity::Quantity::parse(value).ok().map(|q| q.value()).filter(|size| *size > 0);
                 let size = size.with_context(|| format!("--kubelet-arg {arg}: not a size such as 10Mi"))?;
                 limits.max_size = size.unsigned_abs();
             }

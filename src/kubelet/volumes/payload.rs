@@ -107,10 +107,13 @@ fn projections(volume: &Volume) -> impl Iterator<Item = &VolumeProjection> {
 pub fn payload(pod: &Pod, volume: &Volume, sources: &Sources) -> Result<Option<Payload>, PayloadError> {
     let mut out = Payload::new();
     if let Some(v) = &volume.config_map {
-        config_map(&mut out, &v.name, v.items.as_deref(), v.default_mode, v.optional, sources)?;
+        let optional = v.optional == Some(true);
+        let pick = Pick { name: &v.name, items: v.items.as_deref(), mode: v.default_mode, optional };
+        config_map(&mut out, &pick, sources)?;
     } else if let Some(v) = &volume.secret {
         let name = v.secret_name.as_deref().unwrap_or_default();
-        secret(&mut out, name, v.items.as_deref(), v.default_mode, v.optional, sources)?;
+        let optional = v.optional == Some(true);
+        secret(&mut out, &Pick { name, items: v.items.as_deref(), mode: v.default_mode, optional }, sources)?;
     } else if let Some(v) = &volume.downward_api {
         downward(&mut out, pod, v.items.as_deref(), v.default_mode, sources)?;
     } else if let Some(v) = &volume.projected {
@@ -131,9 +134,11 @@ fn projection(
     sources: &Sources,
 ) -> Result<(), PayloadError> {
     if let Some(c) = &source.config_map {
-        config_map(out, &c.name, c.items.as_deref(), mode, c.optional, sources)
+        let optional = c.optional == Some(true);
+        config_map(out, &Pick { name: &c.name, items: c.items.as_deref(), mode, optional }, sources)
     } else if let Some(s) = &source.secret {
-        secret(out, &s.name, s.items.as_deref(), mode, s.optional, sources)
+        let optional = s.optional == Some(true);
+        secret(out, &Pick { name: &s.name, items: s.items.as_deref(), mode, optional }, sources)
     } else if let Some(d) = &source.downward_api {
         downward(out, pod, d.items.as_deref(), mode, sources)
     } else if let Some(t) = &source.service_account_token {
@@ -151,47 +156,40 @@ fn projection(
     }
 }
 
-fn config_map(
-    out: &mut Payload,
-    name: &str,
-    items: Option<&[KeyToPath]>,
+/// How the keys of a ConfigMap or Secret become files.
+struct Pick<'a> {
+    name: &'a str,
+    items: Option<&'a [KeyToPath]>,
     mode: Option<i32>,
-    optional: Option<bool>,
-    sources: &Sources,
-) -> Result<(), PayloadError> {
-    let optional = optional == Some(true);
-    let Some(map) = sources.config_maps.get(name).and_then(Option::as_ref) else {
-        return if optional { Ok(()) } else { Err(PayloadError::NoConfigMap(name.into())) };
-    };
-    let text = map.data.iter().flatten().map(|(k, v)| (k.as_str(), v.as_bytes()));
-    let binary = map.binary_data.iter().flatten().map(|(k, v)| (k.as_str(), v.0.as_slice()));
-    keys(out, text.chain(binary).collect(), items, mode, optional, "config")
+    optional: bool,
 }
 
-fn secret(
-    out: &mut Payload,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    mode: Option<i32>,
-    optional: Option<bool>,
-    sources: &Sources,
-) -> Result<(), PayloadError> {
-    let optional = optional == Some(true);
-    let Some(secret) = sources.secrets.get(name).and_then(Option::as_ref) else {
-        return if optional { Ok(()) } else { Err(PayloadError::NoSecret(name.into())) };
-    };
-    let data = secret.data.iter().flatten().map(|(k, v)| (k.as_str(), v.0.as_slice())).collect();
-    keys(out, data, items, mode, optional, "secret")
+fn config_map(out: &mut Payload, pick: &Pick<'_>, sources: &Sources) -> Result<(), PayloadError> {
+    let map = sources.config_maps.get(pick.name).and_then(Option::as_ref);
+    let data = map.map(|map| {
+        let text = map.data.iter().flatten().map(|(k, v)| (k.as_str(), v.as_bytes()));
+        text.chain(map.binary_data.iter().flatten().map(|(k, v)| (k.as_str(), v.0.as_slice()))).collect()
+    });
+    keys(out, data, pick, "config", PayloadError::NoConfigMap)
+}
+
+fn secret(out: &mut Payload, pick: &Pick<'_>, sources: &Sources) -> Result<(), PayloadError> {
+    let secret = sources.secrets.get(pick.name).and_then(Option::as_ref);
+    let data = secret.map(|s| s.data.iter().flatten().map(|(k, v)| (k.as_str(), v.0.as_slice())).collect());
+    keys(out, data, pick, "secret", PayloadError::NoSecret)
 }
 
 fn keys(
     out: &mut Payload,
-    data: BTreeMap<&str, &[u8]>,
-    items: Option<&[KeyToPath]>,
-    mode: Option<i32>,
-    optional: bool,
+    data: Option<BTreeMap<&str, &[u8]>>,
+    pick: &Pick<'_>,
     kind: &'static str,
+    missing: fn(String) -> PayloadError,
 ) -> Result<(), PayloadError> {
+    let &Pick { name, items, mode, optional } = pick;
+    let Some(data) = data else {
+        return if optional { Ok(()) } else { Err(missing(name.into())) };
+    };
     let mode = mode.unwrap_or(DEFAULT_MODE);
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         out.extend(data.iter().map(|(key, data)| ((*key).to_owned(), File { data: data.to_vec(), mode: mode as u32 })));

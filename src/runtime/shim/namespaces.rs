@@ -152,8 +152,28 @@ pub(super) fn spawn_pause(empty: &Path) -> io::Result<u32> {
     }
 }
 
+/// What `ps` shows of this process: the words that it was started with are written over.
+fn set_command_line(text: &[u8]) {
+    // After the name in brackets, which may hold anything: the fields from the third on.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+    let at = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
+    let (begin, end) = (at(48), at(49));
+    if begin == 0 || end <= begin {
+        return;
+    }
+    let length = end - begin;
+    // SAFETY: the kernel's record of where this process's arguments lie: its own writable stack, which
+    // nobody reads any more (arguments were copied when the program began).
+    unsafe {
+        std::ptr::write_bytes(begin as *mut u8, 0, length);
+        std::ptr::copy_nonoverlapping(text.as_ptr(), begin as *mut u8, text.len().min(length - 1));
+    }
+}
+
 fn pause(empty: &Path) {
     const NAME: &CStr = c"pause";
+    set_command_line(b"/pause");
     if std::env::set_current_dir(empty).and_then(|()| std::os::unix::fs::chroot(".")).is_err() {
         return;
     }

@@ -418,9 +418,8 @@ fn follows_the_informers_and_says_when_an_endpoint_is_out() {
             let (sender, applied) = watch::channel(None);
             let (host_ports, ports) = watch::channel(BTreeMap::new());
             let proxy = Proxy { applied, host_ports: Arc::new(host_ports) };
-            let worker =
-                let worker = Worker { services, slices, nodes, config, applied: sender, host_ports: ports };
-                naru_base::spawn("proxy", worker.follow());
+            let worker = Worker { services, slices, nodes, config, applied: sender, host_ports: ports };
+            let worker = naru_base::spawn("proxy", worker.follow());
             proxy.synced().await;
             let a = "10.42.0.2".parse().unwrap();
             assert!(!proxy.wait_dropped(a, Duration::from_millis(1)).await);

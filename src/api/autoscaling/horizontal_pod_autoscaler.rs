@@ -71,8 +71,7 @@ fn rules(rules: &mut Map<String, Value>, policies: Value) {
 }
 
 fn prepare_create(autoscaler: &mut Value) {
-    let status = json!({"currentReplicas": 0, "desiredReplicas": 0});
-    tree::object(autoscaler).insert("status".to_owned(), status);
+    tree::object(autoscaler).insert("status".to_owned(), json!({"desiredReplicas": 0}));
 }
 
 fn prepare_update(new: &mut Value, old: &Value) {

@@ -97,6 +97,7 @@ fn from_stored(autoscaler: &mut Value) {
         notes.push((BEHAVIOR, annotations::behavior_to_old(&behavior)));
     }
     if let Some(status) = tree::sub(object, "status") {
+        tree::default(status, "currentReplicas", 0);
         let current = status.remove("currentMetrics").unwrap_or_default();
         let conditions = status.remove("conditions").unwrap_or_default();
         let measured = list(&current).iter().filter(|metric| is_cpu(metric));

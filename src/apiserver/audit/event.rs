@@ -197,10 +197,10 @@ pub(crate) struct Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.done {
-            if let Some(line) = self.line(Stage::ResponseComplete) {
-                self.audit.log.write_later(line);
-            }
+        if !self.done
+            && let Some(line) = self.line(Stage::ResponseComplete)
+        {
+            self.audit.log.write_later(line);
         }
     }
 }

@@ -185,7 +185,8 @@ impl Rule {
             }
         }
         validate_stages(&self.omit_stages, at.child("omitStages"), errors);
-        if !self.non_resource_urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if of_resources && !self.non_resource_urls.is_empty() {
             let why = "rules cannot apply to both regular resources and non-resource URLs";
             errors.invalid(urls, Value::from(self.non_resource_urls.clone()), why);
         }

@@ -26,7 +26,7 @@ pub(crate) async fn follow(path: PathBuf, storage: Storage, cache: Cache, mut re
             take_over(&path, &text, &storage, &cache);
             read = text;
         }
-        if !shutdown.guard(watch.changed()).await.is_some_and(|seen| seen.is_ok()) {
+        if shutdown.guard(watch.changed()).await.is_none_or(|seen| seen.is_err()) {
             return;
         }
     }

@@ -121,7 +121,8 @@ impl Applier {
             Err(error) if is_not_found(&error) => return Ok(None),
             other => other?,
         };
-        let list: Value = serde_json::from_slice(&list)?;
+        // A group that is not served is answered in plain words.
+        let list: Value = serde_json::from_slice(&list).unwrap_or_default();
         let resources = list["resources"].as_array().into_iter().flatten();
         let mut found = resources.filter_map(|resource| {
             let plural = resource["name"].as_str().filter(|name| !name.contains('/') && resource["kind"] == kind)?;

@@ -117,12 +117,20 @@ pub(crate) enum Message {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     Done,
-    Hello { version: u32, containers: Vec<ContainerInfo> },
+    Hello {
+        version: u32,
+        containers: Vec<ContainerInfo>,
+    },
     Container(Box<ContainerInfo>),
-    Exec { exec: u64 },
+    Exec {
+        exec: u64,
+    },
     /// With a terminal: its master, for input and its size, then a pipe of output. Without: a pipe of
     /// input if the container has one, then output and error output.
-    Attached { tty: bool, stdin: bool },
+    Attached {
+        tty: bool,
+        stdin: bool,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -372,7 +372,8 @@ mod tests {
 
     #[test]
     fn every_law_is_found_broken() {
-        let cases: [(&str, fn(&mut History)); 11] = [
+        type Break = fn(&mut History);
+        let cases: [(&str, Break); 11] = [
             ("saw revision 1 after 2", |h| h.watches[0].events.swap(0, 1)),
             ("different changes at 2", |h| h.watches[1].events[0].value = Some("x".to_owned())),
             ("created twice", |h| {

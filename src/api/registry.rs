@@ -22,8 +22,9 @@ pub use crate::batch::{cron_job::CRON_JOBS, job::JOBS};
 pub use crate::certificates::request::CERTIFICATE_SIGNING_REQUESTS;
 pub use crate::coordination::lease::LEASES;
 pub use crate::core::{
-    binding::BINDINGS, component_status::COMPONENT_STATUSES, config_map::CONFIG_MAPS, endpoints::ENDPOINTS, event::EVENTS, limit_range::LIMIT_RANGES, namespace::NAMESPACES,
-    node::NODES, persistent_volume::PERSISTENT_VOLUMES, persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS, pod::PODS,
+    binding::BINDINGS, component_status::COMPONENT_STATUSES, config_map::CONFIG_MAPS, endpoints::ENDPOINTS,
+    event::EVENTS, limit_range::LIMIT_RANGES, namespace::NAMESPACES, node::NODES,
+    persistent_volume::PERSISTENT_VOLUMES, persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS, pod::PODS,
     pod_template::POD_TEMPLATES, replication_controller::REPLICATION_CONTROLLERS, resource_quota::RESOURCE_QUOTAS,
     secret::SECRETS, service::SERVICES, service_account::SERVICE_ACCOUNTS,
 };

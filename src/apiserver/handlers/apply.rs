@@ -58,7 +58,8 @@ pub(super) async fn apply(
                 Err(status) if status.code == 404 && part == Part::Main => continue,
                 Err(status) => return Err(status),
                 Ok(changed) => {
-                    let warnings = create::answer_warnings(call, resource, changed.advise.then_some(&changed.value), strict)?;
+                    let warnings =
+                        create::answer_warnings(call, resource, changed.advise.then_some(&changed.value), strict)?;
                     return Ok(render::object(call, resource, 200, changed.json)?.with_warnings(warnings));
                 }
             }

@@ -199,7 +199,7 @@ mod tests {
                 {"name": "gone", "image": "g"}, {"name": "injected", "image": "i"}])),
             containers(json!([
                 {"name": "a", "image": "a:2", "imagePullPolicy": "Always", "env": [{"name": "X", "value": "1"}]},
-                {"name": "injected", "image": "i"}, {"name": "new", "image": "n"}])),
+                {"name": "new", "image": "n"}, {"name": "injected", "image": "i"}])),
         );
     }
 

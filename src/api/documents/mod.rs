@@ -62,7 +62,9 @@ mod tests {
     #[test]
     fn group_versions_come_in_upstreams_order() {
         let facts = include_str!("../facts/api-resources.txt").lines().filter_map(|line| line.strip_prefix("GV "));
-        let own = GROUP_VERSIONS.iter().map(|(group, version)| crate::meta::join_api_version(group, version));
+        // Metrics come from an add-on elsewhere, so they are not in the facts.
+        let own = GROUP_VERSIONS.iter().filter(|(group, _)| *group != "metrics.k8s.io");
+        let own = own.map(|(group, version)| crate::meta::join_api_version(group, version));
         assert!(facts.eq(own));
     }
 }

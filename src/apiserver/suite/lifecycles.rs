@@ -177,6 +177,10 @@ impl Life<'_> {
             return;
         }
         let patched = self.patched(&uri, json!({ "metadata": { "annotations": { "patchedstatus": "true" } } })).await;
+        if METADATA_STAYS.iter().any(|plural| self.collection.ends_with(plural)) {
+            assert_eq!(patched["metadata"]["annotations"]["patchedstatus"], Value::Null, "{uri}");
+            return;
+        }
         assert_eq!(patched["metadata"]["annotations"]["patchedstatus"], "true", "{uri}");
         let mut status = self.server.get(&uri).await.ok();
         status["metadata"]["annotations"]["updatedstatus"] = "true".into();
@@ -211,6 +215,9 @@ impl Life<'_> {
         }
     }
 }
+
+/// Kinds whose status is written without touching the metadata.
+const METADATA_STAYS: [&str; 3] = ["volumeattachments", "flowschemas", "prioritylevelconfigurations"];
 
 #[tokio::test]
 async fn objects_of_every_kind_live_and_die() {

@@ -200,7 +200,7 @@ pub struct NodeArgs {
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE:EFFECT")]
     pub node_taint: Vec<String>,
 
-    /// A flag of the kubelet: container-log-max-size or container-log-max-files, FLAG=VALUE
+    /// A flag of the kubelet: container-log-max-size, container-log-max-files or pod-manifest-path, FLAG=VALUE
     #[arg(long, value_name = "FLAG=VALUE")]
     pub kubelet_arg: Vec<String>,
 

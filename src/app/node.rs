@@ -34,6 +34,8 @@ const NODE_API_PORT: u16 = 10250;
 const MAX_PODS: u32 = 110;
 /// How long the first pods wait for the node's range of addresses.
 const RANGE_WAIT: Duration = Duration::from_secs(30);
+/// The last known range, in the directory of the pod network.
+const RANGE_FILE: &str = "range";
 /// How long a stop signal waits for the proxy.
 const GATE_WAIT: Duration = Duration::from_secs(1);
 /// The nftables table of the service proxy.
@@ -112,6 +114,7 @@ pub(crate) async fn start(
         recorder: EventRecorder::start(client, &registry::EVENTS, "service-controller", node, shutdown),
     };
     balancer.start(shutdown);
+    let set = kubelet_args(&args.kubelet_arg)?;
     let kubelet = KubeletConfig {
         client: config.client,
         node_name: config.name,
@@ -127,7 +130,8 @@ pub(crate) async fn start(
         cluster_domain: config.cluster_domain,
         resolv_conf: args.resolv_conf.clone(),
         max_pods: MAX_PODS,
-        log_limits: kubelet_args(&args.kubelet_arg)?,
+        static_pods: Some(set.static_pods.unwrap_or_else(|| layout.agent().join("pod-manifests"))),
+        log_limits: set.log_limits,
         runtime: Arc::new(runtime),
         images: Arc::new(images),
         network: Arc::new(network),
@@ -142,24 +146,37 @@ pub(crate) async fn start(
 }
 
 /// What of the kubelet's own flags can be set.
-fn kubelet_args(args: &[String]) -> Result<LogLimits> {
-    let mut limits = LogLimits::default();
+#[derive(Debug, Default, PartialEq, Eq)]
+struct KubeletArgs {
+    log_limits: LogLimits,
+    /// Where static pods are described.
+    static_pods: Option<PathBuf>,
+}
+
+fn kubelet_args(args: &[String]) -> Result<KubeletArgs> {
+    let mut set = KubeletArgs::default();
     for arg in args {
         let (name, value) = arg.split_once('=').with_context(|| format!("--kubelet-arg {arg}: not FLAG=VALUE"))?;
         match name.trim_start_matches('-') {
             "container-log-max-size" => {
                 let size = naru_api::quantity::Quantity::parse(value).ok().map(|q| q.value()).filter(|size| *size > 0);
                 let size = size.with_context(|| format!("--kubelet-arg {arg}: not a size such as 10Mi"))?;
-                limits.max_size = size.unsigned_abs();
+                set.log_limits.max_size = size.unsigned_abs();
             }
             "container-log-max-files" => {
                 let files = value.parse().ok().filter(|files| *files > 1);
-                limits.max_files = files.with_context(|| format!("--kubelet-arg {arg}: not a number above 1"))?;
+                set.log_limits.max_files =
+                    files.with_context(|| format!("--kubelet-arg {arg}: not a number above 1"))?;
             }
-            _ => bail!("--kubelet-arg {arg}: only container-log-max-size and container-log-max-files can be set"),
+            "pod-manifest-path" if Path::new(value).is_absolute() => set.static_pods = Some(value.into()),
+            "pod-manifest-path" => bail!("--kubelet-arg {arg}: not an absolute path"),
+            _ => bail!(
+                "--kubelet-arg {arg}: only container-log-max-size, container-log-max-files and pod-manifest-path \
+                 can be set"
+            ),
         }
     }
-    Ok(limits)
+    Ok(set)
 }
 
 /// The range of IPv4 among the Services' ranges: the proxy speaks no other.
@@ -262,12 +279,35 @@ impl NodeNetwork {
         }
     }
 
+    /// The range of an earlier start, for pods that begin before the API server answers.
+    async fn remembered_range(&self) -> Option<String> {
+        if self.nodes.is_synced() {
+            return None;
+        }
+        let text = tokio::fs::read_to_string(self.state_dir.join(RANGE_FILE)).await.ok()?;
+        Some(text.trim().to_owned()).filter(|range| !range.is_empty())
+    }
+
+    async fn current_range(&self) -> Result<String, String> {
+        if let Some(cidr) = self.range() {
+            return Ok(cidr);
+        }
+        match self.remembered_range().await {
+            Some(cidr) => Ok(cidr),
+            None => self.given_range().await,
+        }
+    }
+
     async fn network(&self) -> Result<&Network, String> {
         let open = || async {
-            let cidr = match self.range() {
-                Some(cidr) => cidr,
-                None => self.given_range().await?,
+            let cidr = self.current_range().await?;
+            let remember = async {
+                tokio::fs::create_dir_all(&self.state_dir).await?;
+                tokio::fs::write(self.state_dir.join(RANGE_FILE), &cidr).await
             };
+            if let Err(error) = remember.await {
+                tracing::warn!(%error, "the node's range of addresses is not remembered");
+            }
             open_network(self.state_dir.clone(), cidr, self.mtu).await.map_err(|error| error.to_string())
         };
         self.network.get_or_try_init(open).await
@@ -356,8 +396,11 @@ mod tests {
         assert_eq!((parsed.key.as_str(), parsed.value.as_deref()), ("k", Some("v")));
         assert_eq!(taint("k:NoExecute")?.value, None);
         assert!(taint("k=v:Never").is_err());
-        let limits = kubelet_args(&["container-log-max-size=64Ki".into(), "--container-log-max-files=3".into()])?;
-        assert_eq!(limits, LogLimits { max_size: 65_536, max_files: 3 });
+        let set = kubelet_args(&["container-log-max-size=64Ki".into(), "--container-log-max-files=3".into()])?;
+        assert_eq!(set.log_limits, LogLimits { max_size: 65_536, max_files: 3 });
+        let set = kubelet_args(&["pod-manifest-path=/etc/pods".into()])?;
+        assert_eq!(set.static_pods, Some("/etc/pods".into()));
+        assert!(kubelet_args(&["pod-manifest-path=pods".into()]).is_err());
         assert!(kubelet_args(&["container-log-max-files=1".into()]).is_err());
         assert!(kubelet_args(&["feature=1".into()]).is_err());
         Ok(())

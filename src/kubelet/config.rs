@@ -39,6 +39,8 @@ pub struct KubeletConfig {
     pub resolv_conf: PathBuf,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// The directory, or the file, with pods to run without being asked by the API server.
+    pub static_pods: Option<PathBuf>,
     /// How large logs grow.
     pub log_limits: crate::LogLimits,
     /// Sandboxes and containers.

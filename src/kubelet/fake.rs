@@ -256,6 +256,15 @@ pub(crate) struct FakeApi {
     changed: Arc<Notify>,
 }
 
+impl FakeApi {
+    /// The requests with this method, as paths with bodies.
+    pub(crate) fn sent(&self, method: &str) -> Vec<(String, serde_json::Value)> {
+        let requests = self.requests.lock().unwrap();
+        let sent = requests.iter().filter(|(m, ..)| m.as_str() == method);
+        sent.map(|(_, uri, body)| (uri.clone(), body.clone())).collect()
+    }
+}
+
 #[async_trait]
 impl Transport for FakeApi {
     async fn send(&self, request: Request) -> Result<Bytes, Error> {
@@ -305,6 +314,7 @@ impl World {
             cluster_domain: "cluster.local".into(),
             resolv_conf: dir.path().join("resolv.conf"),
             max_pods: 110,
+            static_pods: None,
             log_limits: crate::LogLimits::default(),
             runtime: runtime.clone(),
             images: Arc::new(FakeImages),
@@ -328,6 +338,7 @@ impl World {
             allocatable: BTreeMap::new(),
             pulls: tokio::sync::Semaphore::new(1),
             sandboxes: tokio::sync::Semaphore::new(1),
+            tidying: tokio::sync::RwLock::default(),
             images_changed: Notify::new(),
             config,
         });

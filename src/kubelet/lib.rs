@@ -12,6 +12,7 @@ pub mod pod;
 mod pods;
 pub mod probe;
 mod shared;
+mod static_pods;
 mod status_sync;
 mod usage;
 pub mod volumes;
@@ -28,6 +29,7 @@ use naru_base::{Shutdown, spawn};
 use naru_client::{EventRecorder, Informer, ListParams};
 use pod::dns::{ClusterDns, Resolv};
 use shared::Shared;
+use static_pods::StaticPods;
 use status_sync::StatusSync;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -88,12 +90,18 @@ impl Kubelet {
             allocatable: facts.allocatable(),
             pulls: Semaphore::new(PULLS),
             sandboxes: Semaphore::new(SANDBOXES),
+            tidying: tokio::sync::RwLock::default(),
             images_changed: Notify::new(),
             config,
         });
         log_rotation::start(shared.clone(), shutdown);
         shared.usage.start(shared.clone(), shutdown);
-        let pods = pods::Pods::new(shared.clone(), informer, shutdown);
+        let pods = pods::Pods::new(shared.clone(), informer.clone(), shutdown);
+        if let Some(path) = shared.config.static_pods.clone() {
+            // Before anything that nobody owns is removed.
+            let started = StaticPods::start(&shared, &pods, &informer, path.clone(), shutdown).await;
+            started.map_err(|source| StartError::Directory { path, source })?;
+        }
         if let Some(node_api) = shared.config.node_api.clone() {
             api::start(node_api, pods.clone(), shutdown).map_err(StartError::Listener)?;
         }

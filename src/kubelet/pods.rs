@@ -3,20 +3,25 @@
 use crate::pod::inbox::Inbox;
 use crate::pod::prepare::remove_sandbox;
 use crate::pod::slot::labels;
+use crate::pod::start::identity;
 use crate::pod::worker::{Visible, Worker};
 use crate::shared::Shared;
+use crate::static_pods;
 use k8s_openapi::api::core::v1::Pod;
 use naru_base::{Shutdown, spawn};
 use naru_client::{Change, Informer};
 use naru_runtime::Event;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
 #[derive(Debug)]
 struct Handle {
     inbox: Arc<Inbox>,
     visible: Arc<Mutex<Visible>>,
+    /// A pod that is not the API server's.
+    static_pod: Option<Arc<Pod>>,
 }
 
 /// The workers by uid.
@@ -25,12 +30,14 @@ pub(crate) struct Pods {
     shared: Arc<Shared>,
     informer: Informer<Pod>,
     workers: Arc<Mutex<HashMap<String, Handle>>>,
+    /// Mirrors of static pods have changed, or static pods have ended.
+    mirrors: Arc<Notify>,
     shutdown: Shutdown,
 }
 
 impl Pods {
     pub(crate) fn new(shared: Arc<Shared>, informer: Informer<Pod>, shutdown: &Shutdown) -> Self {
-        Self { shared, informer, workers: Arc::default(), shutdown: shutdown.clone() }
+        Self { shared, informer, workers: Arc::default(), mirrors: Arc::default(), shutdown: shutdown.clone() }
     }
 
     fn workers(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
@@ -46,6 +53,7 @@ impl Pods {
         self.remove_orphans().await;
         let this = self.clone();
         self.informer.subscribe(move |change| this.changed(change));
+        self.mirrors.notify_one();
         loop {
             match self.shutdown.guard(events.recv()).await {
                 None | Some(Err(RecvError::Closed)) => return,
@@ -58,6 +66,10 @@ impl Pods {
     }
 
     fn changed(&self, change: &Change<Pod>) {
+        if static_pods::mirrored(change.latest()).is_some() {
+            self.mirrors.notify_one();
+            return;
+        }
         let uid = |pod: &Option<Arc<Pod>>| pod.as_ref().and_then(|p| p.metadata.uid.clone());
         let (old, new) = (uid(&change.old), uid(&change.new));
         if let Some(old) = old.filter(|old| Some(old) != new.as_ref())
@@ -66,21 +78,52 @@ impl Pods {
             handle.inbox.put(|news| news.gone = true);
         }
         let (Some(uid), Some(pod)) = (new, change.new.clone()) else { return };
-        let mut workers = self.workers();
-        if let Some(handle) = workers.get(&uid) {
+        if let Some(handle) = self.workers().get(&uid) {
             handle.inbox.put(|news| news.pod = Some(pod));
             return;
         }
+        self.start(uid, pod, None);
+    }
+
+    fn start(&self, uid: String, pod: Arc<Pod>, static_pod: Option<Arc<Pod>>) {
         let (inbox, visible): (Arc<Inbox>, Arc<Mutex<Visible>>) = Default::default();
         let cancel = self.shutdown.child();
         let worker = Worker::new(self.shared.clone(), pod, inbox.clone(), visible.clone(), cancel);
-        workers.insert(uid.clone(), Handle { inbox, visible });
-        drop(workers);
+        self.workers().insert(uid.clone(), Handle { inbox, visible, static_pod });
         let this = self.clone();
         spawn("pod", async move {
             worker.run(this.shutdown.clone()).await;
-            this.workers().remove(&uid);
+            let ended = this.workers().remove(&uid);
+            if ended.is_some_and(|handle| handle.static_pod.is_some()) {
+                this.mirrors.notify_one();
+            }
         });
+    }
+
+    /// Runs a static pod.
+    pub(crate) fn start_static(&self, pod: Arc<Pod>) {
+        self.start(identity(&pod).2, pod.clone(), Some(pod));
+    }
+
+    /// Ends a static pod, which takes its grace period.
+    pub(crate) fn end_static(&self, uid: &str) {
+        if let Some(handle) = self.workers().get_mut(uid)
+            && let Some(pod) = handle.static_pod.as_mut().filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        {
+            let ending = Arc::new(static_pods::ending(pod));
+            *pod = ending.clone();
+            handle.inbox.put(|news| news.pod = Some(ending));
+        }
+    }
+
+    /// The static pods that run or are ending.
+    pub(crate) fn statics(&self) -> Vec<Arc<Pod>> {
+        self.workers().values().filter_map(|handle| handle.static_pod.clone()).collect()
+    }
+
+    /// Waits until mirrors have to be looked at.
+    pub(crate) async fn mirrors_changed(&self) {
+        self.mirrors.notified().await;
     }
 
     /// Brings a runtime event to the pod that it is about; if that cannot be told, to all.
@@ -105,7 +148,10 @@ impl Pods {
 
     /// What a crash, a reboot or a forced deletion left: sandboxes, networks, root file systems, volumes.
     async fn remove_orphans(&self) {
-        let pods: HashSet<String> = self.informer.list().iter().filter_map(|p| p.metadata.uid.clone()).collect();
+        // Static pods may be starting already: nothing of theirs is in the making while this looks around.
+        let _quiet = self.shared.tidying.write().await;
+        let mut pods: HashSet<String> = self.informer.list().iter().filter_map(|p| p.metadata.uid.clone()).collect();
+        pods.extend(self.workers().keys().cloned());
         let config = &self.shared.config;
         let (mut sandboxes, mut containers) = (HashSet::new(), HashSet::new());
         for sandbox in config.runtime.sandboxes() {
@@ -123,10 +169,11 @@ impl Pods {
         if let Err(error) = config.images.retain(&containers).await {
             tracing::warn!(error, "left-over root file systems not removed");
         }
-        let dir = config.data_dir.join("pods");
+        let (dir, workers) = (config.data_dir.join("pods"), self.workers.clone());
         let sweep = move || {
+            let works = |uid: &str| workers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(uid);
             for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-                if entry.file_name().to_str().is_some_and(|uid| !pods.contains(uid))
+                if entry.file_name().to_str().is_some_and(|uid| !pods.contains(uid) && !works(uid))
                     && let Err(error) = crate::volumes::tear_down(&entry.path())
                 {
                     tracing::warn!(path = %entry.path().display(), %error, "left-over volumes not removed");
@@ -138,8 +185,13 @@ impl Pods {
 
     /// A pod as the API has it, with what is known of its containers.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<(Arc<Pod>, Visible)> {
-        let pod = self.informer.get(namespace, name)?;
+        let is_it = |pod: &&Arc<Pod>| {
+            pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
+        };
         let workers = self.workers();
+        // A static pod hides its mirror: its files go by its own uid.
+        let pod = workers.values().filter_map(|handle| handle.static_pod.as_ref()).find(is_it).cloned();
+        let pod = pod.or_else(|| self.informer.get(namespace, name))?;
         let visible = workers
             .get(pod.metadata.uid.as_deref()?)
             .map(|h| h.visible.lock().unwrap_or_else(PoisonError::into_inner).clone())
@@ -147,9 +199,12 @@ impl Pods {
         Some((pod, visible))
     }
 
-    /// All pods of the node.
+    /// All pods of the node; static ones themselves, not their mirrors.
     pub(crate) fn list(&self) -> Vec<Arc<Pod>> {
-        self.informer.list()
+        let mut pods = self.informer.list();
+        pods.retain(|pod| static_pods::mirrored(pod).is_none());
+        pods.extend(self.statics());
+        pods
     }
 
     /// Given when the agent ends.

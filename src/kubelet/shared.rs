@@ -12,7 +12,7 @@ use naru_client::projections::ServiceView;
 use naru_client::{EventKind, EventRecorder, Informer, ObjectReference};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, RwLock, Semaphore};
 
 /// Reasons of events, as users and tools know them.
 pub(crate) mod events {
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) pulls: Semaphore,
     /// Bounds sandboxes being made at once.
     pub(crate) sandboxes: Semaphore,
+    /// Held while something is made, and exclusively while what nobody owns is removed.
+    pub(crate) tidying: RwLock<()>,
     /// The node's list of images has to be published again.
     pub(crate) images_changed: Notify,
 }
@@ -93,7 +95,9 @@ impl Shared {
 
     /// The Services that a pod's environment tells of: the API server's, and those of its namespace unless unwanted.
     pub(crate) async fn service_links(&self, pod: &Pod) -> Vec<ServiceLink> {
-        self.services.synced().await;
+        if !crate::static_pods::is_static(pod) {
+            self.services.synced().await;
+        }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let wanted = pod.spec.as_ref().is_none_or(|s| s.enable_service_links != Some(false));
         let mut out: Vec<ServiceLink> = Vec::new();

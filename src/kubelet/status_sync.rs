@@ -1,6 +1,8 @@
 //! Publishes pod statuses: newest wins, one request for each pod at a time, tried again until it is through.
 
-use k8s_openapi::api::core::v1::PodStatus;
+use crate::pod::start::identity;
+use crate::static_pods;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use naru_api::registry::PODS;
 use naru_base::Shutdown;
 use naru_client::{Client, Error, Next, PatchKind, WorkQueue, is_conflict, is_invalid, is_not_found, run_workers};
@@ -25,19 +27,30 @@ struct Entry {
     synced: watch::Sender<u64>,
     /// What was sent last, to leave out what has not changed and to remove what went away.
     sent: Arc<Value>,
+    /// The pod is a static one: its mirror is told, as long as there is one.
+    is_static: bool,
+}
+
+/// The object that stands for a static pod.
+#[derive(Debug)]
+struct Mirror {
+    uid: String,
+    status: Arc<Value>,
 }
 
 /// The statuses of this node's pods, by uid.
 #[derive(Debug, Clone)]
 pub(crate) struct StatusSync {
     entries: Arc<Mutex<HashMap<String, Entry>>>,
+    /// By the static pods' uids. Locked after `entries`.
+    mirrors: Arc<Mutex<HashMap<String, Mirror>>>,
     queue: WorkQueue<String>,
 }
 
 impl StatusSync {
     /// Starts the requests.
     pub(crate) fn start(client: &Client, shutdown: &Shutdown) -> Self {
-        let sync = Self { entries: Arc::default(), queue: WorkQueue::new() };
+        let sync = Self { entries: Arc::default(), mirrors: Arc::default(), queue: WorkQueue::new() };
         let (this, client) = (sync.clone(), client.clone());
         run_workers("pod status", &sync.queue, WORKERS, shutdown, move |uid: String| {
             let (this, client) = (this.clone(), client.clone());
@@ -50,19 +63,24 @@ impl StatusSync {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets what is to be published; `published` is what the API server has, as far as known.
-    pub(crate) fn set(&self, namespace: &str, name: &str, uid: &str, status: &PodStatus, published: &PodStatus) {
-        let encode = |status: &PodStatus| serde_json::to_value(status).unwrap_or(Value::Null);
+    fn mirrors(&self) -> MutexGuard<'_, HashMap<String, Mirror>> {
+        self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets what is to be published of `pod`, whose own status is what the API server has as far as known.
+    pub(crate) fn set(&self, pod: &Pod, status: &PodStatus) {
+        let (namespace, name, uid) = identity(pod);
         let desired = Arc::new(encode(status));
         {
             let mut entries = self.entries();
-            let entry = entries.entry(uid.to_owned()).or_insert_with(|| Entry {
-                namespace: namespace.into(),
-                name: name.into(),
-                desired: Arc::new(encode(published)),
-                version: 0,
-                synced: watch::Sender::new(0),
-                sent: Arc::new(encode(published)),
+            let entry = entries.entry(uid.clone()).or_insert_with(|| {
+                let is_static = static_pods::is_static(pod);
+                let published = match self.mirrors().get(&uid).filter(|_| is_static) {
+                    Some(mirror) => mirror.status.clone(),
+                    None => Arc::new(pod.status.as_ref().map_or_else(|| encode(&PodStatus::default()), encode)),
+                };
+                let (version, synced) = (0, watch::Sender::new(0));
+                Entry { namespace, name, desired: published.clone(), version, synced, sent: published, is_static }
             });
             if entry.desired == desired {
                 return;
@@ -70,14 +88,38 @@ impl StatusSync {
             entry.desired = desired;
             entry.version += 1;
         }
-        self.queue.add(uid.to_owned());
+        self.queue.add(uid);
+    }
+
+    /// Says which object stands for a static pod, with the status that it has.
+    pub(crate) fn set_mirror(&self, uid: &str, mirror: Option<(&str, &PodStatus)>) {
+        let mut entries = self.entries();
+        let mut mirrors = self.mirrors();
+        let Some((mirror_uid, status)) = mirror else {
+            mirrors.remove(uid);
+            return;
+        };
+        if mirrors.get(uid).is_some_and(|known| known.uid == mirror_uid) {
+            return;
+        }
+        let status = Arc::new(encode(status));
+        mirrors.insert(uid.to_owned(), Mirror { uid: mirror_uid.to_owned(), status: status.clone() });
+        if let Some(entry) = entries.get_mut(uid) {
+            entry.sent = status;
+            entry.version += 1;
+            self.queue.add(uid.to_owned());
+        }
     }
 
     /// Waits until what was set last is published, or the pod is gone.
     pub(crate) async fn flushed(&self, uid: &str) {
-        let Some((version, mut synced)) = self.entries().get(uid).map(|e| (e.version, e.synced.subscribe())) else {
-            return;
+        let waiting = {
+            let entries = self.entries();
+            // Without a mirror nobody is to be told.
+            let entry = entries.get(uid).filter(|e| !e.is_static || self.mirrors().contains_key(uid));
+            entry.map(|e| (e.version, e.synced.subscribe()))
         };
+        let Some((version, mut synced)) = waiting else { return };
         // A closed channel means that the entry was forgotten: nothing to wait for.
         let _ = synced.wait_for(|done| *done >= version).await;
     }
@@ -90,16 +132,20 @@ impl StatusSync {
     /// The pod is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.entries().remove(uid);
+        self.mirrors().remove(uid);
     }
 
     async fn send(&self, client: &Client, uid: &str) -> Result<(), Error> {
-        let (namespace, name, desired, sent, version) = match self.entries().get(uid) {
+        let (namespace, name, desired, sent, version, is_static) = match self.entries().get(uid) {
             Some(e) if *e.synced.borrow() < e.version => {
-                (e.namespace.clone(), e.name.clone(), e.desired.clone(), e.sent.clone(), e.version)
+                (e.namespace.clone(), e.name.clone(), e.desired.clone(), e.sent.clone(), e.version, e.is_static)
             }
             _ => return Ok(()),
         };
-        let patch = json!({"metadata": {"uid": uid}, "status": difference(&sent, &desired)});
+        let object = if is_static { self.mirrors().get(uid).map(|m| m.uid.clone()) } else { Some(uid.to_owned()) };
+        // Sent once there is a mirror.
+        let Some(object) = object else { return Ok(()) };
+        let patch = json!({"metadata": {"uid": object}, "status": difference(&sent, &desired)});
         let answer: Result<IgnoredAny, Error> =
             client.patch(&PODS, Some(&namespace), &name, Some("status"), PatchKind::Strategic, &patch).await;
         match answer {
@@ -117,6 +163,10 @@ impl StatusSync {
         }
         Ok(())
     }
+}
+
+fn encode(status: &PodStatus) -> Value {
+    serde_json::to_value(status).unwrap_or(Value::Null)
 }
 
 /// What turns the status `old` into `new` as a strategic merge patch.

@@ -9,19 +9,17 @@ mod files;
 mod record;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use anyhow::Result;
 use apply::{Applier, Id};
 use files::{Found, Stamp};
 use naru_api::registry;
-use naru_base::{Backoff, Shutdown, spawn};
+use naru_base::{Backoff, DirectoryWatch, Shutdown, spawn};
 use naru_client::{Client, EventRecorder, ObjectReference};
 use record::{Entry, Record};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use watch::Watch;
 
 /// How long to wait for what failed, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -71,7 +69,7 @@ impl Manifests {
     }
 
     async fn run(&mut self) -> Result<()> {
-        let watch = Watch::new()?;
+        let watch = DirectoryWatch::new()?;
         let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
         loop {
             // Watched before it is looked at, so that nothing comes between.

@@ -122,7 +122,7 @@ async fn errors_are_told_and_do_not_keep_other_files_back() {
 #[tokio::test]
 async fn a_change_wakes_the_watcher() {
     let dir = tempfile::tempdir().unwrap();
-    let watch = Watch::new().unwrap();
+    let watch = DirectoryWatch::new().unwrap();
     watch.add(dir.path()).unwrap();
     std::fs::write(dir.path().join("a.yaml"), "x").unwrap();
     tokio::time::timeout(Duration::from_secs(60), watch.changed()).await.unwrap().unwrap();

@@ -22,6 +22,10 @@ fn architecture() -> &'static str {
     }
 }
 
+/// What this kubelet can do that older ones cannot.
+const FEATURES: [&str; 3] =
+    ["ExtendWebSocketsToKubelet", "GuaranteedQoSPodCPUResize", "RestartAllContainersOnContainerExits"];
+
 /// Labels that the node has.
 pub(crate) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
     let mut out = config.node_labels.clone();
@@ -33,7 +37,6 @@ pub(crate) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
     out
 }
 
-/// The Node object of a node that registers.
 /// Annotations of our Node.
 pub(crate) fn annotations(config: &KubeletConfig) -> BTreeMap<String, String> {
     let mut out = config.node_annotations.clone();
@@ -41,6 +44,7 @@ pub(crate) fn annotations(config: &KubeletConfig) -> BTreeMap<String, String> {
     out
 }
 
+/// The Node object of a node that registers.
 pub(crate) fn new_node(config: &KubeletConfig, facts: &Facts) -> Value {
     let mut spec = json!({});
     if !config.node_taints.is_empty() {
@@ -84,6 +88,7 @@ pub(crate) fn compute(
             "operatingSystem": "linux", "architecture": architecture(),
         },
         "images": list_images(images),
+        "declaredFeatures": FEATURES,
     })
 }
 

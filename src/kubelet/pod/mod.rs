@@ -15,6 +15,7 @@ pub(crate) mod prepare;
 mod probing;
 mod resize;
 pub mod resources;
+mod restart_all;
 pub mod security;
 pub(crate) mod slot;
 pub(crate) mod start;

@@ -2,7 +2,7 @@
 
 use super::backoff::CrashBackoff;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
 
 /// The part that a container plays in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,21 +155,28 @@ pub fn has_container(pod: &Pod, name: &str) -> bool {
     containers(pod).any(|(c, _)| c.name == name) || ephemeral().any(|c| c.name == name)
 }
 
+/// The action of a rule that restarts the whole pod.
+pub(super) const RESTART_ALL: &str = "RestartAllContainers";
+
+/// The first rule of a container about this exit code.
+pub(super) fn rule(container: &Container, code: i32) -> Option<&ContainerRestartRule> {
+    container.restart_policy_rules.iter().flatten().find(|rule| {
+        let Some(exit_codes) = &rule.exit_codes else { return false };
+        let listed = exit_codes.values.iter().flatten().any(|v| *v == code);
+        match exit_codes.operator.as_str() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    })
+}
+
 /// Whether a container that ended with `code` is started again.
 pub fn should_restart(pod: &Pod, container: &Container, code: i32) -> bool {
     let pod_policy =
         Restart::parse(pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref())).unwrap_or(Restart::Always);
-    for rule in container.restart_policy_rules.iter().flatten() {
-        let Some(exit_codes) = &rule.exit_codes else { continue };
-        let listed = exit_codes.values.iter().flatten().any(|v| *v == code);
-        let matches = match exit_codes.operator.as_str() {
-            "In" => listed,
-            "NotIn" => !listed,
-            _ => false,
-        };
-        if matches && rule.action == "Restart" {
-            return true;
-        }
+    if rule(container, code).is_some_and(|rule| rule.action == "Restart" || rule.action == RESTART_ALL) {
+        return true;
     }
     Restart::parse(container.restart_policy.as_deref()).unwrap_or(pod_policy).applies(code)
 }

@@ -51,6 +51,7 @@ impl Worker {
     async fn make_sandbox(&mut self) -> bool {
         let shared = self.shared.clone();
         let _permit = shared.sandboxes.acquire().await;
+        let _tidying = shared.tidying.read().await;
         let spec = self.sandbox_spec();
         let id = spec.id.clone();
         let made = match shared.config.runtime.create_sandbox(spec).await {
@@ -233,7 +234,8 @@ impl Worker {
     /// Deletes the API object for good; true once it is gone.
     pub(super) async fn finish(&mut self, shutdown: &Shutdown) -> bool {
         let (namespace, name, uid) = identity(&self.pod);
-        if !self.gone {
+        // A static pod's mirror goes after its pod.
+        if !self.gone && !crate::static_pods::is_static(&self.pod) {
             if shutdown.guard(self.shared.statuses.flushed(&uid)).await.is_none() {
                 return true;
             }

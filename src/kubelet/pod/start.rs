@@ -85,9 +85,12 @@ impl Start {
         if let Some(previous) = &self.previous {
             self.discard(previous).await;
         }
+        let tidying = self.shared.tidying.read().await;
         let (spec, run) = self.spec(&image, &env).await.inspect_err(|failure| self.report(failure))?;
         let id = spec.id.clone();
-        if let Err(error) = self.shared.config.runtime.create_container(&self.sandbox, spec).await {
+        let created = self.shared.config.runtime.create_container(&self.sandbox, spec).await;
+        drop(tidying);
+        if let Err(error) = created {
             self.discard(&id).await;
             return Err(self.not_made(run, error));
         }

@@ -1,6 +1,7 @@
 //! A pod's published status, computed from what the node knows: phase, conditions, container statuses.
 
 use super::plan::{Kind, containers, should_restart};
+use super::restart_all::WholePod;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
@@ -44,7 +45,7 @@ pub struct ContainerView {
 }
 
 /// The conditions that the node sets.
-pub(super) const OWN_CONDITIONS: [&str; 7] = [
+pub(super) const OWN_CONDITIONS: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
@@ -52,7 +53,10 @@ pub(super) const OWN_CONDITIONS: [&str; 7] = [
     "PodScheduled",
     "PodResizePending",
     "PodResizeInProgress",
+    ALL_RESTARTING,
 ];
+/// Tells of a pod that is restarted as a whole.
+const ALL_RESTARTING: &str = "AllContainersRestarting";
 
 impl Default for ContainerView {
     fn default() -> Self {
@@ -89,6 +93,8 @@ pub struct PodFacts {
     pub verdict: Option<(String, String)>,
     /// A condition about new resources: type, reason, message.
     pub resize: Option<(&'static str, Option<&'static str>, Option<String>)>,
+    /// Whether all containers are being restarted, or may be.
+    pub(super) whole: WholePod,
 }
 
 /// Computes the status to publish; `old` gives transition times and what others own.
@@ -280,6 +286,7 @@ fn conditions(pod: &Pod, facts: &PodFacts, status: &PodStatus, old: &PodStatus, 
     let old_conditions = old.conditions.as_deref().unwrap_or_default();
     let mut out: Vec<PodCondition> = computed
         .into_iter()
+        .chain(all_restarting(phase, facts.whole))
         .map(|(type_, holds, reason, message)| {
             let value = if holds { "True" } else { "False" };
             let before = old_conditions.iter().find(|c| c.type_ == type_);
@@ -312,6 +319,19 @@ fn conditions(pod: &Pod, facts: &PodFacts, status: &PodStatus, old: &PodStatus, 
 }
 
 type Condition = (&'static str, bool, Option<&'static str>, Option<String>);
+
+fn all_restarting(phase: &str, whole: WholePod) -> Option<Condition> {
+    let (holds, reason, message) = match (phase, whole) {
+        (_, WholePod::Fixed) => return None,
+        ("Succeeded", _) => (false, Some("PodCompleted"), None),
+        ("Failed", _) => (false, Some("PodFailed"), None),
+        (_, WholePod::Restartable) => (false, None, None),
+        (_, WholePod::Restarting) => {
+            (true, Some("RestartAllContainersStarted"), Some("container exited with restart policy rule".to_owned()))
+        }
+    };
+    Some((ALL_RESTARTING, holds, reason, message))
+}
 
 fn names<'a>(statuses: impl Iterator<Item = &'a ContainerStatus>) -> String {
     statuses.map(|s| s.name.as_str()).collect::<Vec<_>>().join(" ")

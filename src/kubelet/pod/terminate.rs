@@ -6,6 +6,7 @@ use super::stop::{self, Stop};
 use super::worker::{Life, Worker};
 use crate::probe::run::Target;
 use crate::shared::events;
+use k8s_openapi::api::core::v1::LifecycleHandler;
 use naru_base::spawn;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -38,6 +39,16 @@ impl Worker {
 
     /// Stops one container of a pod that goes on.
     pub(super) fn stop_container(&mut self, index: usize, message: &str, grace: Option<i64>) {
+        let hook = self.slots[index].container.lifecycle.as_ref().and_then(|l| l.pre_stop.clone());
+        self.stop_one(index, message, grace, hook);
+    }
+
+    /// Stops one container without its hook and without delay.
+    pub(super) fn stop_at_once(&mut self, index: usize, message: &str) {
+        self.stop_one(index, message, Some(0), None);
+    }
+
+    fn stop_one(&mut self, index: usize, message: &str, grace: Option<i64>, hook: Option<LifecycleHandler>) {
         let Some((target, signal)) = self.target(index) else { return };
         if self.slots[index].busy.is_some() {
             return;
@@ -49,7 +60,6 @@ impl Worker {
         self.slots[index].busy = Some(Busy::Stopping);
         let name = self.slots[index].container.name.clone();
         self.stop_probes(&name);
-        let hook = target.container.lifecycle.as_ref().and_then(|l| l.pre_stop.clone());
         let (inbox, shared, pod, field) =
             (self.inbox.clone(), self.shared.clone(), self.pod.clone(), self.slots[index].field_path());
         spawn("stop container", async move {

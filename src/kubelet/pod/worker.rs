@@ -87,6 +87,8 @@ pub(crate) struct Worker {
     pub(super) deadline: Option<tokio::sync::watch::Sender<tokio::time::Instant>>,
     /// What became of the last wish for other resources.
     pub(super) resize: super::resize::Resize,
+    /// One container takes all others with it.
+    pub(super) restarting_all: bool,
 }
 
 fn ephemeral_slots(pod: &Pod) -> impl Iterator<Item = Slot> {
@@ -129,6 +131,7 @@ impl Worker {
             cancel,
             deadline: None,
             resize: super::resize::Resize::default(),
+            restarting_all: false,
         }
     }
 
@@ -357,6 +360,9 @@ impl Worker {
             return;
         }
         let now = Timestamp::now();
+        if self.restart_all(now) {
+            return;
+        }
         self.flip_waiting(now);
         self.restart_changed();
         self.resize().await;
@@ -429,7 +435,7 @@ impl Worker {
         }
     }
 
-    fn note_crash_loop(&mut self, name: &str, delay: SignedDuration) {
+    pub(super) fn note_crash_loop(&mut self, name: &str, delay: SignedDuration) {
         let (namespace, pod, uid) = identity(&self.pod);
         let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == name) else { return };
         let whom = format!("{pod}_{namespace}({uid})");
@@ -543,6 +549,7 @@ impl Worker {
             terminal: ended && stopped,
             verdict: self.verdict.clone(),
             resize: self.resize.condition(),
+            whole: self.whole_pod(),
         };
         let visible = Visible {
             runs: self
@@ -566,9 +573,7 @@ impl Worker {
             return;
         }
         let status = status::compute(&self.pod, &facts, &self.status, now);
-        let (namespace, name, uid) = identity(&self.pod);
-        let published = self.pod.status.clone().unwrap_or_default();
-        self.shared.statuses.set(&namespace, &name, &uid, &status, &published);
+        self.shared.statuses.set(&self.pod, &status);
         self.status = status;
     }
 
@@ -579,7 +584,7 @@ impl Worker {
         }
         let now = Timestamp::now();
         let flips = self.slots.iter().filter_map(|s| s.next_waiting.as_ref().map(|(at, ..)| *at));
-        let plan = self.plan(now);
+        let plan = if self.restarting_all { plan::Plan::default() } else { self.plan(now) };
         let waits_for_plan = self.retry_at.is_none();
         let planned = plan.wake.into_iter().chain((!plan.start.is_empty() && waits_for_plan).then_some(now));
         let resize = self.resize.retry_at();

@@ -227,3 +227,43 @@ async fn an_ephemeral_container_comes_later_and_runs_once() {
     assert_eq!(world.status()["phase"], "Running");
     assert!(!world.runtime.calls()[5..].iter().any(|call| call == "create e"), "it runs once");
 }
+
+#[tokio::test]
+async fn one_container_takes_the_whole_pod_with_it() {
+    let world = World::new();
+    let rule = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let pod = pod(json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "i", "image": "a:1"}],
+        "containers": [{"name": "m", "image": "a:1"},
+            {"name": "w", "image": "a:1", "restartPolicy": "Never", "restartPolicyRules": rule}]}));
+    let running = start(&world, &pod);
+    calls(&world, &["create sandbox", "create i", "start i"]).await;
+    world.runtime.exit(&world.runtime.newest("i").unwrap(), 0);
+    world.until("running", |w| (w.status()["phase"] == "Running").then_some(())).await;
+    let whole = |w: &World, value: &str| {
+        let conditions = w.status()["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|c| c["type"] == "AllContainersRestarting" && c["status"] == value)
+    };
+    world.until("a condition from the beginning", |w| whole(w, "False")).await;
+    let started = |w: &World, name: &str| w.runtime.calls().contains(&format!("start {name}")).then_some(());
+    world.until("m and w run", |w| started(w, "m").and(started(w, "w"))).await;
+    // The main container does not listen, so the restart can be watched.
+    *world.runtime.ignore_term.lock().unwrap() = true;
+    world.runtime.exit(&world.runtime.newest("w").unwrap(), 42);
+    let condition = world.until("the restart is told", |w| whole(w, "True")).await;
+    assert_eq!(condition["reason"], "RestartAllContainersStarted");
+    let again = |w: &World| (w.runtime.calls().iter().filter(|c| *c == "start i").count() == 2).then_some(());
+    world.until("the init container runs again", again).await;
+    world.runtime.exit(&world.runtime.newest("i").unwrap(), 0);
+    let counts = |w: &World| {
+        let status = w.status();
+        let count = |list: &str, i: usize| status[list][i]["restartCount"].as_i64();
+        let counts = [count("initContainerStatuses", 0), count("containerStatuses", 0), count("containerStatuses", 1)];
+        (counts == [Some(1); 3] && whole(w, "False").is_some()).then_some(())
+    };
+    world.until("all are counted", counts).await;
+    assert_eq!(world.runtime.calls().iter().filter(|c| c.contains("sandbox")).count(), 1);
+    *world.runtime.ignore_term.lock().unwrap() = false;
+    delete(&running, pod);
+    world.until("deleted", World::deleted).await;
+}

@@ -1,26 +1,28 @@
-//! Tells when something below a directory has changed.
+//! Tells when something in one of several directories has changed.
 
-use anyhow::{Context, Result};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use tokio::io::unix::AsyncFd;
 
 /// Watched directories.
-pub(super) struct Watch {
+#[derive(Debug)]
+pub struct DirectoryWatch {
     fd: AsyncFd<OwnedFd>,
 }
 
-impl Watch {
+impl DirectoryWatch {
+    /// Watches nothing yet.
     #[allow(deprecated, reason = "registering is unsafe for descriptors that may be closed; this one is owned")]
-    pub(super) fn new() -> Result<Self> {
+    pub fn new() -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .context("inotify: raise fs.inotify.max_user_instances")?;
+            .map_err(|error| advise(error, "inotify: raise fs.inotify.max_user_instances".to_owned()))?;
         Ok(Self { fd: AsyncFd::new(fd)? })
     }
 
     /// Watches a directory; watching it again changes nothing.
-    pub(super) fn add(&self, dir: &Path) -> Result<()> {
+    pub fn add(&self, dir: &Path) -> io::Result<()> {
         let flags = WatchFlags::CLOSE_WRITE
             | WatchFlags::CREATE
             | WatchFlags::DELETE
@@ -30,14 +32,13 @@ impl Watch {
         match inotify::add_watch(self.fd.get_ref(), dir, flags) {
             // It went after it was found.
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(()),
-            other => other
-                .map(drop)
-                .with_context(|| format!("watching {}: raise fs.inotify.max_user_watches", dir.display())),
+            Err(error) => Err(advise(error, format!("watching {}: raise fs.inotify.max_user_watches", dir.display()))),
+            Ok(_) => Ok(()),
         }
     }
 
     /// Waits for a change. What has changed is found out by looking.
-    pub(super) async fn changed(&self) -> Result<()> {
+    pub async fn changed(&self) -> io::Result<()> {
         let mut buffer = [0_u8; 4096];
         loop {
             let mut guard = self.fd.readable().await?;
@@ -59,4 +60,9 @@ impl Watch {
             }
         }
     }
+}
+
+fn advise(error: rustix::io::Errno, advice: String) -> io::Error {
+    let error = io::Error::from(error);
+    io::Error::new(error.kind(), format!("{advice}: {error}"))
 }

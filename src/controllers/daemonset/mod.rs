@@ -116,9 +116,10 @@ impl DaemonSets {
         let newest = self.history.newest(&set.metadata, template, &history, &mut collisions).await?;
         let Some(newest) = newest else { return Ok(Next::Done) };
         let hash = newest.metadata.labels.get(HASH).unwrap_or(&newest.metadata.name);
+        // Before the pods are looked at: those that turn up in between would be missing from `pods`.
+        let processed = self.control.expectations.are_met(key);
         let pods = self.claim(&set).await?;
         let daemons = Daemons::new(&set, hash, self.nodes.list(), &pods, now());
-        let processed = self.control.expectations.are_met(key);
         let acted = if processed { self.act(&daemons, &newest).await } else { Ok(None) };
         let (mut status, wait) = status::observe(&daemons, processed);
         status.collision_count = (collisions > 0).then_some(collisions).or(set.status.collision_count);
@@ -150,14 +151,15 @@ impl DaemonSets {
         claimant.claim(|pod| selects(set, pod), |_| true).await
     }
 
-    /// Gives each node its pod, and then goes on with a rollout. Says when to look again for a pod that
-    /// fails again and again.
+    /// Gives each node its pod or, where all have theirs, goes on with a rollout. Says when to look again
+    /// for a pod that fails again and again.
     async fn act(&self, daemons: &Daemons<'_>, newest: &RevisionView) -> Result<Option<Duration>, Error> {
         let mut work = daemons.manage();
         let again = self.take_failed(daemons, &mut work);
+        // What is done here changes what a rollout may do; its pods' events lead back here.
+        let settled = work.create.is_empty() && work.delete.is_empty();
         self.work(daemons, newest, work).await?;
-        let key = daemons.set.metadata.key();
-        if daemons.set.spec.update_strategy.kind == "RollingUpdate" && self.control.expectations.are_met(&key) {
+        if settled && daemons.set.spec.update_strategy.kind == "RollingUpdate" {
             self.work(daemons, newest, daemons.roll()).await?;
         }
         Ok(again)

@@ -123,23 +123,25 @@ fn progress(
 ) -> Option<u64> {
     let known = condition(&status.conditions, PROGRESSING).cloned();
     let reason = known.as_ref().map(|known| known.reason.as_str());
-    if status.replicas == status.updated_replicas && reason == Some(DONE) {
-        return None;
-    }
     let what = match &sets.new {
         Some(new) => format!("ReplicaSet \"{}\"", new.metadata.name),
         None => format!("Deployment \"{}\"", deployment.metadata.name),
     };
-    let since = known.as_ref().map(|known| seconds(&known.last_update_time));
-    if is_complete(deployment, status) {
-        let message = format!("{what} has successfully progressed.");
-        set(&mut status.conditions, PROGRESSING, "True", DONE, &message, now);
+    let done = format!("{what} has successfully progressed.");
+    // What told of the new set's beginning may have got lost, as when the controller was killed in between.
+    let is_news = known.as_ref().is_some_and(|known| known.reason == DONE && known.message != done);
+    if status.replicas == status.updated_replicas && reason == Some(DONE) && !is_news {
         return None;
     }
-    if has_progressed(&deployment.status, status) {
+    let since = known.as_ref().map(|known| seconds(&known.last_update_time));
+    if is_complete(deployment, status) {
+        put(&mut status.conditions, PROGRESSING, "True", DONE, &done, now);
+        return None;
+    }
+    if is_news || has_progressed(&deployment.status, status) {
         let message = format!("{what} is progressing.");
         // Progress of the same kind is told again, since it moves the deadline.
-        touch(&mut status.conditions, "ReplicaSetUpdated", &message, now);
+        put(&mut status.conditions, PROGRESSING, "True", "ReplicaSetUpdated", &message, now);
         return u64::try_from(deadline).ok();
     }
     match (reason, since) {
@@ -178,10 +180,6 @@ pub(super) fn set(conditions: &mut Vec<Condition>, kind: &str, status: &str, rea
         return;
     }
     put(conditions, kind, status, reason, message, now);
-}
-
-fn touch(conditions: &mut Vec<Condition>, reason: &str, message: &str, now: i64) {
-    put(conditions, PROGRESSING, "True", reason, message, now);
 }
 
 fn put(conditions: &mut Vec<Condition>, kind: &str, status: &str, reason: &str, message: &str, now: i64) {
@@ -259,6 +257,20 @@ mod tests {
         deployment.status = status.clone();
         let (again, _) = observe(&deployment, &sets(2, 2), None, true, 999);
         assert_eq!(again, status, "a converged deployment has nothing to write");
+    }
+
+    #[test]
+    fn a_rollout_whose_beginning_was_not_told_times_out_too() {
+        let mut deployment = deployment();
+        let message = "ReplicaSet \"web-old\" has successfully progressed.";
+        set(&mut deployment.status.conditions, PROGRESSING, "True", DONE, message, 100);
+        (deployment.status.replicas, deployment.status.updated_replicas) = (2, 2);
+        let (status, wait) = observe(&deployment, &sets(1, 0), None, true, 5000);
+        assert_eq!(told(&status, PROGRESSING), "True ReplicaSetUpdated ReplicaSet \"web-x\" is progressing.");
+        assert_eq!(wait, Some(600));
+        deployment.status = status;
+        let (status, _) = observe(&deployment, &sets(1, 0), None, true, 5601);
+        assert_eq!(condition(&status.conditions, PROGRESSING).unwrap().reason, TIMED_OUT);
     }
 
     #[test]

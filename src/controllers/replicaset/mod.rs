@@ -86,12 +86,10 @@ impl<S: Replicated> Replicas<S> {
             return Ok(Next::Done);
         };
         let set = set.set();
+        // Before the pods are looked at: those that turn up in between would be missing from `pods`.
+        let caught_up = self.control.expectations.are_met(key);
         let pods = self.claim(set).await?;
-        let managed = if self.control.expectations.are_met(key) && !set.metadata.is_deleting() {
-            self.manage(set, &pods).await
-        } else {
-            Ok(())
-        };
+        let managed = if caught_up && !set.metadata.is_deleting() { self.manage(set, &pods).await } else { Ok(()) };
         let failure = managed.as_ref().err().map(ToString::to_string);
         let next = self.write_status(set, &pods, failure).await?;
         managed.map(|()| next)

@@ -144,7 +144,7 @@ async fn counting_goes_on_after_a_restart() {
                 find(all, "pi").unwrap()["status"]["succeeded"].as_i64().unwrap_or_default() >= done
             })
             .await;
-        cluster.start_controllers();
+        cluster.start_controllers().await;
     }
     cluster.until(&JOBS, "completion", |all| is(all, "pi", "Complete")).await;
     assert_eq!(get(&cluster, "pi").await["status"]["succeeded"], 20);

@@ -15,6 +15,7 @@ mod tokens;
 
 use crate::Config;
 use bytes::Bytes;
+use naru_api::meta::time::Timestamp;
 use naru_api::registry::{self, Resource};
 use naru_apiserver::ApiServer;
 use naru_base::{Shutdown, spawn};
@@ -27,9 +28,9 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 
 /// Longer than anything here takes; only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +41,7 @@ struct Cluster {
     api: ApiServer,
     client: Client,
     controllers: Shutdown,
+    gate: Gate,
     shutdown: Shutdown,
     writes: Writes,
     faults: Option<Arc<faults::Faults>>,
@@ -48,18 +50,43 @@ struct Cluster {
 /// What the controllers have written since they were started.
 type Writes = Arc<Mutex<Vec<String>>>;
 
+/// Lets the writes of controllers pass until these are ended as by `kill -9`: what was sent is carried out,
+/// and nothing comes after it.
+#[derive(Clone, Default)]
+struct Gate(Arc<RwLock<bool>>);
+
+impl Gate {
+    /// Returns once nothing passes any more.
+    async fn close(&self) {
+        *self.0.write().await = true;
+    }
+}
+
 /// Notes each write.
 struct Recording {
     inner: Arc<dyn Transport>,
     writes: Writes,
+    gate: Gate,
 }
 
 #[async_trait::async_trait]
 impl Transport for Recording {
     async fn send(&self, request: Request) -> Result<Bytes, Error> {
         if request.method != http::Method::GET {
+            let closed = self.gate.0.clone().read_owned().await;
+            if *closed {
+                return Err(Error::Connection("the controllers have ended".to_owned()));
+            }
             let body = String::from_utf8_lossy(&request.body);
             self.writes.lock().unwrap().push(format!("{} {} {body}", request.method, request.uri));
+            let inner = self.inner.clone();
+            // A task of its own: a write goes on when its controller is dropped, and keeps the gate open.
+            let sent = tokio::spawn(async move {
+                let answer = inner.send(request).await;
+                drop(closed);
+                answer
+            });
+            return sent.await.unwrap();
         }
         self.inner.send(request).await
     }
@@ -97,9 +124,9 @@ impl Cluster {
         let api = ApiServer::new(config, shutdown.clone()).await.unwrap();
         let client = Client::new(api.in_process("admin", &["system:masters"]));
         let informers = Informers::new(client.clone(), &shutdown);
-        let mut cluster =
-            Self { _dir: dir, api, client, controllers: Shutdown::new(), shutdown, writes: Arc::default(), faults };
-        cluster.start_controllers();
+        let (controllers, gate, writes) = (Shutdown::new(), Gate::default(), Arc::default());
+        let mut cluster = Self { _dir: dir, api, client, controllers, gate, shutdown, writes, faults };
+        cluster.start_controllers().await;
         let scheduler = Client::new(cluster.api.in_process("system:kube-scheduler", &[]));
         naru_scheduler::start(scheduler, &informers, &cluster.shutdown);
         cluster.add_node("n1").await;
@@ -109,11 +136,14 @@ impl Cluster {
     }
 
     /// Starts the controllers, or starts them anew with empty caches.
-    fn start_controllers(&mut self) {
+    async fn start_controllers(&mut self) {
         self.controllers.trigger();
+        self.gate.close().await;
+        self.gate = Gate::default();
         self.controllers = self.shutdown.child();
         self.writes = Arc::default();
         let (api, writes, faults) = (self.api.clone(), self.writes.clone(), self.faults.clone());
+        let gate = self.gate.clone();
         let over = move |inner: Arc<dyn Transport>| match &faults {
             Some(faults) => faults.client(inner),
             None => inner,
@@ -122,7 +152,7 @@ impl Cluster {
         let client_for = move |name: &str| {
             let (user, groups) = crate::user_of(name);
             let inner = over(api.in_process(&user, groups));
-            Client::new(Arc::new(Recording { inner, writes: writes.clone() }))
+            Client::new(Arc::new(Recording { inner, writes: writes.clone(), gate: gate.clone() }))
         };
         let config = Config {
             client_for: Arc::new(client_for),
@@ -154,6 +184,24 @@ impl Cluster {
         }});
         let (client, kind) = (&self.client, PatchKind::Merge);
         client.patch::<Value>(&registry::NODES, None, name, Some("status"), kind, &status).await.unwrap();
+        self.renew_lease(name);
+    }
+
+    /// Keeps a node alive, however long the test takes.
+    fn renew_lease(&self, node: &str) {
+        let (client, shutdown, node) = (self.client.clone(), self.shutdown.clone(), node.to_owned());
+        spawn("lease", async move {
+            let (resource, namespace) = (&registry::LEASES, Some("kube-node-lease"));
+            let lease = json!({"metadata": {"name": node}, "spec": {"holderIdentity": node}});
+            drop(client.create::<Value>(resource, namespace, &lease).await);
+            loop {
+                let renewed = json!({"spec": {"renewTime": Timestamp::from_system(SystemTime::now()).to_micros()}});
+                drop(client.patch::<Value>(resource, namespace, &node, None, PatchKind::Merge, &renewed).await);
+                if shutdown.guard(tokio::time::sleep(Duration::from_secs(10))).await.is_none() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Plays the node: pods that are bound turn Ready, terminating ones go.

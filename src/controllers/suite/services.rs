@@ -100,7 +100,7 @@ async fn controllers_that_start_over_find_nothing_to_write() {
     cluster.until(&ENDPOINT_SLICES, "three endpoints", |all| ready(all, "web") == 3).await;
     cluster.until(&ENDPOINTS, "Endpoints", |all| find(all, "web").is_some_and(|web| has_addresses(web, 3))).await;
 
-    cluster.start_controllers();
+    cluster.start_controllers().await;
     // Keys are worked off in order, so that the canary's end comes after all that was there before.
     cluster.create(&SERVICES, service("canary")).await;
     cluster.create(&DEPLOYMENTS, deployment("canary", 1, "web:1")).await;

@@ -63,6 +63,21 @@ fn type_errors_name_the_go_struct() {
         &json!({"spec": {"containers": {}}}),
         "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
     );
+    type_error(
+        pod,
+        &json!({"spec": {"restartPolicy": 1}}),
+        "json: cannot unmarshal number into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy",
+    );
+    type_error(
+        ("", "v1", "PersistentVolumeClaim"),
+        &json!({"spec": {"accessModes": "x"}}),
+        "json: cannot unmarshal string into Go struct field PersistentVolumeClaimSpec.spec.accessModes of type []v1.PersistentVolumeAccessMode",
+    );
+    type_error(
+        ("certificates.k8s.io", "v1", "CertificateSigningRequest"),
+        &json!({"spec": {"extra": {"a": "x"}}}),
+        "json: cannot unmarshal string into Go struct field CertificateSigningRequestSpec.spec.extra of type v1.ExtraValue",
+    );
     type_error(pod, &json!([]), "json: cannot unmarshal array into Go value of type v1.Pod");
     type_error(("", "v1", "Secret"), &json!({"data": {"a": "!!"}}), "illegal base64 data at input byte 0");
     type_error(

@@ -3,7 +3,7 @@
 
 use super::json::{Next, Reader, Syntax};
 use super::{DecodeError, Decoded, scalars};
-use crate::facts::{Field, Kind, Presence, Shape, Type};
+use crate::facts::{Field, Kind, Presence, Shape, Type, go_types};
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
@@ -60,6 +60,15 @@ impl Path<'_> {
         names.push(owner?);
         names.reverse();
         Some(names.join("."))
+    }
+
+    /// The Go type of what is here, where it has a name of its own.
+    fn named(&self) -> Option<&'static str> {
+        match self {
+            Path::Root => None,
+            Path::Field(_, ty, name) => go_types::of(ty, name),
+            Path::Index(parent, _) | Path::Key(parent, _) => go_types::element(parent.named()?),
+        }
     }
 }
 
@@ -358,6 +367,7 @@ impl Walk {
 }
 
 fn mismatch(found: &str, target: &str, path: &Path<'_>) -> String {
+    let target = path.named().unwrap_or(target);
     match path.go() {
         Some(field) => format!("json: cannot unmarshal {found} into Go struct field {field} of type {target}"),
         None => format!("json: cannot unmarshal {found} into Go value of type {target}"),

@@ -1,232 +1,215 @@
-//! What changed in a part of an object, line by line, as the errors about immutable parts show it.
+//! What changed in a part of an object, line by line, as the errors about immutable parts show it: in the form of
+//! upstream's own structs, every field by its Go name and in Go's order.
 
-use crate::tree::{entries, list, text};
-use serde_json::Value;
+use crate::facts::{Field, Kind, Presence, Shape, Type, type_by_name};
+use crate::status::unified;
+use crate::tree::{ensure, entries};
+use serde_json::{Map, Value};
 
-/// A value in the order in which it is shown.
-#[derive(Debug, Clone)]
-pub(super) enum Shown {
-    /// A scalar, a list or a map; its keys are sorted.
-    Plain(Value),
-    /// Fields in their own order.
-    Fields(Vec<(&'static str, Shown)>),
+/// A struct a line: its name, then its fields in their order, with `=` and the JSON name where that is another word.
+/// `{}` marks a struct that is never null, `?` a field that is left out when it is empty.
+const FORMS: &str = include_str!("internal-forms.txt");
+/// Fields that upstream's own structs keep in the security context of the pod.
+const HOST: [&str; 5] = ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers"];
+/// What a template of a claim takes along of its metadata.
+const METADATA: [&str; 3] = ["name", "labels", "annotations"];
+const POD_SPEC: &str = "io.k8s.api.core.v1.PodSpec";
+
+/// What differs between two specs of pods.
+pub(super) fn pod_specs(old: &Value, new: &Value) -> String {
+    let with_host = |spec: &Value| {
+        let mut spec = spec.clone();
+        let hosts: Vec<(&str, Value)> = HOST.iter().map(|f| (*f, spec[*f].clone())).collect();
+        if let Some(context) = spec.as_object_mut().map(|spec| ensure(spec, "securityContext")) {
+            context.extend(hosts.into_iter().map(|(field, value)| (field.to_owned(), value)));
+        }
+        spec
+    };
+    difference(&with_host(old), &with_host(new), POD_SPEC, "PodSpec")
 }
 
-/// Lines around a change.
-const CONTEXT: usize = 3;
-/// Larger comparisons say nothing that a person would read.
-const MAX_CELLS: usize = 1 << 20;
+/// What differs between two containers for debugging.
+pub(super) fn ephemeral_containers(old: &Value, new: &Value) -> String {
+    difference(old, new, "io.k8s.api.core.v1.EphemeralContainer", "EphemeralContainer")
+}
 
-fn render(value: &Shown, depth: usize, out: &mut String) {
-    let pad = |out: &mut String, n: usize| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n(' ', n));
+/// What differs between two specs of claims.
+pub(super) fn claim_specs(old: &Value, new: &Value) -> String {
+    difference(old, new, "io.k8s.api.core.v1.PersistentVolumeClaimSpec", "PersistentVolumeClaimSpec")
+}
+
+/// What differs between the sources of two volumes.
+pub(super) fn volume_sources(old: &Value, new: &Value) -> String {
+    difference(old, new, "io.k8s.api.core.v1.PersistentVolumeSpec", "PersistentVolumeSource")
+}
+
+fn difference(old: &Value, new: &Value, type_name: &str, form: &str) -> String {
+    let Some(ty) = type_by_name(type_name) else { return String::new() };
+    let text = |value: &Value| {
+        let mut writer = Writer::default();
+        writer.fields(value, ty, form);
+        writer.out
     };
-    let wrap = |out: &mut String, open: char, close: char, items: Vec<(Option<&str>, Shown)>| {
-        out.push(open);
-        let none = items.is_empty();
-        for (i, (key, item)) in items.iter().enumerate() {
-            if i > 0 {
-                out.push(',');
+    unified(&text(old), &text(new))
+}
+
+/// JSON in lines, indented by one space.
+#[derive(Default)]
+struct Writer {
+    out: String,
+    depth: usize,
+    /// Whether the open bracket has nothing behind it yet.
+    empty: bool,
+}
+
+impl Writer {
+    fn open(&mut self, bracket: char) {
+        self.out.push(bracket);
+        self.depth += 1;
+        self.empty = true;
+    }
+
+    /// Starts an item, with its key in an object.
+    fn item(&mut self, key: Option<&str>) {
+        if !self.empty {
+            self.out.push(',');
+        }
+        self.empty = false;
+        self.line();
+        if let Some(key) = key {
+            self.string(key);
+            self.out.push_str(": ");
+        }
+    }
+
+    fn close(&mut self, bracket: char) {
+        self.depth -= 1;
+        if !self.empty {
+            self.line();
+        }
+        self.empty = false;
+        self.out.push(bracket);
+    }
+
+    fn line(&mut self) {
+        self.out.push('\n');
+        self.out.extend(std::iter::repeat_n(' ', self.depth));
+    }
+
+    /// A string as Go's encoder writes it: safe inside HTML.
+    fn string(&mut self, text: &str) {
+        for c in Value::from(text).to_string().chars() {
+            match c {
+                '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => self.out.push_str(&format!("\\u{:04x}", c as u32)),
+                c => self.out.push(c),
             }
-            pad(out, depth + 1);
-            if let Some(key) = key {
-                out.push_str(&Value::from(*key).to_string());
-                out.push_str(": ");
+        }
+    }
+
+    fn plain(&mut self, value: &Value) {
+        match value {
+            Value::Object(_) => {
+                self.open('{');
+                for (key, item) in entries(value) {
+                    self.item(Some(key));
+                    self.plain(item);
+                }
+                self.close('}');
             }
-            render(item, depth + 1, out);
-        }
-        if !none {
-            pad(out, depth);
-        }
-        out.push(close);
-    };
-    match value {
-        Shown::Fields(fields) => wrap(out, '{', '}', fields.iter().map(|(k, v)| (Some(*k), v.clone())).collect()),
-        Shown::Plain(map @ Value::Object(_)) => {
-            wrap(out, '{', '}', entries(map).map(|(k, v)| (Some(k.as_str()), Shown::Plain(v.clone()))).collect());
-        }
-        Shown::Plain(Value::Array(items)) => {
-            wrap(out, '[', ']', items.iter().map(|v| (None, Shown::Plain(v.clone()))).collect());
-        }
-        Shown::Plain(scalar) => out.push_str(&scalar.to_string()),
-    }
-}
-
-fn lines(value: &Shown) -> Vec<String> {
-    let mut out = String::new();
-    render(value, 0, &mut out);
-    out.lines().map(str::to_owned).collect()
-}
-
-/// One line of an edit: its mark, and the line.
-type Edit<'a> = (char, &'a str);
-
-fn edits<'a>(old: &'a [String], new: &'a [String]) -> Vec<Edit<'a>> {
-    let (rows, columns) = (old.len(), new.len());
-    let mut longest = vec![vec![0u32; columns + 1]; rows + 1];
-    for i in (0..rows).rev() {
-        for j in (0..columns).rev() {
-            longest[i][j] = match old[i] == new[j] {
-                true => longest[i + 1][j + 1] + 1,
-                false => longest[i + 1][j].max(longest[i][j + 1]),
-            };
+            Value::Array(items) => {
+                self.open('[');
+                for item in items {
+                    self.item(None);
+                    self.plain(item);
+                }
+                self.close(']');
+            }
+            Value::String(text) => self.string(text),
+            scalar => self.out.push_str(&scalar.to_string()),
         }
     }
-    let (mut i, mut j) = (0, 0);
-    let mut all = Vec::new();
-    while i < rows || j < columns {
-        if i < rows && j < columns && old[i] == new[j] {
-            all.push((' ', old[i].as_str()));
-            (i, j) = (i + 1, j + 1);
-        } else if i < rows && (j == columns || longest[i + 1][j] >= longest[i][j + 1]) {
-            all.push(('-', old[i].as_str()));
-            i += 1;
-        } else {
-            all.push(('+', new[j].as_str()));
-            j += 1;
+
+    fn value(&mut self, value: &Value, kind: Kind) {
+        match (kind, value) {
+            (Kind::Object(ty), Value::Object(_)) if form(ty.short_name()).is_some() => {
+                self.fields(value, ty, ty.short_name());
+            }
+            (Kind::List(inner), Value::Array(items)) => {
+                self.open('[');
+                for item in items {
+                    self.item(None);
+                    self.value(item, *inner);
+                }
+                self.close(']');
+            }
+            (Kind::Map(inner), Value::Object(_)) => {
+                self.open('{');
+                for (key, item) in entries(value) {
+                    self.item(Some(key));
+                    self.value(item, *inner);
+                }
+                self.close('}');
+            }
+            _ => self.plain(value),
         }
     }
-    all
-}
 
-fn range(start: usize, count: usize) -> String {
-    match count {
-        0 => format!("{start},0"),
-        1 => format!("{}", start + 1),
-        _ => format!("{},{count}", start + 1),
-    }
-}
-
-/// The unified difference, without file names.
-pub(super) fn unified(old: &Shown, new: &Shown) -> String {
-    let (old, new) = (lines(old), lines(new));
-    if old.len().saturating_mul(new.len()) > MAX_CELLS {
-        return String::new();
-    }
-    let all = edits(&old, &new);
-    let near = |at: usize| {
-        let from = at.saturating_sub(CONTEXT);
-        all[from..all.len().min(at + CONTEXT + 1)].iter().any(|(mark, _)| *mark != ' ')
-    };
-    let mut out = String::new();
-    let (mut old_line, mut new_line, mut at) = (0, 0, 0);
-    while at < all.len() {
-        if !near(at) {
-            (old_line, new_line, at) = (old_line + 1, new_line + 1, at + 1);
-            continue;
+    fn fields(&mut self, value: &Value, ty: &'static Type, name: &str) {
+        self.open('{');
+        for field in METADATA.iter().filter(|_| name == "PersistentVolumeClaimTemplate") {
+            let value = &value["metadata"][*field];
+            if !value.is_null() {
+                self.item(Some(field));
+                self.plain(value);
+            }
         }
-        let end = (at..all.len()).find(|n| !near(*n)).unwrap_or(all.len());
-        let hunk = &all[at..end];
-        let olds = hunk.iter().filter(|(mark, _)| *mark != '+').count();
-        let news = hunk.iter().filter(|(mark, _)| *mark != '-').count();
-        out.push_str(&format!("@@ -{} +{} @@\n", range(old_line, olds), range(new_line, news)));
-        for (mark, line) in hunk {
-            out.push_str(&format!("{mark}{line}\n"));
+        for word in form(name).into_iter().flat_map(|fields| fields.split(' ')) {
+            let (go_name, name) = names(word);
+            let Some(field) = field_of(ty, name) else { continue };
+            let value = &value[field.name];
+            if word.ends_with('?') && value.is_null() {
+                continue;
+            }
+            self.item(Some(go_name));
+            match field.kind {
+                Kind::Object(inner) if value.is_null() && word.ends_with("{}") => {
+                    self.fields(&Value::Object(Map::new()), inner, inner.short_name());
+                }
+                kind if value.is_null() => self.plain(&zero(field, kind)),
+                kind => self.value(value, kind),
+            }
         }
-        (old_line, new_line, at) = (old_line + olds, new_line + news, end);
+        self.close('}');
     }
-    out
 }
 
-fn plain(value: &Value) -> Shown {
-    Shown::Plain(value.clone())
+/// What stands for a field that is not there.
+fn zero(field: &Field, kind: Kind) -> Value {
+    match kind {
+        _ if field.presence == Presence::Pointer => Value::Null,
+        Kind::Str => "".into(),
+        Kind::Bool => false.into(),
+        Kind::I32 | Kind::I64 | Kind::F64 => 0.into(),
+        Kind::Object(ty) if ty.shape == Shape::IntOrString => 0.into(),
+        _ => Value::Null,
+    }
 }
 
-fn word(value: &Value) -> Shown {
-    Shown::Plain(text(value).into())
+/// The Go name and the JSON name that a word of a form gives, the latter in any case.
+fn names(word: &str) -> (&str, &str) {
+    let word = word.trim_end_matches(['{', '}', '?']);
+    word.split_once('=').unwrap_or((word, word))
 }
 
-fn reference(value: &Value, namespaced: bool) -> Shown {
-    if !value.is_object() {
-        return Shown::Plain(Value::Null);
-    }
-    let mut fields =
-        vec![("APIGroup", plain(&value["apiGroup"])), ("Kind", word(&value["kind"])), ("Name", word(&value["name"]))];
-    if namespaced {
-        fields.push(("Namespace", plain(&value["namespace"])));
-    }
-    Shown::Fields(fields)
+fn field_of(ty: &'static Type, name: &str) -> Option<&'static Field> {
+    let among = |ty: &'static Type| ty.fields.iter().find(|f| f.name.eq_ignore_ascii_case(name));
+    among(ty)
+        .or_else(|| HOST.iter().find(|f| f.eq_ignore_ascii_case(name)).and_then(|_| among(type_by_name(POD_SPEC)?)))
 }
 
-fn selector(value: &Value) -> Shown {
-    if !value.is_object() {
-        return Shown::Plain(Value::Null);
-    }
-    let mut fields = Vec::new();
-    if value["matchLabels"].is_object() {
-        fields.push(("matchLabels", plain(&value["matchLabels"])));
-    }
-    if !list(&value["matchExpressions"]).is_empty() {
-        fields.push(("matchExpressions", plain(&value["matchExpressions"])));
-    }
-    Shown::Fields(fields)
-}
-
-/// The spec of a claim.
-pub(super) fn claim_spec(spec: &Value) -> Shown {
-    let resources = &spec["resources"];
-    Shown::Fields(vec![
-        ("AccessModes", plain(&spec["accessModes"])),
-        ("Selector", selector(&spec["selector"])),
-        (
-            "Resources",
-            Shown::Fields(vec![("Limits", plain(&resources["limits"])), ("Requests", plain(&resources["requests"]))]),
-        ),
-        ("VolumeName", word(&spec["volumeName"])),
-        ("StorageClassName", plain(&spec["storageClassName"])),
-        ("VolumeMode", plain(&spec["volumeMode"])),
-        ("DataSource", reference(&spec["dataSource"], false)),
-        ("DataSourceRef", reference(&spec["dataSourceRef"], true)),
-        ("VolumeAttributesClassName", plain(&spec["volumeAttributesClassName"])),
-    ])
-}
-
-/// The source of a volume: kinds in upstream's order, and the fields of the common ones as they are named there.
-pub(super) fn volume_source(spec: &Value) -> Shown {
-    const KINDS: [(&str, &str); 22] = [
-        ("GCEPersistentDisk", "gcePersistentDisk"),
-        ("AWSElasticBlockStore", "awsElasticBlockStore"),
-        ("HostPath", "hostPath"),
-        ("Glusterfs", "glusterfs"),
-        ("NFS", "nfs"),
-        ("RBD", "rbd"),
-        ("Quobyte", "quobyte"),
-        ("ISCSI", "iscsi"),
-        ("FlexVolume", "flexVolume"),
-        ("Cinder", "cinder"),
-        ("CephFS", "cephfs"),
-        ("FC", "fc"),
-        ("Flocker", "flocker"),
-        ("AzureFile", "azureFile"),
-        ("VsphereVolume", "vsphereVolume"),
-        ("AzureDisk", "azureDisk"),
-        ("PhotonPersistentDisk", "photonPersistentDisk"),
-        ("PortworxVolume", "portworxVolume"),
-        ("ScaleIO", "scaleIO"),
-        ("Local", "local"),
-        ("StorageOS", "storageos"),
-        ("CSI", "csi"),
-    ];
-    let one = |kind: &str, source: &Value| match kind {
-        "hostPath" => Shown::Fields(vec![("Path", word(&source["path"])), ("Type", plain(&source["type"]))]),
-        "nfs" => Shown::Fields(vec![
-            ("Server", word(&source["server"])),
-            ("Path", word(&source["path"])),
-            ("ReadOnly", Shown::Plain(crate::tree::flag(&source["readOnly"]).into())),
-        ]),
-        "local" => Shown::Fields(vec![("Path", word(&source["path"])), ("FSType", plain(&source["fsType"]))]),
-        _ => plain(source),
-    };
-    Shown::Fields(
-        KINDS
-            .iter()
-            .map(|(name, kind)| {
-                let source = &spec[*kind];
-                (*name, if source.is_object() { one(kind, source) } else { Shown::Plain(Value::Null) })
-            })
-            .collect(),
-    )
+/// The fields of the struct of this name.
+fn form(name: &str) -> Option<&'static str> {
+    FORMS.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
 }
 
 #[cfg(test)]
@@ -235,13 +218,33 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn every_field_of_a_form_is_a_field_of_its_type() {
+        let pod = type_by_name(POD_SPEC).expect("pods are there");
+        for line in FORMS.lines() {
+            let (name, fields) = line.split_once(' ').expect("a form has fields");
+            let package = if name.starts_with("LabelSelector") { "apimachinery.pkg.apis.meta" } else { "api.core" };
+            let of = if name == "PersistentVolumeSource" { "PersistentVolumeSpec" } else { name };
+            let ty = type_by_name(&format!("io.k8s.{package}.v1.{of}"));
+            let known = ty.unwrap_or_else(|| panic!("{name} is no type"));
+            for field in fields.split(' ') {
+                assert!(field_of(known, names(field).1).is_some(), "{name}: {field}");
+            }
+            // Whatever is new in a pod's spec is to be shown too.
+            let left_out = |f: &&Field| f.name != "serviceAccount" && !HOST.contains(&f.name);
+            if name == "PodSpec" {
+                assert_eq!(fields.split(' ').count(), pod.fields.iter().filter(left_out).count());
+            }
+        }
+    }
+
+    #[test]
     fn a_claim_that_grew() {
         let spec = |size: &str| {
             json!({"accessModes": ["ReadWriteMany"], "selector": {"matchLabels": {"type": "nfs"}},
                 "resources": {"requests": {"storage": size}}, "storageClassName": "", "volumeMode": "Filesystem"})
         };
         assert_eq!(
-            unified(&claim_spec(&spec("500Gi")), &claim_spec(&spec("1Ti"))),
+            claim_specs(&spec("500Gi"), &spec("1Ti")),
             "@@ -10,7 +10,7 @@\n  \"Resources\": {\n   \"Limits\": null,\n   \"Requests\": {\n-   \"storage\": \"500Gi\"\n+   \"storage\": \"1Ti\"\n   }\n  },\n  \"VolumeName\": \"\",\n"
         );
     }
@@ -249,8 +252,20 @@ mod tests {
     #[test]
     fn a_volume_of_another_kind() {
         let (old, new) = (json!({"nfs": {"server": "s", "path": "/p"}}), json!({"hostPath": {"path": "/p"}}));
-        let shown = unified(&volume_source(&old), &volume_source(&new));
+        let shown = volume_sources(&old, &new);
         assert!(shown.starts_with("@@ -1,13 +1,12 @@\n {\n"), "{shown}");
         assert!(shown.contains("\n- \"NFS\": {\n") && shown.contains("\n+ \"HostPath\": {\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_pod_that_moves_to_the_host() {
+        let spec = |host: bool| {
+            json!({"containers": [{"name": "a", "image": "x<y"}], "hostNetwork": host, "securityContext": {"runAsUser": 0},
+                "restartPolicy": "Always"})
+        };
+        assert_eq!(
+            pod_specs(&spec(false), &spec(true)),
+            "@@ -44,7 +44,7 @@\n  \"AutomountServiceAccountToken\": null,\n  \"NodeName\": \"\",\n  \"SecurityContext\": {\n-  \"HostNetwork\": false,\n+  \"HostNetwork\": true,\n   \"HostPID\": false,\n   \"HostIPC\": false,\n   \"ShareProcessNamespace\": null,\n"
+        );
     }
 }

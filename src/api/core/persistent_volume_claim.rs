@@ -216,7 +216,7 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = Path::root("spec");
     let differs = entries(&spec).any(|(k, v)| *v != before[k]) || entries(&before).any(|(k, v)| *v != spec[k]);
     if differs {
-        let diff = internal_diff::unified(&internal_diff::claim_spec(&before), &internal_diff::claim_spec(&spec));
+        let diff = internal_diff::claim_specs(&before, &spec);
         errors.forbidden(path, &format!("{IMMUTABLE}\n{diff}"));
     }
     let size = |claim: &Value| amount(&claim["spec"]["resources"]["requests"]["storage"]);

@@ -1,95 +1,156 @@
-//! The lines that two texts do not share, as `diff -u` shows them.
+//! The lines that two texts do not share, as `diff -u` shows them. Which lines are taken for the same is up to the
+//! way in which Python's `difflib`, and what was made after it, looks for the longest run that both texts have, so
+//! that upstream's errors come out to the letter.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// Equal lines shown around a difference.
 const CONTEXT: usize = 3;
-/// Texts with more lines than this are not compared line by line.
-const MAX_LINES: usize = 4000;
+/// Comparisons of lines; what they do not suffice for is shown as changed.
+const MAX_WORK: usize = 2_000_000;
+/// In texts with at least so many lines, those that make up more than a hundredth begin no run.
+const POPULAR_FROM: usize = 200;
 
-/// One step from the old text to the new one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Keep(usize, usize),
-    Remove(usize, usize),
-    Add(usize, usize),
-}
+/// A run of equal lines: where it begins in both texts, and its length.
+type Run = (usize, usize, usize);
+
+/// A stretch of both texts: whether it is the same, the lines of the old text, and those of the new one.
+type Stretch = (bool, std::ops::Range<usize>, std::ops::Range<usize>);
 
 /// The unified difference of two texts, without a header; empty when they are equal.
 pub fn unified(old: &str, new: &str) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    let steps = steps(&old, &new);
-    let changed: Vec<usize> =
-        steps.iter().enumerate().filter(|(_, s)| !matches!(s, Step::Keep(..))).map(|(i, _)| i).collect();
+    let stretches = stretches(&old, &new);
     let mut out = String::new();
-    let mut rest = changed.as_slice();
-    while let Some(&first) = rest.first() {
-        let near = |pair: &[usize]| pair[1] - pair[0] <= 2 * CONTEXT + 1;
-        let count = 1 + rest.windows(2).take_while(|pair| near(pair)).count();
-        let last = rest[count - 1];
-        let hunk = &steps[first.saturating_sub(CONTEXT)..(last + CONTEXT + 1).min(steps.len())];
-        write_hunk(hunk, &old, &new, &mut out);
-        rest = &rest[count..];
+    let mut hunk: Vec<Stretch> = Vec::new();
+    for (i, (same, a, b)) in stretches.iter().cloned().enumerate() {
+        if !same {
+            hunk.push((same, a, b));
+            continue;
+        }
+        let (first, last) = (i == 0, i + 1 == stretches.len());
+        // A long run ends one hunk, and begins the next.
+        if !first && (last || a.len() > 2 * CONTEXT) {
+            let shown = a.len().min(CONTEXT);
+            hunk.push((true, a.start..a.start + shown, b.start..b.start + shown));
+            write_hunk(&hunk, &old, &new, &mut out);
+            hunk.clear();
+        }
+        if first || (!last && a.len() > 2 * CONTEXT) {
+            let shown = a.len().min(CONTEXT);
+            hunk.push((true, a.end - shown..a.end, b.end - shown..b.end));
+        } else if !last {
+            hunk.push((true, a, b));
+        }
     }
+    write_hunk(&hunk, &old, &new, &mut out);
     out
 }
 
-fn write_hunk(hunk: &[Step], old: &[&str], new: &[&str], out: &mut String) {
-    let (Step::Keep(a, b) | Step::Remove(a, b) | Step::Add(a, b)) = hunk[0];
-    let before = hunk.iter().filter(|s| !matches!(s, Step::Add(..))).count();
-    let after = hunk.iter().filter(|s| !matches!(s, Step::Remove(..))).count();
-    let range = |start: usize, count: usize| match count {
+fn write_hunk(hunk: &[Stretch], old: &[&str], new: &[&str], out: &mut String) {
+    let changed = hunk.iter().any(|(same, ..)| !same);
+    let (Some(first), Some(last)) = (hunk.first().filter(|_| changed), hunk.last()) else { return };
+    let range = |start: usize, end: usize| match end - start {
         1 => format!("{}", start + 1),
         0 => format!("{start},0"),
-        _ => format!("{},{count}", start + 1),
+        count => format!("{},{count}", start + 1),
     };
-    let _ = writeln!(out, "@@ -{} +{} @@", range(a, before), range(b, after));
-    for step in hunk {
-        let _ = match step {
-            Step::Keep(a, _) => writeln!(out, " {}", old[*a]),
-            Step::Remove(a, _) => writeln!(out, "-{}", old[*a]),
-            Step::Add(_, b) => writeln!(out, "+{}", new[*b]),
-        };
+    let _ = writeln!(out, "@@ -{} +{} @@", range(first.1.start, last.1.end), range(first.2.start, last.2.end));
+    for (same, a, b) in hunk {
+        for line in &old[a.clone()] {
+            let _ = writeln!(out, "{}{line}", if *same { ' ' } else { '-' });
+        }
+        for line in new[b.clone()].iter().filter(|_| !same) {
+            let _ = writeln!(out, "+{line}");
+        }
     }
 }
 
-/// By the longest common subsequence between the common start and end.
-fn steps(old: &[&str], new: &[&str]) -> Vec<Step> {
-    let start = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let end = old[start..].iter().rev().zip(new[start..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&old[start..old.len() - end], &new[start..new.len() - end]);
-    let mut steps: Vec<Step> = (0..start).map(|i| Step::Keep(i, i)).collect();
+fn stretches(old: &[&str], new: &[&str]) -> Vec<Stretch> {
+    let mut all: Vec<Stretch> = Vec::new();
     let (mut i, mut j) = (0, 0);
-    if a.len().saturating_mul(b.len()) <= MAX_LINES * MAX_LINES / 4 {
-        let width = b.len() + 1;
-        // longest[i * width + j]: lines that a[i..] and b[j..] share in order.
-        let mut longest = vec![0_u16; (a.len() + 1) * width];
-        for i in (0..a.len()).rev() {
-            for j in (0..b.len()).rev() {
-                longest[i * width + j] = if a[i] == b[j] {
-                    longest[(i + 1) * width + j + 1].saturating_add(1)
-                } else {
-                    longest[(i + 1) * width + j].max(longest[i * width + j + 1])
-                };
-            }
+    for (a, b, length) in runs(old, new) {
+        if i < a || j < b {
+            all.push((false, i..a, j..b));
         }
-        while i < a.len() && j < b.len() {
-            let step = if a[i] == b[j] {
-                Step::Keep(start + i, start + j)
-            } else if longest[(i + 1) * width + j] >= longest[i * width + j + 1] {
-                Step::Remove(start + i, start + j)
-            } else {
-                Step::Add(start + i, start + j)
-            };
-            steps.push(step);
-            i += usize::from(!matches!(step, Step::Add(..)));
-            j += usize::from(!matches!(step, Step::Remove(..)));
+        match all.last_mut() {
+            Some((true, before, after)) if length > 0 => {
+                before.end += length;
+                after.end += length;
+            }
+            _ if length > 0 => all.push((true, a..a + length, b..b + length)),
+            _ => {}
+        }
+        (i, j) = (a + length, b + length);
+    }
+    all
+}
+
+/// The runs that both texts have, in their order; an empty one stands at the end.
+fn runs(old: &[&str], new: &[&str]) -> Vec<Run> {
+    let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (j, line) in new.iter().enumerate() {
+        places.entry(line).or_default().push(j);
+    }
+    if new.len() >= POPULAR_FROM {
+        places.retain(|_, at| at.len() <= new.len() / 100 + 1);
+    }
+    let mut work = MAX_WORK;
+    let mut found = vec![(old.len(), new.len(), 0)];
+    let mut rest = vec![(0, old.len(), 0, new.len())];
+    while let Some((a, a_end, b, b_end)) = rest.pop() {
+        let (i, j, length) = longest(old, new, &places, (a, a_end, b, b_end), &mut work);
+        if length == 0 {
+            continue;
+        }
+        found.push((i, j, length));
+        if a < i && b < j {
+            rest.push((a, i, b, j));
+        }
+        if i + length < a_end && j + length < b_end {
+            rest.push((i + length, a_end, j + length, b_end));
         }
     }
-    steps.extend((i..a.len()).map(|i| Step::Remove(start + i, start + j)));
-    steps.extend((j..b.len()).map(|j| Step::Add(start + a.len(), start + j)));
-    steps.extend((0..end).map(|k| Step::Keep(start + a.len() + k, start + b.len() + k)));
-    steps
+    found.sort_unstable();
+    found
+}
+
+/// The longest run inside a window of both texts; of equal ones the first.
+fn longest(
+    old: &[&str],
+    new: &[&str],
+    places: &HashMap<&str, Vec<usize>>,
+    (a, a_end, b, b_end): (usize, usize, usize, usize),
+    work: &mut usize,
+) -> Run {
+    let mut best = (a, b, 0);
+    let mut ending: HashMap<usize, usize> = HashMap::new();
+    for (i, line) in old.iter().enumerate().take(a_end).skip(a) {
+        let mut here = HashMap::new();
+        let at = places.get(line).map_or(&[][..], Vec::as_slice);
+        let from = at.partition_point(|j| *j < b);
+        for &j in at[from..].iter().take_while(|j| **j < b_end) {
+            if *work == 0 {
+                return best;
+            }
+            *work -= 1;
+            let length = 1 + j.checked_sub(1).and_then(|j| ending.get(&j)).copied().unwrap_or(0);
+            here.insert(j, length);
+            if length > best.2 {
+                best = (i + 1 - length, j + 1 - length, length);
+            }
+        }
+        ending = here;
+    }
+    let (mut i, mut j, mut length) = best;
+    while i > a && j > b && old[i - 1] == new[j - 1] {
+        (i, j, length) = (i - 1, j - 1, length + 1);
+    }
+    while i + length < a_end && j + length < b_end && old[i + length] == new[j + length] {
+        length += 1;
+    }
+    (i, j, length)
 }
 
 #[cfg(test)]
@@ -101,5 +162,20 @@ mod tests {
         assert_eq!(unified("a\nb", "a\nb"), "");
         assert_eq!(unified("a\nb\nc\nd\ne\nf", "a\nb\nc\nd\nX\nf"), "@@ -2,5 +2,5 @@\n b\n c\n d\n-e\n+X\n f\n");
         assert_eq!(unified("a", "a\nb"), "@@ -1 +1,2 @@\n a\n+b\n");
+        assert_eq!(unified("", "b"), "@@ -0,0 +1 @@\n+b\n");
+        let (old, new) = ("x\n1\n2\n3\n4\n5\n6\n7\ny", "1\n2\n3\n4\n5\n6\n7");
+        assert_eq!(unified(old, new), "@@ -1,4 +1,3 @@\n-x\n 1\n 2\n 3\n@@ -6,4 +5,3 @@\n 5\n 6\n 7\n-y\n");
+        assert_eq!(unified("x\n1\n2\ny", "1\n2"), "@@ -1,4 +1,2 @@\n-x\n 1\n 2\n-y\n");
+    }
+
+    #[test]
+    fn the_longest_run_counts_before_the_first_one() {
+        assert_eq!(unified("a\nq\nb\nc\nd", "b\nc\nd\na"), "@@ -1,5 +1,4 @@\n-a\n-q\n b\n c\n d\n+a\n");
+    }
+
+    #[test]
+    fn large_texts_are_compared_in_bounded_work() {
+        let text = |every: usize| (0..10_000).map(|i| format!("{}\n", i % every)).collect::<String>();
+        assert!(unified(&text(400), &text(300)).starts_with("@@ -2"));
     }
 }

@@ -241,7 +241,7 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     let path = Path::root("spec");
     if !source::same(&spec, before) {
-        let diff = internal_diff::unified(&internal_diff::volume_source(before), &internal_diff::volume_source(&spec));
+        let diff = internal_diff::volume_sources(before, &spec);
         let why = format!("spec.persistentvolumesource is immutable after creation\n{diff}");
         errors.forbidden(path.child("persistentvolumesource"), &why);
     }

@@ -240,7 +240,7 @@ fn updates() {
             .starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"),
         "{moved:?}"
     );
-    assert!(moved[0].contains("\n- \"nodeName\": \"n\",\n+ \"nodeName\": \"m\",\n"), "{moved:?}");
+    assert!(moved[0].contains("\n- \"NodeName\": \"n\",\n+ \"NodeName\": \"m\",\n"), "{moved:?}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What may change in a pod once it exists: images, deadlines, more tolerations, fewer gates.
 
 use super::annotations;
-use crate::status::{FieldErrors, Path, unified};
+use crate::core::internal_diff;
+use crate::status::{FieldErrors, Path};
 use crate::tree::{int, list, text};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -26,20 +27,9 @@ pub(in crate::core::pod) fn pod_update(new: &Value, old: &Value, errors: &mut Fi
     gates(new, old, path.child("schedulingGates"), errors);
     let munged = munged(new, old, path, errors);
     if munged != *old {
-        let difference = unified(&pretty(old), &pretty(&munged));
+        let difference = internal_diff::pod_specs(old, &munged);
         let why = format!("pod updates may not change fields other than {UPDATABLE}\n{difference}");
         errors.forbidden(path, &why);
-    }
-}
-
-/// JSON in lines, indented by one space.
-fn pretty(value: &Value) -> String {
-    let mut out = Vec::new();
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
-    match serde::Serialize::serialize(value, &mut serializer) {
-        Ok(()) => String::from_utf8(out).unwrap_or_default(),
-        Err(_) => String::new(),
     }
 }
 
@@ -204,7 +194,7 @@ pub(in crate::core::pod) fn ephemeral_containers(new: &Value, old: &Value, error
                 errors.forbidden(at, &format!("existing ephemeral containers {name} may not be removed\n"));
             }
             Some(after) if after != before => {
-                let difference = unified(&pretty(before), &pretty(after));
+                let difference = internal_diff::ephemeral_containers(before, after);
                 let why = format!("existing ephemeral containers {name} may not be changed\n{difference}");
                 errors.forbidden(at, &why);
             }

@@ -39,6 +39,9 @@ pub enum Command {
     Hello(crate::hello::HelloArgs),
 }
 
+/// Where registries are configured unless told otherwise.
+const REGISTRIES: &str = "/etc/naru/registries.yaml";
+
 /// Where a server keeps everything.
 #[derive(Debug, Clone, Args)]
 pub struct DataDir {
@@ -208,6 +211,14 @@ pub struct NodeArgs {
     #[arg(long, value_name = "PATH")]
     pub cgroup_root: Option<String>,
 
+    /// File with mirrors, passwords and certificates of registries, in the format of k3s
+    #[arg(long, env = "NARU_PRIVATE_REGISTRY", default_value = REGISTRIES, value_name = "FILE")]
+    pub private_registry: PathBuf,
+
+    /// Pull images of registries that have mirrors in that file from the mirrors only
+    #[arg(long)]
+    pub disable_default_registry_endpoint: bool,
+
     /// File naming the DNS servers that answer for names outside the cluster
     #[arg(long, env = "NARU_RESOLV_CONF", default_value = "/etc/resolv.conf", value_name = "FILE")]
     pub resolv_conf: PathBuf,
@@ -319,6 +330,9 @@ pub enum ImageCommand {
         /// Where state is kept.
         #[command(flatten)]
         data: DataDir,
+        /// File with mirrors, passwords and certificates of registries, in the format of k3s
+        #[arg(long, env = "NARU_PRIVATE_REGISTRY", default_value = REGISTRIES, value_name = "FILE")]
+        private_registry: PathBuf,
         /// Their names
         #[arg(required = true)]
         names: Vec<String>,

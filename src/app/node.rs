@@ -18,7 +18,7 @@ use naru_network::balancer::Balancer;
 use naru_network::dns::{self, DnsConfig};
 use naru_network::overlay::{self, Backend};
 use naru_network::proxy::{self, Ipv4Cidr, Proxy, ProxyConfig};
-use naru_runtime::images::ImageStore;
+use naru_runtime::images::{ImageStore, Registries};
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{Runtime, RuntimeConfig};
 use std::collections::{BTreeMap, HashSet};
@@ -81,6 +81,7 @@ pub(crate) async fn start(
 
     let runtime = open_runtime(layout, args.cgroup_root.as_deref()).await?;
     let images = open_images(layout)?;
+    images.store.configure(node_registries(args)?);
     let nodes: Informer<NodeView> = Informer::start(
         &config.client,
         &registry::NODES,
@@ -226,6 +227,16 @@ pub(crate) fn open_images(layout: &Layout) -> Result<LocalImages> {
     Ok(LocalImages { store, snapshots })
 }
 
+/// The registries that a file configures.
+pub(crate) fn registries(path: &Path) -> Result<Registries> {
+    Registries::read(path).with_context(|| format!("--private-registry {}", path.display()))
+}
+
+fn node_registries(args: &NodeArgs) -> Result<Registries> {
+    let registries = registries(&args.private_registry)?;
+    Ok(if args.disable_default_registry_endpoint { registries.mirrors_only() } else { registries })
+}
+
 /// The images of a data directory.
 pub(crate) fn open_image_store(layout: &Layout) -> Result<ImageStore> {
     let exe = std::env::current_exe().context("cannot find the running program")?;
@@ -356,6 +367,7 @@ pub(crate) fn check(args: &NodeArgs) -> Result<()> {
         bail!("--node-label {label}: a node may not give itself this label; set it with kubectl label node");
     }
     kubelet_args(&args.kubelet_arg)?;
+    registries(&args.private_registry)?;
     args.node_taint.iter().try_for_each(|text| taint(text).map(drop))
 }
 

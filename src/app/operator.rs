@@ -24,8 +24,10 @@ pub(crate) async fn image(command: ImageCommand) -> Result<()> {
                 }
             }
         }
-        ImageCommand::Pull { data, names } => {
+        ImageCommand::Pull { data, private_registry, names } => {
+            let registries = node::registries(&private_registry)?;
             let store = open(&data)?;
+            store.configure(registries);
             for name in names {
                 let image = store.pull(&name, PullOptions::default()).await;
                 let image = image.map_err(|error| anyhow!("cannot pull {name}: {error}"))?;

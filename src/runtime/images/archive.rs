@@ -1,12 +1,12 @@
 //! Imports docker-archives and OCI layouts, from tar files (plain or compressed) and directories.
 
 use super::error::ImageError;
+use super::failure::Failure;
 use super::ingest::Ingest;
 use super::layer::{Compression, chain_ids, unpack_layer};
 use super::manifest::{Descriptor, Index, Manifest, Parsed, parse_manifest};
 use super::pull::checked_config;
 use super::reference::Reference;
-use super::registry::Failure;
 use super::store::{ImageRecord, ImageStore, blocking, full_name};
 use super::tarstream::{Kind, Skip, TarReader};
 use super::unpack::Notes;

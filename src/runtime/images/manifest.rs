@@ -1,7 +1,7 @@
 //! Manifests and indexes, OCI and docker schema 2, as far as a pull needs them.
 
 use super::error::PullErrorKind;
-use super::registry::Failure;
+use super::failure::Failure;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Descriptor {
-    #[serde(default)]
-    pub(super) media_type: String,
     pub(super) digest: String,
     #[serde(default)]
     pub(super) size: u64,

@@ -1,14 +1,17 @@
 //! Images: a content-addressed store of unpacked layers, filled by pulls from registries and by archives.
 
 mod archive;
+mod challenge;
 mod config;
 mod error;
+mod failure;
 mod ingest;
 mod layer;
 mod manifest;
 mod pipe;
 mod pull;
 mod reference;
+mod registries;
 mod registry;
 mod selfimage;
 mod store;
@@ -19,6 +22,7 @@ mod users;
 pub use config::ImageConfig;
 pub use error::{ImageError, PullError, PullErrorKind};
 pub use reference::{InvalidReference, Reference};
+pub use registries::{InvalidRegistries, Registries};
 pub use store::{Image, ImageStore, PullOptions, PullProgress, RegistryCredentials};
 pub(crate) use store::{blocking, lock, read_dir};
 pub use users::{User, UserError, lookup_user};

@@ -2,11 +2,12 @@
 
 use super::config::ConfigFile;
 use super::error::{ImageError, PullError, PullErrorKind};
+use super::failure::Failure;
 use super::ingest::Ingest;
 use super::layer::{chain_ids, settle, sha256};
 use super::manifest::{Descriptor, Manifest, Parsed, parse_manifest};
 use super::reference::Reference;
-use super::registry::{Failure, Registry};
+use super::registry::Registry;
 use super::store::{Image, ImageRecord, ImageStore, NewLayer, PullOptions, PullProgress, blocking, full_name, is_self};
 use super::unpack::Notes;
 use futures::future::{BoxFuture, FutureExt, Shared, try_join_all};
@@ -36,7 +37,7 @@ impl ImageStore {
         }
         let parsed = Reference::parse(reference)
             .map_err(|error| PullError { kind: PullErrorKind::InvalidArgument, message: error.to_string() })?;
-        let mut key = format!("{parsed} {}", options.plain_http);
+        let mut key = parsed.to_string();
         for credentials in &options.credentials {
             key.push(' ');
             key.push_str(&credentials.fingerprint());
@@ -61,19 +62,36 @@ impl ImageStore {
         task.map(move |result| result.unwrap_or_else(|error| Err(ended(error)))).boxed().shared()
     }
 
+    /// Asks each place in turn; of several failures the first that says more than "not here" is told.
     async fn pull_now(&self, reference: &Reference, options: &PullOptions) -> Result<Arc<Image>, Failure> {
-        let mut last = None;
-        let plain = options.plain_http || reference.is_loopback();
-        let anonymous = options.credentials.is_empty().then_some(None);
-        for credentials in options.credentials.iter().map(Some).chain(anonymous) {
-            let registry = Registry::new(reference, plain, credentials)?;
-            match self.pull_from(&registry, reference, options).await {
-                // The next credentials may do better.
-                Err(failure) if failure.kind == PullErrorKind::PermissionDenied => last = Some(failure),
-                result => return result,
+        let mut told: Option<Failure> = None;
+        for endpoint in self.registries().endpoints(reference) {
+            let configured = endpoint.auth.clone();
+            let given = options.credentials.iter().cloned();
+            // The pod's credentials are for the registry that its image names, before those of the machine.
+            let candidates: Vec<_> = match endpoint.namespace {
+                Some(_) => configured.into_iter().collect(),
+                None => given.chain(configured).collect(),
+            };
+            let anonymous = candidates.is_empty().then_some(None);
+            for credentials in candidates.into_iter().map(Some).chain(anonymous) {
+                let registry = Registry::new(endpoint.clone(), credentials)?;
+                let failure = match self.pull_from(&registry, reference, options).await {
+                    Ok(image) => return Ok(image),
+                    Err(failure) => failure,
+                };
+                // Other credentials may do better, but only against a refusal.
+                let refused = failure.kind == PullErrorKind::PermissionDenied;
+                tracing::debug!(endpoint = endpoint.url, reason = failure.text, "not pulled from here");
+                if told.as_ref().is_none_or(|told| told.kind == PullErrorKind::NotFound) {
+                    told = Some(failure);
+                }
+                if !refused {
+                    break;
+                }
             }
         }
-        Err(last.unwrap_or_else(|| Failure::new(PullErrorKind::Unknown, "no credentials to try")))
+        Err(told.unwrap_or_else(|| Failure::new(PullErrorKind::Unknown, "no place to pull from")))
     }
 
     async fn pull_from(

@@ -1,161 +1,157 @@
-//! One registry as seen by one pull, and its failures in the words that Kubernetes users know.
+//! One registry as seen by one pull: manifests and blobs over HTTP.
 
-use super::error::{ImageError, PullError, PullErrorKind};
+use super::challenge::{Challenge, basic, token};
+use super::error::PullErrorKind;
+use super::failure::{Failure, broken, denied, refusal, shorten, unanswered};
+use super::layer::sha256;
 use super::manifest::Descriptor;
 use super::pipe::PipeSender;
 use super::pull::Progress;
-use super::reference::Reference;
+use super::registries::{Endpoint, Tls};
 use super::store::RegistryCredentials;
-use futures::StreamExt;
+use bytes::Bytes;
 use naru_base::Backoff;
-use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol, SizedStream};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::manifest::OciDescriptor;
-use oci_client::secrets::RegistryAuth;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE};
+use reqwest::{Response, StatusCode};
 use std::time::Duration;
+use tokio::sync::Mutex;
 
-/// Why a step of a pull failed.
-#[derive(Debug, Clone)]
-pub(super) struct Failure {
-    pub(super) kind: PullErrorKind,
-    pub(super) text: String,
-}
-
-impl Failure {
-    pub(super) fn new(kind: PullErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
-    }
-
-    /// Puts the step that every pull starts with before the reason.
-    pub(super) fn resolving(self, reference: &Reference) -> Self {
-        let text = match self.kind {
-            PullErrorKind::NotFound if !self.text.contains("no match for platform") => {
-                format!("failed to resolve reference \"{reference}\": {reference}: {}", self.text)
-            }
-            _ => format!("failed to resolve reference \"{reference}\": {}", self.text),
-        };
-        Self { kind: self.kind, text }
-    }
-
-    pub(super) fn for_image(self, reference: &Reference) -> PullError {
-        PullError {
-            kind: self.kind,
-            message: format!("failed to pull and unpack image \"{reference}\": {}", self.text),
-        }
-    }
-}
-
-impl From<ImageError> for Failure {
-    fn from(error: ImageError) -> Self {
-        Self::new(PullErrorKind::Unknown, error.to_string())
-    }
-}
-
+/// A registry, and with whose credentials it is asked.
 pub(super) struct Registry {
-    client: oci_client::Client,
-    reference: Reference,
-    auth: RegistryAuth,
+    http: reqwest::Client,
+    endpoint: Endpoint,
+    credentials: Option<RegistryCredentials>,
+    /// What it was last content with.
+    authorization: Mutex<Option<HeaderValue>>,
 }
 
-const ACCEPT: &[&str] = &[
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+/// What registries allow.
+const MAX_MANIFEST: u64 = 4 << 20;
+const MAX_COMPLAINT: u64 = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A registry that sends nothing for this long is taken for dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often an interrupted download goes on where it stopped.
 const RESUMES: usize = 5;
-const MAX_REASON: usize = 1024;
 
 impl Registry {
-    pub(super) fn new(
-        reference: &Reference,
-        plain: bool,
-        credentials: Option<&RegistryCredentials>,
-    ) -> Result<Self, Failure> {
+    pub(super) fn new(endpoint: Endpoint, credentials: Option<RegistryCredentials>) -> Result<Self, Failure> {
         // Whoever comes first wins; every part of the process installs the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
-        let mut config = ClientConfig {
-            protocol,
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            user_agent: concat!("naru/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        if reference.is_loopback() {
-            // A proxy from the environment cannot mean this machine. Naming one with an exception for
-            // everything is how the client is told to use none.
-            config.http_proxy = Some("http://127.0.0.1:1".to_owned());
-            config.no_proxy = Some("*,127.0.0.0/8,::1".to_owned());
-        }
-        let client = oci_client::Client::try_from(config)
-            .map_err(|error| Failure::new(PullErrorKind::Unknown, format!("set up the registry client: {error}")))?;
-        let auth = match credentials {
-            None => RegistryAuth::Anonymous,
-            Some(RegistryCredentials::Basic { username, password }) => {
-                RegistryAuth::Basic(username.clone(), password.clone())
-            }
-            Some(RegistryCredentials::Bearer(token)) => RegistryAuth::Bearer(token.clone()),
-        };
-        Ok(Self { client, reference: reference.clone(), auth })
-    }
-
-    fn target(&self, target: &str) -> oci_client::Reference {
-        let (registry, repository) = (self.reference.registry.clone(), self.reference.repository.clone());
-        if target.contains(':') {
-            oci_client::Reference::with_digest(registry, repository, target.to_owned())
-        } else {
-            oci_client::Reference::with_tag(registry, repository, target.to_owned())
-        }
+        let http = client(&endpoint)
+            .map_err(|reason| Failure::new(PullErrorKind::Unknown, format!("set up the registry client: {reason}")))?;
+        Ok(Self { http, endpoint, credentials, authorization: Mutex::default() })
     }
 
     /// A manifest or index by tag or digest, with its digest.
-    pub(super) async fn manifest(&self, target: &str) -> Result<(bytes::Bytes, String), Failure> {
-        let result = self.client.pull_manifest_raw(&self.target(target), &self.auth, ACCEPT).await;
-        result.map_err(|error| self.failure(&error))
+    pub(super) async fn manifest(&self, target: &str) -> Result<(Bytes, String), Failure> {
+        let response = self.get(&format!("manifests/{target}"), Some(MANIFESTS), 0).await?;
+        let body = self.whole(response, MAX_MANIFEST, "the manifest").await?;
+        let digest = sha256(&body);
+        if target.starts_with("sha256:") && target != digest {
+            let text = format!("wrong digest of the manifest: expected {target}, got {digest}");
+            return Err(Failure::new(PullErrorKind::Unknown, text));
+        }
+        let digest = if target.contains(':') { target.to_owned() } else { digest };
+        Ok((Bytes::from(body), digest))
     }
 
     /// A blob that is kept in memory.
     pub(super) async fn small_blob(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, Failure> {
-        let mut stream = self.open(blob, 0).await?;
-        let mut data = Vec::new();
-        while let Some(chunk) = stream.next().await {
-            data.extend_from_slice(&chunk.map_err(|error| broken(blob, &error))?);
-            if data.len() as u64 > limit {
-                return Err(Failure::new(
-                    PullErrorKind::Unknown,
-                    format!("{} is larger than {limit} bytes", blob.digest),
-                ));
-            }
-        }
-        Ok(data)
+        let response = self.open(blob, 0).await?;
+        self.whole(response, limit, &blob.digest).await
     }
 
-    async fn open(&self, blob: &Descriptor, offset: u64) -> Result<SizedStream, Failure> {
-        let descriptor = OciDescriptor {
-            media_type: blob.media_type.clone(),
-            digest: blob.digest.clone(),
-            size: i64::try_from(blob.size).unwrap_or(i64::MAX),
-            ..OciDescriptor::default()
-        };
-        let reference = self.target(self.reference.target());
-        if offset == 0 {
-            return self
-                .client
-                .pull_blob_stream(&reference, &descriptor)
-                .await
-                .map_err(|error| self.blob_failure(blob, &error));
+    async fn open(&self, blob: &Descriptor, offset: u64) -> Result<Response, Failure> {
+        let response = self.get(&format!("blobs/{}", blob.digest), None, offset).await.map_err(|failure| Failure {
+            text: format!("failed to copy {}: {}", blob.digest, failure.text),
+            ..failure
+        })?;
+        if offset > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
+            return Err(Failure::new(PullErrorKind::Unavailable, "the registry cannot resume a download"));
         }
-        match self.client.pull_blob_stream_partial(&reference, &descriptor, offset, None).await {
-            Ok(BlobResponse::Partial(stream)) => Ok(stream),
-            Ok(BlobResponse::Full(_)) => {
-                Err(Failure::new(PullErrorKind::Unavailable, "the registry cannot resume a download"))
+        Ok(response)
+    }
+
+    /// Asks for something of the repository, as whom the registry wants.
+    async fn get(&self, path: &str, accept: Option<&'static str>, offset: u64) -> Result<Response, Failure> {
+        let Endpoint { url, repository, namespace, .. } = &self.endpoint;
+        let url = format!("{url}/{repository}/{path}");
+        let mut shown = self.known().await;
+        loop {
+            let mut request = self.http.get(&url);
+            if let Some(namespace) = namespace {
+                request = request.query(&[("ns", namespace)]);
             }
-            Err(error) => Err(self.blob_failure(blob, &error)),
+            if let Some(accept) = accept {
+                request = request.header(ACCEPT, accept);
+            }
+            if let Some(authorization) = &shown {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            if offset > 0 {
+                request = request.header(RANGE, format!("bytes={offset}-"));
+            }
+            let response = request.send().await.map_err(|error| unanswered(&self.endpoint.host, &error))?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            if status == StatusCode::UNAUTHORIZED {
+                // Nothing better can be had than what was refused just now.
+                let better = self.answer(response.headers()).await?.filter(|better| Some(better) != shown.as_ref());
+                if let Some(better) = better {
+                    shown = Some(better);
+                    continue;
+                }
+            }
+            let body = self.whole(response, MAX_COMPLAINT, "the answer").await.unwrap_or_default();
+            return Err(refusal(&url, status, &body));
+        }
+    }
+
+    async fn known(&self) -> Option<HeaderValue> {
+        match &self.credentials {
+            Some(RegistryCredentials::Bearer(token)) => secret(&format!("Bearer {token}")),
+            _ => self.authorization.lock().await.clone(),
+        }
+    }
+
+    /// What to show a registry that asked who we are; `None` if there is nothing that could convince it.
+    async fn answer(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Failure> {
+        let asked = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let answer = match Challenge::choose(asked) {
+            Some(Challenge::Basic) => match &self.credentials {
+                Some(RegistryCredentials::Basic { username, password }) => secret(&basic(username, password)),
+                Some(_) => None,
+                None => return Err(denied("authorization failed: no basic auth credentials")),
+            },
+            Some(Challenge::Bearer(wanted)) => {
+                let scope = format!("repository:{}:pull", self.endpoint.repository);
+                let token = token(&self.http, &wanted, &scope, self.credentials.as_ref()).await?;
+                secret(&format!("Bearer {token}"))
+            }
+            None => None,
+        };
+        self.authorization.lock().await.clone_from(&answer);
+        Ok(answer)
+    }
+
+    async fn whole(&self, mut response: Response, limit: u64, what: &str) -> Result<Vec<u8>, Failure> {
+        let mut data = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => data.extend_from_slice(&chunk),
+                Ok(None) => return Ok(data),
+                Err(error) => return Err(unanswered(&self.endpoint.host, &error)),
+            }
+            if data.len() as u64 > limit {
+                return Err(Failure::new(PullErrorKind::Unknown, format!("{what} is larger than {limit} bytes")));
+            }
         }
     }
 
@@ -190,9 +186,8 @@ impl Registry {
         received: &mut u64,
         progress: &Progress<'_>,
     ) -> Result<(), Failure> {
-        let mut stream = self.open(blob, *received).await?;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| broken(blob, &error))?;
+        let mut response = self.open(blob, *received).await?;
+        while let Some(chunk) = response.chunk().await.map_err(|error| broken(blob, &error))? {
             *received += chunk.len() as u64;
             if *received > blob.size {
                 let (digest, size) = (&blob.digest, blob.size);
@@ -214,90 +209,43 @@ impl Registry {
         }
         Ok(())
     }
-
-    fn blob_failure(&self, blob: &Descriptor, error: &OciDistributionError) -> Failure {
-        let failure = self.failure(error);
-        Failure { text: format!("failed to copy {}: {}", blob.digest, failure.text), ..failure }
-    }
-
-    fn failure(&self, error: &OciDistributionError) -> Failure {
-        let denied = |reason: &str| {
-            let text = format!("pull access denied, repository does not exist or may require authorization: {reason}");
-            Failure::new(PullErrorKind::PermissionDenied, text)
-        };
-        match error {
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let codes = || envelope.errors.iter().map(|error| &error.code);
-                let reason = envelope.errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>().join(", ");
-                let reason = shorten(&reason);
-                use OciErrorCode as Code;
-                if codes().any(|code| matches!(code, Code::Denied | Code::Unauthorized)) {
-                    denied(&format!("server message: {reason}"))
-                } else if codes().any(|code| {
-                    matches!(
-                        code,
-                        Code::ManifestUnknown
-                            | Code::NameUnknown
-                            | Code::NotFound
-                            | Code::BlobUnknown
-                            | Code::ManifestBlobUnknown
-                    )
-                }) {
-                    Failure::new(PullErrorKind::NotFound, format!("not found ({reason})"))
-                } else if codes().any(|code| matches!(code, Code::Toomanyrequests)) {
-                    Failure::new(
-                        PullErrorKind::Unavailable,
-                        format!("unexpected status code 429 Too Many Requests: {reason}"),
-                    )
-                } else {
-                    Failure::new(PullErrorKind::Unknown, reason)
-                }
-            }
-            OciDistributionError::ServerError { code: 404, .. }
-            | OciDistributionError::ImageManifestNotFoundError(_) => Failure::new(PullErrorKind::NotFound, "not found"),
-            OciDistributionError::ServerError { code: 403, message, .. } => denied(&shorten(message)),
-            OciDistributionError::ServerError { code, url, message } => {
-                let kind =
-                    if *code >= 500 || *code == 429 { PullErrorKind::Unavailable } else { PullErrorKind::Unknown };
-                Failure::new(kind, format!("unexpected status from GET request to {url}: {code}: {}", shorten(message)))
-            }
-            OciDistributionError::UnauthorizedError { .. } => denied("authorization failed: no basic auth credentials"),
-            OciDistributionError::AuthenticationFailure(reason) => {
-                denied(&format!("authorization failed: {}", shorten(reason)))
-            }
-            OciDistributionError::RequestError(error) => {
-                let url = error.url().map(ToString::to_string).unwrap_or_default();
-                let text = format!("failed to do request: Get \"{url}\": {}", self.reason(error));
-                Failure::new(PullErrorKind::Unavailable, text)
-            }
-            other => Failure::new(PullErrorKind::Unknown, shorten(&other.to_string())),
-        }
-    }
-
-    /// The innermost reason of a failed request, since the outer ones only say that sending failed.
-    fn reason(&self, error: &(dyn std::error::Error + 'static)) -> String {
-        let mut innermost = error;
-        while let Some(source) = innermost.source() {
-            if let Some(io) = source.downcast_ref::<std::io::Error>()
-                && io.kind() == std::io::ErrorKind::ConnectionRefused
-            {
-                return format!("dial tcp {}: connect: connection refused", self.reference.registry);
-            }
-            innermost = source;
-        }
-        innermost.to_string()
-    }
 }
 
-fn broken(blob: &Descriptor, error: &std::io::Error) -> Failure {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    Failure::new(PullErrorKind::Unavailable, format!("failed to copy {}: {innermost}", blob.digest))
+/// A header that is not shown in logs.
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
-/// A registry may send pages; a message should stay one line of readable length.
-fn shorten(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_REASON).collect()
+fn client(endpoint: &Endpoint) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .user_agent(concat!("naru/", env!("CARGO_PKG_VERSION")));
+    if endpoint.is_here() {
+        // A proxy from the environment cannot mean this machine.
+        builder = builder.no_proxy();
+    }
+    let Tls { ca_file, identity, skip_verify } = &endpoint.tls;
+    let read = |path: &std::path::Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    if let Some(path) = ca_file {
+        let bundle = reqwest::Certificate::from_pem_bundle(&read(path)?);
+        builder = builder.tls_certs_merge(bundle.map_err(|_| format!("{}: no certificates in it", path.display()))?);
+    }
+    if let Some((cert, key)) = identity {
+        let mut pem = read(key)?;
+        pem.push(b'\n');
+        pem.extend(read(cert)?);
+        let identity = reqwest::Identity::from_pem(&pem);
+        let wrong = |_| format!("{} and {}: not a certificate and its key", cert.display(), key.display());
+        builder = builder.identity(identity.map_err(wrong)?);
+    }
+    if *skip_verify {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    }
+    builder.build().map_err(|error| {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        shorten(&source.unwrap_or_else(|| error.to_string()))
+    })
 }

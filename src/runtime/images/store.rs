@@ -16,13 +16,14 @@ use super::error::ImageError;
 use super::ingest::{Ingest, write_atomically};
 use super::layer::sha256;
 use super::reference::Reference;
+use super::registries::Registries;
 use super::{SELF_IMAGE, selfimage};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// An image that is present, with all its layers unpacked.
 #[derive(Debug, Clone)]
@@ -63,14 +64,17 @@ pub enum RegistryCredentials {
     },
     /// A bearer token.
     Bearer(String),
+    /// A token with which others are got.
+    Identity(String),
 }
 
 impl RegistryCredentials {
     /// Tells credentials apart without showing them.
-    pub(super) fn fingerprint(&self) -> String {
+    pub fn fingerprint(&self) -> String {
         match self {
             Self::Basic { username, password } => sha256(format!("basic {username}:{password}").as_bytes()),
             Self::Bearer(token) => sha256(format!("bearer {token}").as_bytes()),
+            Self::Identity(token) => sha256(format!("identity {token}").as_bytes()),
         }
     }
 }
@@ -95,8 +99,6 @@ pub struct PullProgress {
 pub struct PullOptions {
     /// Tried in order; anonymous if none.
     pub credentials: Vec<RegistryCredentials>,
-    /// Speak plain HTTP to this registry even though it is not on this machine.
-    pub plain_http: bool,
     /// Called now and then.
     pub progress: Option<Arc<dyn Fn(PullProgress) + Send + Sync>>,
 }
@@ -121,6 +123,7 @@ pub(super) struct Inner {
     /// Layers being downloaded at once, over all pulls.
     pub(super) downloads: tokio::sync::Semaphore,
     pub(super) pulls: super::pull::Pulls,
+    registries: OnceLock<Registries>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -179,10 +182,22 @@ impl ImageStore {
                 _self_claim: self_claim,
                 downloads: tokio::sync::Semaphore::new(MAX_DOWNLOADS),
                 pulls: super::pull::Pulls::default(),
+                registries: OnceLock::new(),
             }),
         };
         store.collect_garbage()?;
         Ok(store)
+    }
+
+    /// Says where images are pulled from, once; before that each comes from the registry in its name.
+    pub fn configure(&self, registries: Registries) {
+        if self.inner.registries.set(registries).is_err() {
+            tracing::warn!("the registries of an image store were configured already");
+        }
+    }
+
+    pub(super) fn registries(&self) -> Registries {
+        self.inner.registries.get().cloned().unwrap_or_default()
     }
 
     /// The image of this name (any form), tag, digest or image id, if it is present.

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start a registry")]
 
 mod flaky;
+mod private;
 
 use super::layer::sha256;
 use super::*;
@@ -38,15 +39,26 @@ impl Bench {
 struct TestRegistry {
     child: Child,
     address: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl TestRegistry {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::serve(tempfile::tempdir().unwrap(), "{addr: '127.0.0.1:0'}", "{}")
+    }
+
+    /// The same images with other settings, of HTTP and of who may pull.
+    fn restart(self, http: &str, auth: &str) -> Self {
+        let mut this = self;
+        let dir = std::mem::replace(&mut this.dir, tempfile::tempdir().unwrap());
+        drop(this);
+        Self::serve(dir, http, auth)
+    }
+
+    fn serve(dir: tempfile::TempDir, http: &str, auth: &str) -> Self {
         let config = dir.path().join("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: info, formatter: json}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n",
+            "version: 0.1\nlog: {{level: info, formatter: json}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {http}\nauth: {auth}\n",
             dir.path().join("data").display()
         );
         std::fs::write(&config, text).unwrap();
@@ -63,7 +75,7 @@ impl TestRegistry {
             .expect("the registry listens");
         std::thread::spawn(move || lines.for_each(drop));
         let address = line.split("listening on ").nth(1).unwrap().split(['"', ',', ' ']).next().unwrap().to_owned();
-        Self { child, address, _dir: dir }
+        Self { child, address, dir }
     }
 
     async fn push(&self, repository: &str, layers: &[(Vec<u8>, &str)], config: serde_json::Value) -> String {

@@ -10,7 +10,6 @@ use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, LOCATION, VARY};
 use naru_api::codec;
 use naru_api::documents::{discovery, openapi};
-use naru_api::registry::RESOURCES;
 use sha2::{Digest, Sha512};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -109,9 +108,9 @@ impl Documents {
             ["apis", group, version] => (discovery::api_resource_list(&DISCOVERED, group, version)?, json),
             ["openapi", "v2"] => return render_v2(false),
             ["openapi", "v2?protobuf"] => return render_v2(true),
-            ["openapi", "v3"] => (openapi::v3_index(RESOURCES, |path| self.hash(path)), json),
+            ["openapi", "v3"] => (openapi::v3_index(&DISCOVERED, |path| self.hash(path)), json),
             ["openapi", "v3", rest @ ..] => {
-                let body = openapi::v3_at(RESOURCES, &rest.join("/"), GIT_VERSION)?.to_string();
+                let body = openapi::v3_at(&DISCOVERED, &rest.join("/"), GIT_VERSION)?.to_string();
                 let etag = format!("\"{}\"", hex(&Sha512::digest(&body)));
                 return Some(Document { body: gzip(body.as_bytes()).ok()?, content_type: openapi::CONTENT_TYPE, etag });
             }
@@ -191,7 +190,7 @@ fn unpacked(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn render_v2(protobuf: bool) -> Option<Document> {
-    let document = openapi::v2(RESOURCES, GIT_VERSION);
+    let document = openapi::v2(&DISCOVERED, GIT_VERSION);
     let (body, content_type) = if protobuf {
         (openapi::encode_v2(&document), "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
     } else {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
-use naru_client::transport::{Error, Request, Transport, WatchStream};
+use naru_client::transport::{Error, Request, Transport, WatchStream, failure_of};
 use std::sync::Arc;
 
 struct InProcess {
@@ -72,7 +72,9 @@ impl InProcess {
 impl Transport for InProcess {
     async fn send(&self, request: Request) -> Result<Bytes, Error> {
         match self.call(request).await? {
-            Reply::Bytes(complete) => Ok(complete.body),
+            Reply::Bytes(complete) if complete.code < 300 => Ok(complete.body),
+            // What is nowhere is answered with plain text.
+            Reply::Bytes(complete) => Err(Error::Status(Box::new(failure_of(complete.code, &complete.body)))),
             _ => Err(Error::Connection("a stream cannot be read as one answer".to_owned())),
         }
     }
@@ -80,6 +82,9 @@ impl Transport for InProcess {
     async fn watch(&self, request: Request) -> Result<WatchStream, Error> {
         match self.call(request).await? {
             Reply::Watch(events) => Ok(events),
+            Reply::Bytes(complete) if complete.code >= 300 => {
+                Err(Error::Status(Box::new(failure_of(complete.code, &complete.body))))
+            }
             _ => Err(Error::Connection("the answer is no watch".to_owned())),
         }
     }

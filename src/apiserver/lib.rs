@@ -25,17 +25,18 @@ mod metrics;
 mod negotiate;
 mod objects;
 mod outbound;
+mod pace;
 mod pipeline;
 mod reload;
 mod request_info;
 mod response;
 mod server;
 mod services;
+mod shares;
 mod stall;
 mod storage;
 #[cfg(test)]
 mod suite;
-mod watchers;
 mod websocket;
 
 pub use authn::LegacyToken;

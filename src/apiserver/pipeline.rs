@@ -21,8 +21,8 @@ use crate::request_info::{self, Query, RequestInfo};
 use crate::response::{self, Body, Outcome, Presentation, Reply};
 use crate::server::{MAX_BODY, read_body};
 use crate::services::ServiceAllocator;
+use crate::shares::{Share, Shares};
 use crate::storage::Storage;
-use crate::watchers::{OpenWatch, Watchers};
 use crate::websocket;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
@@ -50,6 +50,8 @@ use std::time::{Duration, Instant};
 /// Headers that tell which objects of flow control a request was held against.
 const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+/// Watches of one user at once. A busy operator has some hundreds.
+const MOST_WATCHES: u32 = 5_000;
 /// Longest path and query.
 const MAX_URI: usize = 16 * 1024;
 /// Under which name a request's audit events are found.
@@ -76,7 +78,8 @@ pub(crate) struct State {
     pub(crate) stopping: AtomicBool,
     pub(crate) flow_control: FlowControl,
     pub(crate) metrics: Metrics,
-    pub(crate) watchers: Watchers,
+    /// Watches that are open, by user.
+    pub(crate) watchers: Shares<Arc<str>>,
     /// The audit log, if there is one.
     pub(crate) audit: Option<Arc<Audit>>,
 }
@@ -120,7 +123,7 @@ impl State {
             stopping: AtomicBool::new(false),
             flow_control,
             metrics: Metrics::default(),
-            watchers: Watchers::default(),
+            watchers: Shares::new(MOST_WATCHES),
             audit,
         };
         crate::bootstrap::write(&state).await?;
@@ -293,7 +296,7 @@ struct Marks {
     /// The seats of a watch that has just begun.
     permit: Option<Permit>,
     /// The place among the user's watches.
-    open: Option<OpenWatch>,
+    open: Option<Share<Arc<str>>>,
     /// Its name in the audit log.
     audit_id: String,
     /// Whose connection it came by; `None` inside the process.
@@ -487,7 +490,7 @@ async fn seated(
         }
     }
     if info.verb == "watch" {
-        marks.open = state.watchers.enter(&request.user.name);
+        marks.open = state.watchers.take(Arc::from(request.user.name.as_str()));
         if marks.open.is_none() {
             return Err(Box::new(Status::too_many_requests("this user has too many watches open", 1)));
         }
@@ -547,7 +550,7 @@ struct Watched {
     events: WatchStream,
     permit: Option<Permit>,
     running: LongRunning,
-    _open: Option<OpenWatch>,
+    _open: Option<Share<Arc<str>>>,
     /// Told to have ended when the watch does.
     _record: Option<audit::Record>,
 }

@@ -1,8 +1,10 @@
 //! The network edge: TLS, HTTP/1.1 and HTTP/2, and the limits on both.
 
 use crate::config::{ServeError, StartError};
+use crate::pace::{self, Streams};
 use crate::pipeline::{self, State};
 use crate::response::Body;
+use crate::shares::Shares;
 use crate::stall::{Patient, Stalling};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,6 +20,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,6 +30,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections served at once; more wait in the listen queue.
 const MAX_CONNECTIONS: usize = 8192;
+/// Connections of one address: whole sites may come from one, but none takes all.
+const CONNECTIONS_EACH: u32 = 2048;
 /// How long a client may take over its TLS handshake or its HTTP/1 header.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Streams on one HTTP/2 connection: client-go multiplexes all its watches over one.
@@ -166,6 +171,7 @@ pub(crate) async fn serve(
 ) -> Result<(), ServeError> {
     let acceptor = TlsAcceptor::from(tls);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let shares = Shares::new(CONNECTIONS_EACH);
     let shutdown = state.shutdown.clone();
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { break };
@@ -173,8 +179,8 @@ pub(crate) async fn serve(
             None => break,
             Some(accepted) => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok((stream, address)) => (stream, address.ip()),
             // Out of descriptors, or the client went away: both pass.
             Err(error) if is_transient(&error) => {
                 tracing::warn!(%error, "accept failed, trying again");
@@ -183,10 +189,14 @@ pub(crate) async fn serve(
             }
             Err(error) => return Err(ServeError::Accept(error)),
         };
+        let Some(share) = shares.take(site(address)) else {
+            tracing::debug!(%address, "too many connections");
+            continue;
+        };
         let (state, acceptor) = (state.clone(), acceptor.clone());
         naru_base::spawn("api-connection", async move {
-            connection(state, acceptor, stream).await;
-            drop(slot);
+            connection(state, acceptor, stream, address).await;
+            drop((slot, share));
         });
     }
     let all = u32::try_from(MAX_CONNECTIONS).expect("a small constant");
@@ -212,9 +222,16 @@ fn is_transient(error: &std::io::Error) -> bool {
         )
 }
 
-async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream) {
+/// Whose connections are counted together: an address, or the network that one host has in IPv6.
+fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address => address,
+    }
+}
+
+async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream, client: IpAddr) {
     let _ = stream.set_nodelay(true);
-    let client = stream.peer_addr().ok().map(|address| address.ip());
     let tls = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
@@ -234,14 +251,18 @@ async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream)
     let enough = Arc::new(Notify::new());
     let last = enough.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        if is_looked_at(&request) {
+        let looked_at = is_looked_at(&request);
+        if looked_at {
             patient.set();
         }
         let (state, peer) = (state.clone(), peer.clone());
         if chance > 0.0 && request.version() == http::Version::HTTP_2 && rand::random::<f64>() < chance {
             last.notify_one();
         }
-        async move { Ok::<Response<Body>, Infallible>(pipeline::serve_http(state, peer, client, request).await) }
+        async move {
+            let response = pipeline::serve_http(state, peer, Some(client), request).await;
+            Ok::<Response<Body>, Infallible>(if looked_at { response } else { response.map(pace::watched) })
+        }
     });
     let builder = builder();
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
@@ -268,8 +289,8 @@ fn is_looked_at(request: &Request<Incoming>) -> bool {
     request.headers().contains_key(http::header::UPGRADE) || path.ends_with("/log") || path.contains("/proxy")
 }
 
-fn builder() -> auto::Builder<Spawner> {
-    let mut builder = auto::Builder::new(Spawner);
+pub(crate) fn builder() -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -286,20 +307,6 @@ fn builder() -> auto::Builder<Spawner> {
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
-}
-
-/// Spawns hyper's per-stream tasks under a name.
-#[derive(Clone, Copy, Debug)]
-struct Spawner;
-
-impl<F> hyper::rt::Executor<F> for Spawner
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        naru_base::spawn("api-stream", future);
-    }
 }
 
 /// The first bytes of a body beyond which it is refused.
@@ -333,4 +340,15 @@ pub(crate) async fn read_body(mut body: Incoming) -> Result<Option<Bytes>, hyper
         1 => parts.swap_remove(0),
         _ => parts.concat().into(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_site_is_an_address_or_a_network() {
+        let site = |text: &str| super::site(text.parse().expect("an address")).to_string();
+        assert_eq!(site("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(site("192.0.2.1"), "192.0.2.1");
+        assert_eq!(site("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
 }

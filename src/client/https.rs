@@ -4,7 +4,7 @@ mod frames;
 mod names;
 mod tls;
 
-use crate::transport::{Error, Request, Transport, WatchStream};
+use crate::transport::{Error, Request, Transport, WatchStream, failure_of};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -14,7 +14,6 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use naru_api::status::Status;
 use naru_base::spawn;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -218,7 +217,7 @@ impl HttpTransport {
             }
             let code = response.status().as_u16();
             let body = collect(response.into_body()).await?;
-            return Err(Error::Status(Box::new(status(code, &body))));
+            return Err(Error::Status(Box::new(failure_of(code, &body))));
         }
         Err(Error::Connection("not reached".into()))
     }
@@ -360,23 +359,6 @@ fn connection(error: &hyper::Error) -> Error {
         Some(cause) => Error::Connection(format!("{error}: {cause}")),
         None => Error::Connection(error.to_string()),
     }
-}
-
-/// The Status of a failed request; one is made up for answers that carry none.
-fn status(code: u16, body: &[u8]) -> Status {
-    serde_json::from_slice(body).ok().filter(|status: &Status| status.code != 0).unwrap_or_else(|| Status {
-        kind: "Status".into(),
-        api_version: "v1".into(),
-        metadata: serde_json::Map::new(),
-        status: "Failure".into(),
-        message: match String::from_utf8_lossy(&body[..body.len().min(1024)]).trim() {
-            "" => format!("the server answered {code}"),
-            text => text.to_owned(),
-        },
-        reason: String::new(),
-        details: None,
-        code,
-    })
 }
 
 #[cfg(test)]

@@ -73,3 +73,20 @@ pub trait Transport: Send + Sync + 'static {
     /// Starts a watch; `request.uri` has `watch=true`.
     async fn watch(&self, request: Request) -> Result<WatchStream, Error>;
 }
+
+/// The Status of a failed request; one is made up for answers that carry none.
+pub fn failure_of(code: u16, body: &[u8]) -> Status {
+    serde_json::from_slice(body).ok().filter(|status: &Status| status.code != 0).unwrap_or_else(|| Status {
+        kind: "Status".into(),
+        api_version: "v1".into(),
+        metadata: serde_json::Map::new(),
+        status: "Failure".into(),
+        message: match String::from_utf8_lossy(&body[..body.len().min(1024)]).trim() {
+            "" => format!("the server answered {code}"),
+            text => text.to_owned(),
+        },
+        reason: if code == 404 { "NotFound".to_owned() } else { String::new() },
+        details: None,
+        code,
+    })
+}

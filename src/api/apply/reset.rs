@@ -73,7 +73,7 @@ fn of_status(resource: &Resource) -> Paths {
     match (resource.group, resource.plural) {
         ("", "pods") => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
         ("apps", "deployments") => &[&["spec"], &["metadata", "labels"]],
-        ("apiextensions.k8s.io" | "apiregistration.k8s.io" | "flowcontrol.apiserver.k8s.io" | "resource.k8s.io", _)
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io" | "flowcontrol.apiserver.k8s.io", _)
         | ("storage.k8s.io", "volumeattachments")
         | ("admissionregistration.k8s.io", _) => &[&["metadata"], &["spec"]],
         _ => &[&["spec"]],

@@ -14,8 +14,10 @@ type Result<T> = std::result::Result<T, PatchError>;
 pub fn json(target: &mut Value, operations: &[u8]) -> Result<()> {
     let malformed = |error: &dyn std::fmt::Display| PatchError::Malformed(error.to_string());
     let document: Value = serde_json::from_slice(operations).map_err(|e| malformed(&e))?;
-    let Value::Array(operations) = document else {
-        return Err(malformed(&"json: cannot unmarshal object into Go value of type jsonpatch.Patch"));
+    let operations = match document {
+        Value::Array(operations) => operations,
+        Value::Null => Vec::new(),
+        _ => return Err(malformed(&"json: cannot unmarshal object into Go value of type jsonpatch.Patch")),
     };
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooLarge(format!(
@@ -63,9 +65,7 @@ fn apply(target: &mut Value, operation: &Value, copied: &mut usize) -> Result<()
             let copy = find(target, from).ok_or_else(|| missing(name, from))?.clone();
             *copied += count(&copy);
             if *copied > MAX_COPIED {
-                return Err(PatchError::TooLarge(
-                    "unable to copy, the accumulated size increase of copy is too large".into(),
-                ));
+                return Err(PatchError::DoesNotApply("copies of copies grow too large".into()));
             }
             add(target, path, copy, name)
         }
@@ -226,6 +226,6 @@ mod tests {
         let operations: Vec<Value> = (0..64).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/-"})).collect();
         let mut target = json!({"a": [[0, 1, 2, 3]]});
         let result = json(&mut target, Value::Array(operations).to_string().as_bytes());
-        assert!(matches!(result, Err(PatchError::TooLarge(_))));
+        assert!(matches!(result, Err(PatchError::DoesNotApply(_))));
     }
 }

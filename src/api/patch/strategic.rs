@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
-const SET_ORDER: &str = "$setElementOrder/";
-const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
+const SET_ORDER: &str = "$setElementOrder";
+const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList";
 
 type Result<T> = std::result::Result<T, PatchError>;
 
@@ -79,14 +79,14 @@ fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, contex
                 target.clear();
                 return Ok(());
             }
-            Some("merge") => {}
             _ => return Err(unknown_directive(directive, patch)),
         }
     }
     retain_keys(target, patch)?;
+    check_orders(target, patch, context)?;
     for (key, value) in patch {
-        if let Some(list) = key.strip_prefix(DELETE_PRIMITIVES) {
-            delete_primitives(target, list, value)?;
+        if let Some(list) = list_of(key, DELETE_PRIMITIVES, "primitive list")? {
+            delete_primitives(target, list, value);
         } else if key == PATCH || key == RETAIN_KEYS || key.starts_with(SET_ORDER) {
             // Handled before or after the members.
         } else if value.is_null() {
@@ -97,16 +97,48 @@ fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, contex
     }
     // An order may come without a change to the list itself.
     for (key, order) in patch {
-        let Some(list) = key.strip_prefix(SET_ORDER) else { continue };
+        let Some(list) = list_of(key, SET_ORDER, ORDER_LIST)? else { continue };
         if !patch.contains_key(list)
             && let Some(Value::Array(items)) = target.get_mut(list)
         {
             let field = context.field(list);
             let before = identities(items, field);
-            reorder(items, &before, order, field)?;
+            order_by(items, &before, a_list(order)?, field);
         }
     }
     Ok(())
+}
+
+/// How errors name the list that goes with a list.
+const ORDER_LIST: &str = "setElementOrder list";
+
+/// The list that a directive of this name is about.
+fn list_of<'a>(key: &'a str, directive: &str, what: &str) -> Result<Option<&'a str>> {
+    let Some(rest) = key.strip_prefix(directive) else { return Ok(None) };
+    let list =
+        rest.strip_prefix('/').ok_or_else(|| PatchError::Malformed(format!("invalid patch format of {what}")))?;
+    Ok(Some(list))
+}
+
+/// Orders are about lists, and have to fit what the patch says of these.
+fn check_orders(target: &Map<String, Value>, patch: &Map<String, Value>, context: Context) -> Result<()> {
+    for (key, order) in patch {
+        let Some(list) = list_of(key, SET_ORDER, ORDER_LIST)? else { continue };
+        let order = a_list(order)?;
+        target.get(list).map(a_list).transpose()?;
+        if let Some(change) = patch.get(list) {
+            check_order(a_list(change)?, order, context.field(list))?;
+        }
+    }
+    Ok(())
+}
+
+fn a_list(value: &Value) -> Result<&Vec<Value>> {
+    value.as_array().ok_or_else(|| unexpected("[]interface {}", value))
+}
+
+fn unexpected(expected: &str, found: &Value) -> PatchError {
+    PatchError::Failed(format!("expected a {expected}, but received a {}", GoValue(found).type_name()))
 }
 
 fn unknown_directive(directive: &Value, map: &Map<String, Value>) -> PatchError {
@@ -126,10 +158,7 @@ fn merge_member(
     context: Context,
 ) -> Result<()> {
     let field = context.field(key);
-    let order = patch.get(&format!("{SET_ORDER}{key}"));
-    if let (Some(order), Value::Array(change)) = (order, value) {
-        check_order(change, order, field)?;
-    }
+    let order = patch.get(&format!("{SET_ORDER}/{key}")).and_then(Value::as_array);
     match (target.get_mut(key), value) {
         (Some(Value::Object(inner)), Value::Object(change)) => {
             if field.is_some_and(|f| f.schema.replace) {
@@ -143,16 +172,18 @@ fn merge_member(
             let before = identities(items, field);
             merge_list(items, change, field.expect("checked by the guard"))?;
             match order {
-                Some(order) => reorder(items, &before, order, field),
-                None => Ok(()),
+                Some(order) => order_by(items, &before, order, field),
+                None => {}
             }
+            Ok(())
         }
         (_, Value::Object(change)) => {
-            // A deletion of what is not there leaves nothing behind.
-            if change.get(PATCH).and_then(Value::as_str) == Some("delete") && !target.contains_key(key) {
-                return Ok(());
+            if change.contains_key(PATCH) {
+                // A directive about what is not there leaves nothing behind, whatever comes with it.
+                target.remove(key);
+            } else {
+                target.insert(key.to_owned(), Value::Object(without_directives(change)));
             }
-            target.insert(key.to_owned(), Value::Object(without_directives(change)));
             Ok(())
         }
         (_, Value::Array(change)) => {
@@ -181,19 +212,21 @@ fn retain_keys(target: &mut Map<String, Value>, patch: &Map<String, Value>) -> R
     Ok(())
 }
 
-fn delete_primitives(target: &mut Map<String, Value>, list: &str, values: &Value) -> Result<()> {
-    let Value::Array(values) = values else {
-        return Err(PatchError::Malformed("invalid patch format of primitive list".into()));
-    };
-    if let Some(Value::Array(items)) = target.get_mut(list) {
-        items.retain(|item| !values.contains(item));
+fn delete_primitives(target: &mut Map<String, Value>, list: &str, values: &Value) {
+    match (target.get_mut(list), values) {
+        (Some(Value::Array(items)), Value::Array(values)) => items.retain(|item| !values.contains(item)),
+        (Some(_), Value::Null) => {
+            target.remove(list);
+        }
+        // What is no list has none of them.
+        _ => {}
     }
-    Ok(())
 }
 
 fn merge_list(items: &mut Vec<Value>, change: &[Value], field: &'static Field) -> Result<()> {
-    let before = identities(items, Some(field));
+    same_types(items, change)?;
     let Some(merge_key) = field.schema.merge_key else {
+        let before = identities(items, Some(field));
         for value in change {
             if !items.contains(value) {
                 items.push(value.clone());
@@ -202,55 +235,77 @@ fn merge_list(items: &mut Vec<Value>, change: &[Value], field: &'static Field) -
         order_by(items, &before, change, Some(field));
         return Ok(());
     };
-    let directive = |value: &Value| value.get(PATCH).and_then(Value::as_str).map(str::to_owned);
-    if change.iter().any(|v| directive(v).as_deref() == Some("replace")) {
-        // One element that says `$patch: replace` makes the others the whole list.
-        *items = elements_without_directives(change);
+    let named = |item: &Value| item.get(merge_key).cloned().ok_or_else(|| no_merge_key(item, merge_key));
+    let mut replace = false;
+    for value in change.iter().filter(|value| value.get(PATCH).is_some()) {
+        match value[PATCH].as_str() {
+            Some("delete") => {
+                let key = named(value)?;
+                items.retain(|item| !item.get(merge_key).is_some_and(|k| same_key(k, &key)));
+            }
+            Some("replace") => replace = true,
+            Some("merge") => {
+                return Err(PatchError::Failed("merging lists cannot yet be specified in the patch".to_owned()));
+            }
+            _ => return Err(unknown_directive(&value[PATCH], value.as_object().unwrap_or(&Map::new()))),
+        }
+    }
+    let kept: Vec<Value> = change.iter().filter(|value| value.get(PATCH).is_none()).cloned().collect();
+    if replace {
+        // One element that says so makes the others the whole list.
+        kept.iter().map(named).collect::<Result<Vec<_>>>()?;
+        *items = elements_without_directives(&kept);
         return Ok(());
     }
+    let before = identities(items, Some(field));
     let inner = match field.kind {
         Kind::List(kind) => Context::of(*kind),
         _ => Context::Unknown,
     };
-    for value in change {
-        let Value::Object(map) = value else {
-            return Err(PatchError::Failed(format!(
-                "expected a map[string]interface {{}}, but received a {}",
-                GoValue(value).type_name()
-            )));
-        };
-        let Some(key) = map.get(merge_key) else {
-            return Err(no_merge_key(value, merge_key));
-        };
-        let same = |item: &Value| item.get(merge_key).is_some_and(|k| same_key(k, key));
-        match directive(value).as_deref() {
-            Some("delete") => items.retain(|item| !same(item)),
-            None | Some("merge") => match items.iter_mut().find(|item| same(item)) {
-                Some(Value::Object(existing)) => merge_map(existing, map, inner)?,
-                _ => items.push(Value::Object(without_directives(map))),
-            },
-            Some(_) => return Err(unknown_directive(&map[PATCH], map)),
+    for value in &kept {
+        let key = named(value)?;
+        let Value::Object(map) = value else { return Err(unexpected("map[string]interface {}", value)) };
+        let same = |item: &&mut Value| item.get(merge_key).is_some_and(|k| same_key(k, &key));
+        match items.iter_mut().find(same) {
+            Some(Value::Object(existing)) => merge_map(existing, map, inner)?,
+            _ => items.push(Value::Object(without_directives(map))),
         }
     }
-    let kept: Vec<Value> =
-        change.iter().filter(|value| directive(value).as_deref() != Some("delete")).cloned().collect();
     order_by(items, &before, &kept, Some(field));
     Ok(())
 }
 
+/// A list and what is merged into it have elements of one type, which is no list.
+fn same_types(items: &[Value], change: &[Value]) -> Result<()> {
+    let mut all = items.iter().chain(change);
+    let Some(first) = all.next() else { return Ok(()) };
+    if first.is_array() {
+        return Err(PatchError::Malformed("lists of lists are not supported".to_owned()));
+    }
+    let ty = GoValue(first).type_name();
+    if all.any(|item| GoValue(item).type_name() != ty) {
+        let both = Value::from(vec![Value::from(items), Value::from(change)]);
+        return Err(PatchError::Failed(format!("list element types are not identical: {}", GoValue(&both))));
+    }
+    Ok(())
+}
+
 /// The elements of a list must come in the order that goes with it, and be named by it.
-fn check_order(change: &[Value], order: &Value, field: Option<&'static Field>) -> Result<()> {
-    let Value::Array(wanted) = order else {
-        return Err(PatchError::Malformed("invalid patch format of setElementOrder list".into()));
-    };
+fn check_order(change: &[Value], wanted: &[Value], field: Option<&'static Field>) -> Result<()> {
     if wanted.is_empty() || change.is_empty() {
         return Ok(());
     }
     let merge_key = field.and_then(|f| f.schema.merge_key);
     let named = |item: &Value| match merge_key {
+        Some(_) if !item.is_object() => Err(unexpected("map[string]interface {}", item)),
         Some(key) => item.get(key).cloned().ok_or_else(|| no_merge_key(item, key)),
         None => Ok(item.clone()),
     };
+    if merge_key.is_some()
+        && let Some(stray) = change.iter().find(|item| !item.is_object())
+    {
+        return Err(unexpected("map[string]interface {}", stray));
+    }
     let mut rest = wanted.iter();
     for item in change.iter().filter(|item| item.get(PATCH).is_none()) {
         let name = named(item)?;
@@ -265,7 +320,7 @@ fn check_order(change: &[Value], order: &Value, field: Option<&'static Field>) -
             return Err(PatchError::Failed(format!(
                 "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
                 GoValue(&Value::Array(change.to_vec())),
-                GoValue(order)
+                GoValue(&Value::from(wanted))
             )));
         }
     }
@@ -290,18 +345,6 @@ fn identity(value: &Value, field: Option<&'static Field>) -> String {
 
 fn identities(items: &[Value], field: Option<&'static Field>) -> Vec<String> {
     items.iter().map(|item| identity(item, field)).collect()
-}
-
-/// Orders a merged list by `$setElementOrder`.
-fn reorder(items: &mut Vec<Value>, before: &[String], order: &Value, field: Option<&'static Field>) -> Result<()> {
-    let Value::Array(order) = order else {
-        return Err(PatchError::Failed(format!(
-            "expected a []interface {{}}, but received a {}",
-            GoValue(order).type_name()
-        )));
-    };
-    order_by(items, before, order, field);
-    Ok(())
 }
 
 /// Elements that the order names come in its order; those that only the server knows keep their place relative
@@ -332,11 +375,12 @@ fn order_by(items: &mut Vec<Value>, before: &[String], order: &[Value], field: O
     items.extend(rest.map(|(_, item)| item));
 }
 
-/// A copy of new content: nulls and directives have nothing to act on.
+/// A copy of new content: nulls and directives have nothing to act on, and what a directive stands in goes with it.
 fn without_directives(map: &Map<String, Value>) -> Map<String, Value> {
     map.iter()
         .filter(|(key, value)| {
             !value.is_null()
+                && value.get(PATCH).is_none()
                 && *key != PATCH
                 && *key != RETAIN_KEYS
                 && !key.starts_with(SET_ORDER)
@@ -355,11 +399,7 @@ fn clean(value: &Value) -> Value {
 }
 
 fn elements_without_directives(list: &[Value]) -> Vec<Value> {
-    let bare_directive = |v: &Value| {
-        v.get(PATCH).is_some_and(|d| d == "delete")
-            || (v.get(PATCH).is_some() && v.as_object().is_some_and(|m| m.len() == 1))
-    };
-    list.iter().filter(|v| !bare_directive(v)).map(clean).collect()
+    list.iter().filter(|value| value.get(PATCH).is_none()).map(clean).collect()
 }
 
 #[cfg(test)]

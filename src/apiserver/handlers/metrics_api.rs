@@ -29,7 +29,7 @@ const ANSWER: usize = 16 << 20;
 /// Between two looks of a node at what is used.
 const WINDOW: &str = "10s";
 
-const fn resource(kind: &'static str, plural: &'static str, scope: Scope) -> Resource {
+const fn resource(kind: &'static str, type_name: &'static str, plural: &'static str, scope: Scope) -> Resource {
     Resource {
         group: GROUP,
         version: VERSION,
@@ -40,7 +40,7 @@ const fn resource(kind: &'static str, plural: &'static str, scope: Scope) -> Res
         verbs: &[Verb::Get, Verb::List],
         short_names: &[],
         categories: &[],
-        type_name: "",
+        type_name,
         churn: Churn::Durable,
         subresources: &[],
         columns: &[],
@@ -48,8 +48,10 @@ const fn resource(kind: &'static str, plural: &'static str, scope: Scope) -> Res
     }
 }
 
-static NODE_METRICS: Resource = resource("NodeMetrics", "nodes", Scope::Cluster);
-static POD_METRICS: Resource = resource("PodMetrics", "pods", Scope::Namespaced);
+static NODE_METRICS: Resource =
+    resource("NodeMetrics", "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics", "nodes", Scope::Cluster);
+static POD_METRICS: Resource =
+    resource("PodMetrics", "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics", "pods", Scope::Namespaced);
 
 /// Everything that discovery tells of: the registry, and what is computed here.
 pub(crate) static DISCOVERED: LazyLock<Vec<&'static Resource>> =

@@ -11,7 +11,7 @@ use naru_api::facts::Type;
 use naru_api::meta;
 use naru_api::patch::{self, PatchError};
 use naru_api::registry::{Piece, Resource};
-use naru_api::status::{FieldErrors, Status};
+use naru_api::status::{FieldErrors, Status, StatusDetails};
 use serde_json::{Map, Value};
 use std::sync::Mutex;
 
@@ -19,6 +19,9 @@ const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
 const APPLY_PATCH: &str = "application/apply-patch+yaml";
+
+/// All that upstream says of a JSON patch that does not fit the object.
+const DOES_NOT_APPLY: &str = "the server rejected our request due to an error in our request";
 
 /// A parsed patch.
 #[derive(Debug)]
@@ -59,6 +62,8 @@ impl Patch {
         match media.as_str() {
             JSON_PATCH => {
                 let read = codec::parse_json_strict(&call.body).map_err(|error| decoding(text(error)))?;
+                let checked = FieldValidation::of(call)? != FieldValidation::Ignore;
+                a_list_of_operations(&read.value, checked).map_err(|why| Box::new(Status::bad_request(why)))?;
                 let mut strict = read.strict;
                 strict.extend(unknown_in_operations(&read.value));
                 strict.iter_mut().for_each(|complaint| *complaint = format!("json patch {complaint}"));
@@ -115,15 +120,49 @@ impl Patch {
 }
 
 fn an_object(value: Value) -> Result<Value, String> {
-    let found = match &value {
-        Value::Object(_) => return Ok(value),
+    match &value {
+        Value::Object(_) => Ok(value),
+        Value::Null => Ok(Value::Object(serde_json::Map::new())),
+        other => {
+            Err(format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go_kind(other)))
+        }
+    }
+}
+
+/// How errors about JSON call a value.
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "object",
         Value::Array(_) => "array",
         Value::String(_) => "string",
         Value::Number(_) => "number",
         Value::Bool(_) => "bool",
-        Value::Null => return Ok(Value::Object(serde_json::Map::new())),
+        Value::Null => "null",
+    }
+}
+
+/// What a JSON patch is in Go, which errors name: one type where strict reading looks first, another else.
+fn a_list_of_operations(patch: &Value, checked: bool) -> Result<(), String> {
+    let ty = if checked { "[]handlers.jsonPatchOp" } else { "jsonpatch.Patch" };
+    let prefix = if checked { "error decoding patch: " } else { "" };
+    let Value::Array(operations) = patch else {
+        if patch.is_null() {
+            return Ok(());
+        }
+        return Err(format!("{prefix}json: cannot unmarshal {} into Go value of type {ty}", go_kind(patch)));
     };
-    Err(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
+    for operation in operations.iter().filter(|operation| !operation.is_null()) {
+        let Value::Object(operation) = operation else {
+            let ty = if checked { "handlers.jsonPatchOp" } else { "jsonpatch.Operation" };
+            return Err(format!("{prefix}json: cannot unmarshal {} into Go value of type {ty}", go_kind(operation)));
+        };
+        let named = ["op", "path", "from"].into_iter().filter_map(|field| Some((field, operation.get(field)?)));
+        for (field, value) in named.filter(|(_, value)| checked && !value.is_string() && !value.is_null()) {
+            let (kind, at) = (go_kind(value), format!("jsonPatchOp.{field}"));
+            return Err(format!("{prefix}json: cannot unmarshal {kind} into Go struct field {at} of type string"));
+        }
+    }
+    Ok(())
 }
 
 /// Fields that operations of a JSON patch do not have.
@@ -288,8 +327,12 @@ pub(super) fn patch_failure(error: &PatchError) -> Failure {
     Box::new(match error {
         PatchError::Malformed(text) => Status::bad_request(text),
         PatchError::TooLarge(text) => Status::failure(413, "RequestEntityTooLarge", text),
-        // Without details: clients print the message only then.
-        PatchError::DoesNotApply(text) => Status::failure(422, "Invalid", text),
+        PatchError::DoesNotApply(text) => {
+            tracing::debug!(text, "a patch does not apply");
+            let mut status = Status::failure(422, "Invalid", DOES_NOT_APPLY);
+            status.details = Some(StatusDetails::default());
+            status
+        }
         PatchError::Failed(text) => Status::failure(500, "", text),
     })
 }

@@ -234,3 +234,69 @@ async fn what_is_there_from_the_start_has_an_owner() {
     let labels = json!({".": {}, "f:kubernetes.io/metadata.name": {}});
     assert_eq!(entry["fieldsV1"], json!({"f:metadata": {"f:labels": labels}}));
 }
+
+#[tokio::test]
+async fn json_patches_that_fail_are_told_as_upstream_does() {
+    let server = Server::start().await;
+    server.post(CONFIG_MAPS, config_map("a")).await.ok();
+    let one = format!("{CONFIG_MAPS}/a");
+    let patch = async |uri: &str, patch: Value| {
+        server.call(Method::PATCH, uri, "application/json-patch+json", patch.to_string().as_bytes()).await
+    };
+    for operation in [
+        json!({ "op": "test", "path": "/data/k", "value": "w" }),
+        json!({ "op": "remove", "path": "/data/nope" }),
+        json!({ "op": "replace", "path": "/nope/k", "value": "w" }),
+        json!({ "op": "add", "path": "nope", "value": "w" }),
+        json!({ "op": "frob", "path": "/data" }),
+        json!({ "path": "/data" }),
+    ] {
+        let text = "the server rejected our request due to an error in our request";
+        let body = patch(&one, json!([operation])).await.refused(422, text);
+        assert_eq!((body["reason"].as_str(), &body["details"]), (Some("Invalid"), &json!({})));
+    }
+    let ignore = format!("{one}?fieldValidation=Ignore");
+    for (uri, wrong, text) in [
+        (
+            &one,
+            json!({}),
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+        ),
+        (
+            &one,
+            json!([1]),
+            "error decoding patch: json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+        ),
+        (
+            &one,
+            json!([{ "op": 1 }]),
+            "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
+        ),
+        (&ignore, json!("x"), "json: cannot unmarshal string into Go value of type jsonpatch.Patch"),
+    ] {
+        patch(uri, wrong).await.refused(400, text);
+    }
+}
+
+#[tokio::test]
+async fn metrics_have_documents_though_nobody_stores_them() {
+    let server = Server::start().await;
+    let path = "apis/metrics.k8s.io/v1beta1";
+    let index = server.get("/openapi/v3").await.ok();
+    let url = index["paths"][path]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let document = server.get(&url).await.ok();
+    let list = &document["paths"][format!("/{path}/namespaces/{{namespace}}/pods")]["get"];
+    assert_eq!(list["x-kubernetes-group-version-kind"]["kind"], "PodMetrics");
+    let schemas = &document["components"]["schemas"];
+    for kind in ["NodeMetrics", "PodMetrics", "PodMetricsList", "ContainerMetrics"] {
+        let schema = &schemas[format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}")];
+        assert!(schema["description"].is_string(), "{kind}");
+    }
+    let text = document.to_string();
+    for piece in text.split("#/components/schemas/").skip(1) {
+        let name = piece.split('"').next().unwrap();
+        assert!(schemas[name].is_object(), "{name}");
+    }
+    let document = server.get("/openapi/v2").await.ok();
+    assert!(document["definitions"]["io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics"].is_object());
+}

@@ -19,6 +19,7 @@ mod permissions;
 mod plugins;
 mod proxying;
 mod services;
+mod stalls;
 mod versions;
 mod watches;
 

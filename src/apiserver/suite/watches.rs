@@ -228,3 +228,24 @@ async fn a_collection_is_deleted_whole_and_by_selector() {
     server.delete(CONFIG_MAPS).await.ok();
     assert_eq!(server.get(CONFIG_MAPS).await.ok()["items"], json!([]));
 }
+
+#[tokio::test]
+async fn what_is_not_served_is_an_error_inside_the_process_too() {
+    let server = Server::start().await;
+    let transport = server.api.in_process("admin", &["system:masters"]);
+    for uri in ["/apis/nowhere.example.com/v1/things", "/apis/nowhere.example.com/v1/things?watch=true", "/nowhere"] {
+        let request = || Request {
+            method: Method::GET,
+            uri: uri.to_owned(),
+            content_type: "application/json",
+            body: Bytes::new(),
+        };
+        let error = if uri.contains("watch") {
+            transport.watch(request()).await.err().unwrap()
+        } else {
+            transport.send(request()).await.unwrap_err()
+        };
+        assert!(naru_client::is_not_found(&error), "{uri}: {error}");
+        assert_eq!(error.to_string(), "404 page not found");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod gnostic;
 mod gnostic_v3;
+mod metrics;
 mod operation;
 mod parameters;
 mod paths;
@@ -57,9 +58,9 @@ fn v3_plain(resources: &[&Resource], path: &str, server_version: &str) -> Option
     }
     let mut schemas = schemas.render();
     if path == "version" {
-        schemas[plain::VERSION] = plain::version_schema();
+        schemas.insert(plain::VERSION.to_owned(), plain::version_schema());
     }
-    Some(document(json!({format!("/{path}/"): item}), schemas, server_version))
+    Some(document(json!({format!("/{path}/"): item}), schemas.into(), server_version))
 }
 
 /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`.
@@ -87,7 +88,15 @@ pub fn v3(resources: &[&Resource], group: &str, version: &str, server_version: &
             schemas.add(ty);
         }
     }
-    Some(document(paths::of(&list, group, version), schemas.render(), server_version))
+    let measured = metrics::schemas(group);
+    if !measured.is_empty() {
+        let meta = ["ObjectMeta", "ListMeta"].map(|name| format!("{}{name}", schema::META));
+        let used = meta.iter().map(String::as_str).chain(["io.k8s.apimachinery.pkg.api.resource.Quantity"]);
+        used.filter_map(facts::type_by_name).for_each(|ty| schemas.add(ty));
+    }
+    let mut schemas = schemas.render();
+    schemas.extend(measured);
+    Some(document(paths::of(&list, group, version), schemas.into(), server_version))
 }
 
 fn document(paths: Value, schemas: Value, server_version: &str) -> Value {

@@ -1,5 +1,6 @@
 //! Paths: which operations each resource and subresource has, and where.
 
+use super::metrics;
 use super::operation::{self, Body, Operation};
 use super::parameters;
 use super::schema::META;
@@ -102,6 +103,7 @@ impl Paths<'_> {
         let resource = self.resource;
         let list = format!("{}List", resource.kind);
         let output = facts::type_by_gvk(resource.group, resource.version, &list).map(|t| t.name);
+        let output = output.or_else(|| metrics::list_name(resource.group, resource.kind));
         let what = if self.has(Verb::Watch) { "list or watch" } else { "list" };
         let text = format!("{what} objects of kind {}", resource.kind);
         let namespaced = self.is_namespaced() && !all_namespaces;

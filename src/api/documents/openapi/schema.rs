@@ -38,7 +38,7 @@ impl Schemas {
     }
 
     /// `components.schemas`.
-    pub(super) fn render(&self) -> Value {
+    pub(super) fn render(&self) -> Map<String, Value> {
         let descriptions = Descriptions::unpack();
         let mut map: Map<String, Value> = descriptions
             .by_type()
@@ -47,7 +47,7 @@ impl Schemas {
             .collect();
         // A patch's body can be anything; it has no fields and so no place in the facts.
         map.insert(format!("{META}Patch"), json!({"type": "object"}));
-        Value::Object(map)
+        map
     }
 }
 

@@ -135,7 +135,10 @@ fn what_contradicts_itself_is_an_error() {
         json!({"spec": {"containers": [{"$patch": "delete"}]}}),
         failed("map: map[$patch:delete] does not contain declared merge key: name"),
     );
-    check(json!({"spec": {"containers": ["a"]}}), failed("expected a map[string]interface {}, but received a string"));
+    check(
+        json!({"spec": {"containers": ["a"]}}),
+        failed("list element types are not identical: [[map[name:a] map[name:b]] [a]]"),
+    );
     check(
         json!({"spec": {"$setElementOrder/containers": [{"name": "a"}, {"name": "b"}], "containers": [{"name": "b"}, {"name": "a"}]}}),
         failed(
@@ -146,10 +149,138 @@ fn what_contradicts_itself_is_an_error() {
         json!({"spec": {"$retainKeys": ["nodeName"], "hostname": "x"}}),
         PatchError::Malformed("invalid patch format of retainKeys".to_owned()),
     );
+    for (directive, what) in
+        [("$deleteFromPrimitiveList", "primitive list"), ("$setElementOrder", "setElementOrder list")]
+    {
+        let text = format!("invalid patch format of {what}");
+        check(json!({"metadata": {directive: ["x"]}}), PatchError::Malformed(text));
+    }
     check(
-        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "x"}}),
-        PatchError::Malformed("invalid patch format of primitive list".to_owned()),
+        json!({"metadata": {"labels": {"$patch": "merge", "x": "y"}}}),
+        failed("unknown patch type: merge in map: map[$patch:merge x:y]"),
     );
+    check(
+        json!({"spec": {"containers": [{"$patch": "merge", "name": "a"}]}}),
+        failed("merging lists cannot yet be specified in the patch"),
+    );
+    check(
+        json!({"spec": {"containers": [{"$patch": "explode"}]}}),
+        failed("unknown patch type: explode in map: map[$patch:explode]"),
+    );
+    check(
+        json!({"spec": {"containers": [{"$patch": "replace"}, {"image": "x"}]}}),
+        failed("map: map[image:x] does not contain declared merge key: name"),
+    );
+    check(
+        json!({"spec": {"$setElementOrder/containers": "x"}}),
+        failed("expected a []interface {}, but received a string"),
+    );
+    check(
+        json!({"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": "x"}}),
+        failed("expected a []interface {}, but received a string"),
+    );
+    check(
+        json!({"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": ["x"]}}),
+        failed("expected a map[string]interface {}, but received a string"),
+    );
+    check(
+        json!({"spec": {"$setElementOrder/containers": [{"image": "a"}], "containers": [{"name": "a"}]}}),
+        failed("map: map[image:a] does not contain declared merge key: name"),
+    );
+    check(
+        json!({"spec": {"$retainKeys": "x"}}),
+        PatchError::Malformed("invalid patch format of retainKeys".to_owned()),
+    );
+}
+
+#[test]
+fn directives_one_by_one() {
+    let labels = |map: Value| json!({"metadata": {"labels": map}});
+    let finalizers = |list: Value| json!({"metadata": {"finalizers": list}});
+    let names = |names: &[&str]| Value::from(names.iter().map(|n| json!({"name": n})).collect::<Vec<_>>());
+    let ports = |list: Value| containers(&json!([{"name": "a", "ports": list}]));
+    let volume = |fields: Value| json!({"spec": {"volumes": [fields]}});
+    for (target, patch, expect) in [
+        // Maps.
+        (labels(json!({"a": "1"})), labels(json!({"$patch": "delete"})), labels(json!({}))),
+        (labels(json!({"a": "1"})), labels(json!({"$patch": "replace"})), labels(json!({}))),
+        (labels(json!({"a": "1"})), labels(json!({"a": null, "b": null, "c": "3"})), labels(json!({"c": "3"}))),
+        (json!({"metadata": {}}), labels(json!({"$patch": "replace", "a": "1"})), json!({"metadata": {}})),
+        (json!({"metadata": {}}), labels(json!({"$patch": "delete"})), json!({"metadata": {}})),
+        (json!({"metadata": {}}), labels(json!({"a": null, "b": "2"})), labels(json!({"b": "2"}))),
+        (labels(json!({"a": "1"})), json!({"metadata": {"labels": null}}), json!({"metadata": {}})),
+        // Lists with a key.
+        (containers(&names(&["a", "b"])), containers(&json!([])), containers(&names(&["a", "b"]))),
+        (
+            containers(&names(&["a", "b"])),
+            containers(&json!([{"$patch": "delete", "name": "nope"}])),
+            containers(&names(&["a", "b"])),
+        ),
+        (
+            containers(&names(&["a", "b"])),
+            containers(&json!([{"name": "c"}, {"$patch": "replace"}, {"$patch": "delete", "name": "a"}])),
+            containers(&names(&["c"])),
+        ),
+        (containers(&names(&["a"])), containers(&json!([{"$patch": "replace"}])), containers(&json!([]))),
+        (json!({"spec": {}}), containers(&json!([{"$patch": "delete", "name": "a"}])), containers(&json!([]))),
+        (
+            ports(json!([{"containerPort": 1}, {"containerPort": 2}])),
+            ports(json!([{"containerPort": 1, "$patch": "delete"}, {"containerPort": 3}])),
+            ports(json!([{"containerPort": 3}, {"containerPort": 2}])),
+        ),
+        // Lists that are replaced, and of scalars.
+        (
+            containers(&json!([{"name": "a", "command": ["x", "y"]}])),
+            containers(&json!([{"name": "a", "command": ["z"]}])),
+            containers(&json!([{"name": "a", "command": ["z"]}])),
+        ),
+        (finalizers(json!(["x", "y"])), finalizers(json!(["z", "y"])), finalizers(json!(["x", "z", "y"]))),
+        (
+            finalizers(json!(["x", "y", "z"])),
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["y", "nope"]}}),
+            finalizers(json!(["x", "z"])),
+        ),
+        (
+            finalizers(json!(["x"])),
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "x"}}),
+            finalizers(json!(["x"])),
+        ),
+        (
+            finalizers(json!(["x", "y"])),
+            json!({"metadata": {"$setElementOrder/finalizers": ["z", "y", "x"], "finalizers": ["z"],
+                "$deleteFromPrimitiveList/finalizers": ["x"]}}),
+            finalizers(json!(["z", "y"])),
+        ),
+        // Orders: an element only the server knows stays before the neighbour that it was before.
+        (
+            containers(&names(&["a", "s", "b"])),
+            json!({"spec": {"$setElementOrder/containers": names(&["b", "a"])}}),
+            containers(&names(&["s", "b", "a"])),
+        ),
+        (
+            containers(&names(&["a", "b", "s"])),
+            json!({"spec": {"$setElementOrder/containers": names(&["b", "a"])}}),
+            containers(&names(&["b", "a", "s"])),
+        ),
+        (
+            json!({"spec": {}}),
+            json!({"spec": {"$setElementOrder/containers": names(&["b", "a"])}}),
+            json!({"spec": {}}),
+        ),
+        (
+            containers(&names(&["a", "b"])),
+            json!({"spec": {"$setElementOrder/containers": names(&["b"]), "containers": [{"$patch": "delete", "name": "a"}]}}),
+            containers(&names(&["b"])),
+        ),
+        // What is retained.
+        (
+            volume(json!({"name": "v", "hostPath": {"path": "/"}})),
+            volume(json!({"name": "v", "$retainKeys": ["name", "emptyDir"], "emptyDir": {}, "hostPath": null})),
+            volume(json!({"name": "v", "emptyDir": {}})),
+        ),
+    ] {
+        check(POD, &target, &patch, &expect);
+    }
 }
 
 #[test]
@@ -190,4 +321,53 @@ proptest! {
             prop_assert!(found);
         }
     }
+
+    #[test]
+    fn both_orders_are_kept(target in pod_tree(), patch in pod_tree()) {
+        let ty = type_by_gvk("", "v1", "Pod").unwrap();
+        let mut merged = target.clone();
+        strategic(&mut merged, &patch, ty).unwrap();
+        let (old, sent, new) = (names_of(&target), names_of(&patch), names_of(&merged));
+        // Elements of the patch come in its order, those only the server knows in the server's.
+        prop_assert_eq!(&only(&new, |name| sent.contains(name)), &sent);
+        prop_assert_eq!(only(&new, |name| !sent.contains(name)), only(&old, |name| !sent.contains(name)));
+        prop_assert!(new.iter().all(|name| sent.contains(name) || old.contains(name)));
+    }
+
+    #[test]
+    fn the_order_of_disjoint_patches_does_not_matter(target in pod_tree(), one in pod_tree(), two in pod_tree()) {
+        let ty = type_by_gvk("", "v1", "Pod").unwrap();
+        let taken = names_of(&one);
+        let mut two = two;
+        two["spec"]["containers"].as_array_mut().unwrap().retain(|c| !taken.contains(&c["name"].to_string()));
+        let labels = one["metadata"]["labels"].as_object().unwrap();
+        two["metadata"]["labels"].as_object_mut().unwrap().retain(|key, _| !labels.contains_key(key));
+        let both = |first: &Value, second: &Value| {
+            let mut object = target.clone();
+            strategic(&mut object, first, ty).unwrap();
+            strategic(&mut object, second, ty).unwrap();
+            // The order of a list is the last patch's to give.
+            object["spec"]["containers"].as_array_mut().unwrap().sort_by_key(|c| c["name"].to_string());
+            object
+        };
+        prop_assert_eq!(both(&one, &two), both(&two, &one));
+    }
+
+    #[test]
+    fn what_is_deleted_is_gone_and_nothing_else(target in pod_tree(), doomed in "[a-d]") {
+        let ty = type_by_gvk("", "v1", "Pod").unwrap();
+        let mut patched = target.clone();
+        strategic(&mut patched, &containers(&json!([{"$patch": "delete", "name": doomed}])), ty).unwrap();
+        let mut expect = target;
+        expect["spec"]["containers"].as_array_mut().unwrap().retain(|c| c["name"] != json!(doomed));
+        prop_assert_eq!(patched, expect);
+    }
+}
+
+fn names_of(object: &Value) -> Vec<String> {
+    object["spec"]["containers"].as_array().unwrap().iter().map(|c| c["name"].to_string()).collect()
+}
+
+fn only(names: &[String], keep: impl Fn(&String) -> bool) -> Vec<String> {
+    names.iter().filter(|name| keep(name)).cloned().collect()
 }

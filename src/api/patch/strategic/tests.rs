@@ -234,7 +234,7 @@ fn directives_one_by_one() {
             containers(&json!([{"name": "a", "command": ["z"]}])),
             containers(&json!([{"name": "a", "command": ["z"]}])),
         ),
-        (finalizers(json!(["x", "y"])), finalizers(json!(["z", "y"])), finalizers(json!(["x", "z", "y"]))),
+        (finalizers(json!(["x", "y"])), finalizers(json!(["z", "y"])), finalizers(json!(["z", "x", "y"]))),
         (
             finalizers(json!(["x", "y", "z"])),
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["y", "nope"]}}),

@@ -2,6 +2,8 @@
 //!
 //! Usage: load KUBECONFIG MODE [ARGUMENTS]; see `main` for the modes.
 
+mod load_control;
+
 use base64::Engine;
 
 use http_body_util::{BodyExt, Full};
@@ -288,7 +290,25 @@ async fn figure(target: Arc<Target>, mode: &str, numbers: &[usize]) -> Result<f6
         ("latency", &[watchers, times]) => latency(&target, watchers, times).await,
         ("fan-out", &[watchers, creates]) => fan_out(&target, watchers, creates).await,
         ("delete-all", []) => delete_all(&target).await,
-        _ => Err("usage: load KUBECONFIG create|get|merge|apply|pods CLIENTS REQUESTS | list[-metadata|-protobuf] TIMES | latency WATCHERS TIMES | fan-out WATCHERS CREATES | delete-all".into()),
+        _ => control(&target, mode, numbers).await,
+    }
+}
+
+/// The figures of `scripts/bench control`.
+async fn control(target: &Target, mode: &str, numbers: &[usize]) -> Result<f64, Failure> {
+    use load_control::{Kind, choices, choosing, deploy, namespace, nodes, remove, roll, writes};
+    match (mode, numbers) {
+        ("nodes", &[count]) => nodes(target, count).await,
+        ("deploy", &[pods]) => deploy(target, "many", pods, Kind::Plain).await,
+        ("deploy-small", &[pods]) => deploy(target, "some", pods, Kind::Plain).await,
+        ("deploy-apart", &[pods]) => deploy(target, "apart", pods, Kind::Apart).await,
+        ("roll-small", &[pods]) => roll(target, "some", pods).await,
+        ("remove", []) => remove(target, "many").await,
+        ("namespace", &[objects]) => namespace(target, objects).await,
+        ("writes", []) => writes(target).await,
+        ("choosing", []) => choosing(target).await,
+        ("choices", []) => choices(target).await,
+        _ => Err("usage: load KUBECONFIG create|get|merge|apply|pods CLIENTS REQUESTS | list[-metadata|-protobuf] TIMES | latency WATCHERS TIMES | fan-out WATCHERS CREATES | delete-all | nodes COUNT | deploy[-small|-apart] PODS | roll-small PODS | remove | namespace OBJECTS | writes | choosing | choices".into()),
     }
 }
 

@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("network", &["api", "client"]),
     ("kubelet", &["api", "client", "runtime", "libcni", "network"]),
     ("kubectl", &["api", "client"]),
+    ("simulated", &["api", "client"]),
 ];
 
 fn dependencies(manifest: &str) -> Vec<String> {

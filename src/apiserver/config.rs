@@ -109,6 +109,8 @@ pub struct Config {
     pub dialer: Arc<dyn Dialer>,
     /// Answers paths of its own on the same port.
     pub extension: Option<Arc<dyn Extension>>,
+    /// Other parts of the process whose metrics stand beside the server's own.
+    pub metric_sources: Vec<Arc<dyn naru_base::metrics::Source>>,
 }
 
 impl Config {
@@ -155,6 +157,7 @@ impl Config {
             advertise_port: 6443,
             dialer: Arc::new(Direct),
             extension: None,
+            metric_sources: Vec::new(),
         }
     }
 }

@@ -151,6 +151,10 @@ pub struct ServerArgs {
     #[arg(long)]
     pub disable_agent: bool,
 
+    /// Add N nodes without containers, whose pods turn Ready by rule: for tests at scale
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    pub simulated_nodes: u32,
+
     /// The node's flags.
     #[command(flatten)]
     pub node: NodeArgs,

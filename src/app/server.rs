@@ -49,6 +49,8 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     let mut config = api_config(&args, &settings, &secrets, &layout, store.clone())?;
     config.dialer = Arc::new(tunnels);
     config.extension = Some(joining.clone());
+    let of_scheduler = Arc::new(naru_scheduler::Metrics::default());
+    config.metric_sources = vec![of_scheduler.clone()];
     let api = ApiServer::new(config, shutdown.child()).await?;
     let admin = as_user(&api, "system:admin", &["system:masters"]);
     joining.open(admin.clone());
@@ -70,11 +72,14 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     }
 
     let informers = Informers::new(admin.clone(), &shutdown);
-    start_control_plane(&args, &api, &informers, &secrets, &shutdown);
+    start_control_plane(&args, &api, &informers, &secrets, of_scheduler, &shutdown);
     manifests::start(layout.manifests(), as_user(&api, "system:admin", &["system:masters"]), &shutdown);
     let own = dns::objects(settings.cluster_dns).into_iter().chain(join::roles()).collect();
     let (publishing, stop) = (own_objects::publish(admin, own), shutdown.clone());
     naru_base::spawn("own-objects", async move { stop.guard(publishing).await });
+    if args.simulated_nodes > 0 {
+        start_simulated_nodes(args.simulated_nodes, &api, &informers, &shutdown);
+    }
     if !args.disable_agent {
         start_node(&args, &settings, &secrets, &layout, &api, &informers, &shutdown).await?;
     }
@@ -106,6 +111,7 @@ fn start_control_plane(
     api: &ApiServer,
     informers: &Informers,
     secrets: &Secrets,
+    of_scheduler: Arc<naru_scheduler::Metrics>,
     shutdown: &Shutdown,
 ) {
     let (of_controllers, of_tokens) = (api.clone(), api.clone());
@@ -126,7 +132,7 @@ fn start_control_plane(
         signer: Some(Arc::new(Authorities { client: secrets.client_ca.clone(), server: secrets.server_ca.clone() })),
     };
     naru_controllers::start_all(config, shutdown);
-    naru_scheduler::start(as_user(api, "system:kube-scheduler", &[]), informers, shutdown);
+    naru_scheduler::start(as_user(api, "system:kube-scheduler", &[]), informers, of_scheduler, shutdown);
 }
 
 async fn start_node(
@@ -169,6 +175,19 @@ async fn start_node(
     Ok(())
 }
 
+/// Nodes without containers, each of which writes as itself.
+fn start_simulated_nodes(nodes: u32, api: &ApiServer, informers: &Informers, shutdown: &Shutdown) {
+    let api = api.clone();
+    let config = naru_simulated::Config {
+        nodes: nodes as usize,
+        client_for: Arc::new(move |name| as_user(&api, &format!("system:node:{name}"), &["system:nodes"])),
+        informers: informers.clone(),
+        version: crate::VERSION.into(),
+        renew_every: naru_simulated::RENEW_EVERY,
+    };
+    naru_simulated::start(config, shutdown);
+}
+
 /// A node may not give itself a role.
 async fn label_control_plane(admin: &Client, node: &str) -> Result<(), naru_client::Error> {
     let patch = serde_json::json!({ "metadata": { "labels": { "node-role.kubernetes.io/control-plane": "" } } });
@@ -209,6 +228,7 @@ impl Settings {
         }
         node::check(&args.node)?;
         host::nth_address(&args.cluster_cidr, 0).context("--cluster-cidr")?;
+        check_room_for_nodes(args)?;
         let service_ranges: Vec<&str> = args.service_cidr.split(',').map(str::trim).collect();
         for range in &service_ranges {
             if host::overlap(&args.cluster_cidr, range).context("--service-cidr")? {
@@ -233,6 +253,21 @@ impl Settings {
             api_service,
         })
     }
+}
+
+/// Simulated nodes are many, and each gets its part of the pods' addresses.
+fn check_room_for_nodes(args: &ServerArgs) -> Result<()> {
+    let bits = args.cluster_cidr.split_once('/').and_then(|(_, bits)| bits.parse::<u8>().ok()).unwrap_or(0);
+    let room = 1_u64 << NODE_CIDR_MASK.saturating_sub(bits);
+    let wanted = u64::from(args.simulated_nodes) + u64::from(!args.disable_agent);
+    if args.simulated_nodes > 0 && wanted > room {
+        bail!(
+            "--cluster-cidr {} has addresses for {room} nodes, and {wanted} are wanted: give a wider range, such as \
+             --cluster-cidr 10.64.0.0/12",
+            args.cluster_cidr
+        );
+    }
+    Ok(())
 }
 
 /// Authorities, certificates, keys and the token.

@@ -1,8 +1,9 @@
-//! Ground floor: named tasks, shutdown, back-off, watched files. Knows nothing of Kubernetes.
+//! Ground floor: named tasks, shutdown, back-off, watched files, metrics as text. Knows nothing of Kubernetes.
 
 mod backoff;
 mod directory_watch;
 mod file_watch;
+pub mod metrics;
 mod task;
 
 pub use backoff::Backoff;

@@ -278,6 +278,20 @@ pub struct PodSpecView {
     /// Gates that keep it from being scheduled.
     #[serde(deserialize_with = "nullable")]
     pub scheduling_gates: Vec<SchedulingGate>,
+    /// `Always` (also when empty), `OnFailure` or `Never`.
+    #[serde(deserialize_with = "nullable")]
+    pub restart_policy: String,
+    /// Conditions that must hold beside those of its containers before it is Ready.
+    #[serde(deserialize_with = "nullable")]
+    pub readiness_gates: Vec<ReadinessGate>,
+}
+
+/// A readiness gate.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReadinessGate {
+    /// The type of the condition.
+    pub condition_type: String,
 }
 
 /// A scheduling gate.
@@ -427,6 +441,10 @@ pub struct ContainerStatusView {
     /// What it does, or how it has ended.
     #[serde(deserialize_with = "nullable")]
     pub state: ContainerStateView,
+    /// What the node has agreed to give it; absent where nothing was resized yet.
+    pub allocated_resources: Option<Box<Strings>>,
+    /// What it has at present.
+    pub resources: Option<Box<ResourcesView>>,
 }
 
 /// What a container does, where it matters to others.

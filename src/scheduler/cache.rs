@@ -1,5 +1,6 @@
 //! Nodes with the pods on them, assumed ones included.
 
+use crate::kinds::{Count, Kinds};
 use crate::pod_info::PodInfo;
 use crate::resources::Resources;
 use crate::terms::Namespaces;
@@ -16,35 +17,33 @@ pub(crate) struct NodeInfo {
     pub(crate) requested: Resources,
     pub(crate) requested_nonzero: Resources,
     pub(crate) pods: HashMap<String, Arc<PodInfo>>,
-    /// How many of the pods have likes or dislikes of others.
-    pub(crate) with_affinities: usize,
-    /// How many of the pods demand to be apart from others.
-    pub(crate) with_anti_affinity: usize,
-}
-
-/// 1 for a pod with likes or dislikes, and 1 for one that demands to be apart.
-fn minds(pod: &PodInfo) -> (usize, usize) {
-    let affinities = pod.pod_affinities.as_deref();
-    (affinities.is_some().into(), affinities.is_some_and(|own| !own.apart.required.is_empty()).into())
+    /// The same pods by kind.
+    pub(crate) kinds: Vec<Count>,
 }
 
 impl NodeInfo {
-    fn add(&mut self, pod: Arc<PodInfo>) {
+    fn add(&mut self, pod: Arc<PodInfo>, kind: u32) {
         self.requested.add(&pod.request);
         self.requested_nonzero.add(&pod.nonzero);
-        let (affinities, anti_affinity) = minds(&pod);
-        self.with_affinities += affinities;
-        self.with_anti_affinity += anti_affinity;
+        let leaving = u32::from(pod.pod.metadata.is_deleting());
+        match self.kinds.iter_mut().find(|count| count.kind == kind) {
+            Some(count) => (count.pods, count.leaving) = (count.pods + 1, count.leaving + leaving),
+            None => self.kinds.push(Count { kind, pods: 1, leaving }),
+        }
         self.pods.insert(pod.uid().to_owned(), pod);
     }
 
-    fn remove(&mut self, uid: &str) {
-        if let Some(pod) = self.pods.remove(uid) {
-            self.requested.subtract(&pod.request);
-            self.requested_nonzero.subtract(&pod.nonzero);
-            let (affinities, anti_affinity) = minds(&pod);
-            self.with_affinities -= affinities;
-            self.with_anti_affinity -= anti_affinity;
+    fn remove(&mut self, uid: &str, kind: u32) {
+        let Some(pod) = self.pods.remove(uid) else { return };
+        self.requested.subtract(&pod.request);
+        self.requested_nonzero.subtract(&pod.nonzero);
+        if let Some(at) = self.kinds.iter().position(|count| count.kind == kind) {
+            let count = &mut self.kinds[at];
+            count.pods -= 1;
+            count.leaving -= u32::from(pod.pod.metadata.is_deleting());
+            if count.pods == 0 {
+                self.kinds.swap_remove(at);
+            }
         }
     }
 }
@@ -53,6 +52,7 @@ impl NodeInfo {
 struct Place {
     node: String,
     assumed: bool,
+    kind: u32,
 }
 
 /// All nodes, and where each pod is.
@@ -64,24 +64,52 @@ pub(crate) struct Cache {
     pub(crate) namespaces: Namespaces,
     /// Pods for which room has been made, by uid, with the node.
     nominated: HashMap<String, (String, Arc<PodInfo>)>,
-    with_affinities: usize,
-    with_anti_affinity: usize,
+    /// What affinity and spread can know the placed pods by.
+    pub(crate) kinds: Kinds,
+    /// How many nodes hold an image, by each of its names.
+    images: HashMap<String, usize>,
 }
 
 impl Cache {
     pub(crate) fn set_node(&mut self, node: Arc<NodeView>) {
         let info = self.nodes.entry(node.metadata.name.clone()).or_default();
         info.allocatable = Resources::of(&node.status.allocatable);
-        info.node = Some(node);
+        let old = info.node.replace(node.clone());
+        if old.as_ref().is_none_or(|old| old.status.images != node.status.images) {
+            self.count_images(old.as_deref(), Some(&node));
+        }
     }
 
     pub(crate) fn remove_node(&mut self, name: &str) {
-        if let Some(info) = self.nodes.get_mut(name) {
-            info.node = None;
-            if info.pods.is_empty() {
-                self.nodes.remove(name);
+        let Some(info) = self.nodes.get_mut(name) else { return };
+        let old = info.node.take();
+        if info.pods.is_empty() {
+            self.nodes.remove(name);
+        }
+        self.count_images(old.as_deref(), None);
+    }
+
+    fn count_images(&mut self, old: Option<&NodeView>, new: Option<&NodeView>) {
+        fn names(node: Option<&NodeView>) -> impl Iterator<Item = &String> {
+            node.into_iter().flat_map(|node| &node.status.images).flat_map(|image| &image.names)
+        }
+        for name in names(old) {
+            if let Some(count) = self.images.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.images.remove(name);
+                }
             }
         }
+        for name in names(new) {
+            *self.images.entry(name.clone()).or_default() += 1;
+        }
+    }
+
+    /// The share of the nodes that hold an image.
+    pub(crate) fn spread_of_image(&self, name: &str) -> f64 {
+        let holders = self.images.get(name).copied().unwrap_or_default();
+        holders as f64 / (self.nodes().count().max(1)) as f64
     }
 
     pub(crate) fn node(&self, name: &str) -> Option<&NodeInfo> {
@@ -91,6 +119,17 @@ impl Cache {
     /// The nodes that exist, by name.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&str, &NodeInfo)> {
         self.nodes.iter().filter(|(_, info)| info.node.is_some()).map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// The nodes that exist, with what the API says about them.
+    pub(crate) fn known_nodes(&self) -> impl Iterator<Item = (&NodeInfo, &NodeView)> {
+        self.nodes.values().filter_map(|info| info.node.as_deref().map(|node| (info, node)))
+    }
+
+    /// How many pods and nodes there are, and how many of the pods are assumed only.
+    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
+        let assumed = self.places.values().filter(|place| place.assumed).count();
+        (self.places.len(), self.nodes().count(), assumed)
     }
 
     /// Puts a pod on its node for as long as its binding takes.
@@ -106,22 +145,10 @@ impl Cache {
 
     fn put(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
         self.remove_pod(pod.uid());
-        let place = Place { node: node.to_owned(), assumed };
+        let kind = self.kinds.add(&pod);
+        let place = Place { node: node.to_owned(), assumed, kind };
         self.places.insert(pod.uid().to_owned(), place);
-        let (affinities, anti_affinity) = minds(&pod);
-        self.with_affinities += affinities;
-        self.with_anti_affinity += anti_affinity;
-        self.nodes.entry(node.to_owned()).or_default().add(pod);
-    }
-
-    /// How many placed pods have likes or dislikes of others.
-    pub(crate) fn with_affinities(&self) -> usize {
-        self.with_affinities
-    }
-
-    /// How many placed pods demand to be apart from others.
-    pub(crate) fn with_anti_affinity(&self) -> usize {
-        self.with_anti_affinity
+        self.nodes.entry(node.to_owned()).or_default().add(pod, kind);
     }
 
     /// Keeps the room on a node for a pod that waits for it; an empty name ends that.
@@ -159,6 +186,18 @@ impl Cache {
         }
     }
 
+    /// Less important pods that room on a node is kept for.
+    pub(crate) fn lesser_nominees(&self, pod: &PodInfo, node: &str) -> Vec<Arc<PodInfo>> {
+        let lesser = self.nominated.values().filter(|(at, other)| at == node && other.priority() < pod.priority());
+        lesser.map(|(_, other)| other.clone()).collect()
+    }
+
+    /// A placed pod and its node.
+    pub(crate) fn placed(&self, uid: &str) -> Option<(&Arc<PodInfo>, &str)> {
+        let place = self.places.get(uid)?;
+        Some((self.nodes.get(&place.node)?.pods.get(uid)?, &place.node))
+    }
+
     /// Drops the nomination of a pod that is placed or gone.
     pub(crate) fn end_nomination(&mut self, uid: &str) {
         self.nominated.remove(uid);
@@ -178,13 +217,9 @@ impl Cache {
     /// Removes a pod and says which node it was on.
     pub(crate) fn remove_pod(&mut self, uid: &str) -> Option<String> {
         let place = self.places.remove(uid)?;
+        self.kinds.remove(place.kind);
         if let Some(info) = self.nodes.get_mut(&place.node) {
-            if let Some(pod) = info.pods.get(uid) {
-                let (affinities, anti_affinity) = minds(pod);
-                self.with_affinities -= affinities;
-                self.with_anti_affinity -= anti_affinity;
-            }
-            info.remove(uid);
+            info.remove(uid, place.kind);
             if info.pods.is_empty() && info.node.is_none() {
                 self.nodes.remove(&place.node);
             }

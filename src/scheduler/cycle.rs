@@ -1,7 +1,7 @@
 //! One decision: filter the nodes, score what is left, take the best.
 
 use crate::cache::{Cache, NodeInfo};
-use crate::plugins::{Context, PLUGINS, Unfit};
+use crate::plugins::{Context, PLUGINS, Refusers, Unfit};
 use crate::pod_info::PodInfo;
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(crate) struct Unschedulable {
     /// How many nodes there are.
     pub(crate) nodes: usize,
     /// Whether the place of other pods has a part in it.
-    pub(crate) by_pods: bool,
+    pub(crate) by: Refusers,
 }
 
 /// Whether a pod passes all filters on one node.
@@ -28,9 +28,7 @@ pub(crate) fn fits(context: &Context<'_>, info: &NodeInfo) -> Result<(), Unfit> 
     };
     PLUGINS.iter().try_for_each(|plugin| {
         let Some(filter) = plugin.filter else { return Ok(()) };
-        filter(context, info, node).inspect_err(|unfit| {
-            tracing::trace!(plugin = plugin.name, node = node.metadata.name, ?unfit, "refused");
-        })
+        filter(context, info, node)
     })
 }
 
@@ -54,11 +52,15 @@ fn choose_among(
     start: &mut usize,
     tie: impl FnOnce(usize) -> usize,
 ) -> Result<String, Unschedulable> {
-    let nodes: Vec<_> = cache.nodes().collect();
-    if nodes.is_empty() {
+    let all = cache.nodes().count();
+    if all == 0 {
         let message = "no nodes available to schedule pods".to_owned();
-        return Err(Unschedulable { message, crowded: Vec::new(), nodes: 0, by_pods: false });
+        return Err(Unschedulable { message, crowded: Vec::new(), nodes: 0, by: Refusers::default() });
     }
+    let nodes: Vec<_> = match &pod.only_nodes {
+        Some(names) => names.iter().filter_map(|name| Some((name.as_str(), cache.node(name)?))).collect(),
+        None => cache.nodes().collect(),
+    };
     let mut context = Context::new(pod, cache);
     // Room that was made for the pod is its own.
     let nominated = cache.nomination(pod.uid()).and_then(|node| Some((node, cache.node(node)?)));
@@ -67,14 +69,14 @@ fn choose_among(
     }
     let enough = enough(nodes.len());
     let (mut feasible, mut refusals, mut looked_at) = (Vec::new(), Refusals::default(), 0);
-    let (mut crowded, mut by_pods) = (Vec::new(), false);
+    let (mut crowded, mut by) = (Vec::new(), Refusers::default());
     for offset in 0..nodes.len() {
         let (name, info) = nodes[(*start + offset) % nodes.len()];
         looked_at += 1;
         match fits(&context, info) {
             Ok(()) => feasible.push((name, info)),
             Err(unfit) => {
-                by_pods |= unfit.by_pods;
+                by = by.and(unfit.by);
                 if !unfit.for_good {
                     crowded.push(name.to_owned());
                 }
@@ -85,12 +87,11 @@ fn choose_among(
             break;
         }
     }
-    *start = (*start + looked_at) % nodes.len();
+    *start = (*start + looked_at) % nodes.len().max(1);
     if feasible.is_empty() {
-        let message = format!("0/{} nodes are available: {}.", nodes.len(), refusals.text());
-        // A demand to be near is met by pods that come.
-        by_pods |= pod.minds_other_pods();
-        return Err(Unschedulable { message, crowded, nodes: nodes.len(), by_pods });
+        refusals.add_times("node(s) didn't satisfy plugin(s) [NodeAffinity]", all - nodes.len());
+        let message = format!("0/{all} nodes are available: {}.", refusals.text());
+        return Err(Unschedulable { message, crowded, nodes: all, by });
     }
     let totals = score(&mut context, cache, &feasible);
     let best = totals.iter().max().copied().unwrap_or_default();
@@ -197,7 +198,7 @@ mod tests {
         cache.set_pod(bound(&asking("x", "1", "1Gi"), "a"));
         assert_eq!(
             run(&small, &mut cache).unwrap_err(),
-            "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+            "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: \
              1 No preemption victims found for incoming pod."
         );
         cache.set_node(tainted_node("b", "NoSchedule"));
@@ -205,7 +206,7 @@ mod tests {
         assert_eq!(
             run(&small, &mut cache).unwrap_err(),
             "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). \
-             preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, \
+             no new claims to deallocate, preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, \
              2 Preemption is not helpful for scheduling."
         );
     }
@@ -216,6 +217,32 @@ mod tests {
         cache.set_node(tainted_node("b", "NoSchedule"));
         let tolerant = pod("p", json!({"tolerations": [{"operator": "Exists"}]}));
         assert_eq!(run(&PodInfo::new(Arc::new(tolerant)), &mut cache).unwrap(), "b");
+    }
+
+    #[test]
+    fn nodes_that_the_affinity_does_not_name_are_counted_apart() {
+        let mut cache = Cache::default();
+        for name in ["a", "b", "c"] {
+            cache.set_node(node(name, "1", "8Gi"));
+        }
+        let on = |name: &str| {
+            let field = json!({"key": "metadata.name", "operator": "In", "values": [name]});
+            let terms = json!({"nodeSelectorTerms": [{"matchFields": [field]}]});
+            let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
+            let container = json!({"name": "c", "resources": {"requests": {"cpu": "1"}}});
+            PodInfo::new(Arc::new(pod("p", json!({"affinity": affinity, "containers": [container]}))))
+        };
+        assert_eq!(run(&on("b"), &mut cache).unwrap(), "b");
+        cache.set_pod(bound(&asking("x", "1", "1Gi"), "b"));
+        assert_eq!(
+            run(&on("b"), &mut cache).unwrap_err(),
+            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't satisfy plugin(s) [NodeAffinity]. \
+             no new claims to deallocate, preemption: 0/3 nodes are available: \
+             1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+        );
+        assert!(
+            run(&on("z"), &mut cache).unwrap_err().starts_with("0/3 nodes are available: 3 node(s) didn't satisfy")
+        );
     }
 
     #[test]

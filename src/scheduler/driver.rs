@@ -2,7 +2,8 @@
 
 use crate::cache::Cache;
 use crate::cycle::{self, Unschedulable};
-use crate::plugins::Context;
+use crate::hints::{Event, helps};
+use crate::metrics::{Metrics, Outcome, Sizes};
 use crate::pod_info::PodInfo;
 use crate::preemption::{self, Budget, Nomination};
 use crate::queue::Queue;
@@ -15,6 +16,7 @@ use naru_client::{
     is_conflict, is_not_found,
 };
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -30,6 +32,8 @@ struct State {
     queue: Queue,
     /// Where the next look at the nodes begins.
     start: usize,
+    /// Pods that somebody keeps from being scheduled.
+    gated: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -40,6 +44,7 @@ struct Scheduler {
     wake: Notify,
     bindings: Arc<Semaphore>,
     budgets: Option<Informer<Budget>>,
+    metrics: Arc<Metrics>,
 }
 
 /// Why a pod was not placed, and what is done about it.
@@ -50,7 +55,7 @@ struct Refusal {
 }
 
 /// Starts to schedule pods until shutdown. `client` writes as `system:kube-scheduler`.
-pub fn start(client: Client, informers: &Informers, shutdown: &Shutdown) {
+pub fn start(client: Client, informers: &Informers, metrics: Arc<Metrics>, shutdown: &Shutdown) {
     let recorder = EventRecorder::start(client.clone(), &registry::EVENTS, NAME, None, shutdown);
     let budgets = registry::by_kind("policy", "v1", "PodDisruptionBudget");
     let budgets = budgets.map(|resource| informers.start(resource, ListParams::all()));
@@ -61,7 +66,10 @@ pub fn start(client: Client, informers: &Informers, shutdown: &Shutdown) {
         wake: Notify::new(),
         bindings: Arc::new(Semaphore::new(BINDINGS)),
         budgets,
+        metrics,
     });
+    let weak = Arc::downgrade(&scheduler);
+    scheduler.metrics.watch(move || weak.upgrade().map(|scheduler| scheduler.sizes()));
     let (informers, shutdown) = (informers.clone(), shutdown.clone());
     spawn("scheduler", async move {
         let (pods, nodes, namespaces) = (informers.pods(), informers.nodes(), informers.namespaces());
@@ -84,6 +92,14 @@ pub fn start(client: Client, informers: &Informers, shutdown: &Shutdown) {
 }
 
 impl Scheduler {
+    /// How much waits, for the metrics.
+    fn sizes(&self) -> Sizes {
+        let state = self.state();
+        let (active, backoff, unschedulable) = state.queue.sizes();
+        let (pods, nodes, assumed) = state.cache.sizes();
+        Sizes { active, backoff, unschedulable, gated: state.gated.len(), pods, nodes, assumed }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,7 +112,7 @@ impl Scheduler {
             None => state.cache.namespaces.remove(&change.key.name),
         };
         if before != labels {
-            state.wake_those_minding_pods();
+            state.wake(Event::Namespace);
             drop(state);
             self.wake.notify_one();
         }
@@ -108,10 +124,15 @@ impl Scheduler {
             Some(node) => {
                 state.cache.set_node(node.clone());
                 if change.old.as_ref().is_none_or(|old| matters(old, node)) {
-                    state.wake_for(&node.metadata.name);
+                    state.wake(Event::Node { old: change.old.as_deref(), new: node });
                 }
             }
-            None => state.cache.remove_node(&change.key.name),
+            None => {
+                state.cache.remove_node(&change.key.name);
+                if let Some(old) = &change.old {
+                    state.wake(Event::NodeGone(old));
+                }
+            }
         }
         drop(state);
         self.wake.notify_one();
@@ -129,13 +150,19 @@ impl Scheduler {
             Some(pod) if pod.is_finished() => state.gone(uid),
             Some(pod) if !pod.spec.node_name.is_empty() => state.placed(change.old.as_ref(), pod),
             Some(pod) if waits(pod) => {
+                state.gated.remove(uid);
                 if !state.cache.is_assumed(uid) {
                     let info = Arc::new(PodInfo::new(pod.clone()));
                     state.cache.nominate(info.clone(), &pod.status.nominated_node_name);
                     state.queue.put(info);
                 }
             }
-            Some(_) => state.queue.remove(uid),
+            Some(pod) => {
+                state.queue.remove(uid);
+                if !pod.spec.scheduling_gates.is_empty() && !pod.metadata.is_deleting() {
+                    state.gated.insert(uid.clone());
+                }
+            }
             None => state.gone(uid),
         }
         drop(state);
@@ -178,19 +205,32 @@ impl Scheduler {
 
     /// Chooses a node and assumes the pod to be there, or chooses what makes room for it.
     fn decide(&self, info: &Arc<PodInfo>) -> Result<String, Refusal> {
-        let budgets = self.budgets.as_ref().map(Informer::list).unwrap_or_default();
         let mut state = self.state();
-        let State { cache, queue, start } = &mut *state;
-        match cycle::choose(info, cache, start, |equals| rand::random_range(0..equals)) {
+        let begun = Instant::now();
+        let State { cache, queue, start, .. } = &mut *state;
+        let history = queue.history(info.uid());
+        let chosen = cycle::choose(info, cache, start, |equals| rand::random_range(0..equals));
+        self.metrics.decided(begun.elapsed());
+        match chosen {
             Ok(node) => {
                 cache.end_nomination(info.uid());
                 cache.assume(info.clone(), &node);
                 queue.remove(info.uid());
+                if let Some((attempts, came)) = history {
+                    self.metrics.placed(attempts, came.elapsed());
+                }
+                self.metrics.attempt(Outcome::Scheduled, begun.elapsed());
                 Ok(node)
             }
             Err(refused) => {
-                queue.unschedulable(info.uid(), refused.by_pods, Instant::now());
-                Err(preempt(info, cache, refused, &budgets))
+                let budgets = self.budgets.as_ref().map(Informer::list).unwrap_or_default();
+                queue.unschedulable(info.uid(), refused.by, Instant::now());
+                let refusal = preempt(info, cache, refused, &budgets);
+                if let Some(nomination) = &refusal.nomination {
+                    self.metrics.preempted(nomination.victims.len());
+                }
+                self.metrics.attempt(Outcome::Unschedulable, begun.elapsed());
+                Err(refusal)
             }
         }
     }
@@ -210,6 +250,7 @@ impl Scheduler {
             let message = format!("Successfully assigned {} to {node}", meta.key());
             return self.recorder.normal(&about, "Scheduled", message);
         };
+        self.metrics.attempt(Outcome::Error, std::time::Duration::ZERO);
         {
             let mut state = self.state();
             state.cache.forget(info.uid());
@@ -237,6 +278,11 @@ impl Scheduler {
 
     /// Deletes the pods that have to go.
     async fn make_room(&self, info: &PodInfo, nomination: &Nomination) {
+        for lesser in self.take_nominations(info, &nomination.node) {
+            if let Err(error) = self.patch_status(&lesser.pod, &json!({ "nominatedNodeName": null })).await {
+                tracing::debug!(pod = %lesser.pod.metadata.key(), %error, "nomination not cleared");
+            }
+        }
         for victim in &nomination.victims {
             let meta = &victim.pod.metadata;
             let removed = async {
@@ -262,6 +308,14 @@ impl Scheduler {
         }
     }
 
+    /// Less important pods for which room was made on the node have to look for another.
+    fn take_nominations(&self, info: &PodInfo, node: &str) -> Vec<Arc<PodInfo>> {
+        let mut state = self.state();
+        let lesser = state.cache.lesser_nominees(info, node);
+        lesser.iter().for_each(|pod| state.cache.end_nomination(pod.uid()));
+        lesser
+    }
+
     async fn write_status(&self, pod: &PodView, refusal: &Refusal) -> Result<(), Error> {
         let message = refusal.message.as_str();
         let known = condition(&pod.status.conditions, "PodScheduled");
@@ -285,6 +339,7 @@ impl Scheduler {
             "message": message,
             "lastProbeTime": null,
             "lastTransitionTime": since,
+            "observedGeneration": pod.metadata.generation,
         });
         let nominated = if nominated.is_empty() { Value::Null } else { nominated.into() };
         self.patch_status(pod, &json!({ "conditions": [condition], "nominatedNodeName": nominated })).await
@@ -317,38 +372,59 @@ fn preempt(info: &Arc<PodInfo>, cache: &mut Cache, refused: Unschedulable, budge
 }
 
 impl State {
-    /// Tries the pods again that now fit on the node.
-    fn wake_for(&mut self, node: &str) {
-        let Some(info) = self.cache.node(node) else { return };
-        let cache = &self.cache;
-        self.queue.wake(|pod, by_pods| by_pods || cycle::fits(&Context::new(pod, cache), info).is_ok());
-    }
-
-    /// Tries the pods again that were refused because of where other pods are.
-    fn wake_those_minding_pods(&mut self) {
-        self.queue.wake(|_, by_pods| by_pods);
+    /// Tries the pods again that the event could help.
+    fn wake(&mut self, event: Event<'_>) {
+        if self.queue.has_unschedulable() {
+            let cache = &self.cache;
+            self.queue.wake(|pod, by| helps(event, pod, by, cache));
+        }
     }
 
     /// A pod is on a node.
     fn placed(&mut self, old: Option<&Arc<PodView>>, pod: &Arc<PodView>) {
-        self.queue.remove(&pod.metadata.uid);
+        let uid = &pod.metadata.uid;
+        self.queue.remove(uid);
+        self.gated.remove(uid);
         // Status updates of bound pods are the bulk of all events, and change nothing here.
-        if old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels) {
+        if old.is_some_and(|old| counts_alike(old, pod)) {
             return;
         }
-        self.cache.end_nomination(&pod.metadata.uid);
-        self.cache.set_pod(Arc::new(PodInfo::new(pod.clone())));
-        self.wake_those_minding_pods();
+        self.cache.end_nomination(uid);
+        let before = self.cache.placed(uid).map(|(info, _)| info.clone());
+        let info = Arc::new(PodInfo::new(pod.clone()));
+        self.cache.set_pod(info.clone());
+        // What a pod has become may help others as its leaving would: other labels, less that it asks for.
+        if let Some(before) = before.filter(|before| !before.is_like(&info) || before.request != info.request) {
+            self.wake(Event::Gone { pod: &before, node: &pod.spec.node_name });
+        }
+        self.wake(Event::Placed(&info));
     }
 
     /// A pod takes no room any more.
     fn gone(&mut self, uid: &str) {
         self.queue.remove(uid);
+        self.gated.remove(uid);
         self.cache.end_nomination(uid);
+        let Some((info, _)) = self.cache.placed(uid) else { return };
+        let info = info.clone();
         if let Some(node) = self.cache.remove_pod(uid) {
-            self.wake_for(&node);
+            self.wake(Event::Gone { pod: &info, node: &node });
         }
     }
+}
+
+/// Whether two states of a pod that is on a node are one to the scheduler.
+fn counts_alike(old: &PodView, new: &PodView) -> bool {
+    let resources = |pod: &PodView| {
+        let of = |status: &naru_client::projections::ContainerStatusView| {
+            (status.name.clone(), status.allocated_resources.clone(), status.resources.clone())
+        };
+        pod.status.container_statuses.iter().map(of).collect::<Vec<_>>()
+    };
+    old.spec == new.spec
+        && old.metadata.labels == new.metadata.labels
+        && old.metadata.is_deleting() == new.metadata.is_deleting()
+        && resources(old) == resources(new)
 }
 
 /// Whether a pod is this scheduler's to place.

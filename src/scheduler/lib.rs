@@ -2,10 +2,14 @@
 //!
 //! `driver` feeds `cache` and `queue` from informers, takes one pod at a time, lets `cycle` run the
 //! plugins over the cached nodes, and binds in the background while the cache assumes the outcome.
+//! `hints` says which events let a pod be tried again that fitted nowhere.
 
 mod cache;
 mod cycle;
 mod driver;
+mod hints;
+mod kinds;
+mod metrics;
 mod plugins;
 mod pod_info;
 mod preemption;
@@ -14,6 +18,7 @@ mod resources;
 mod terms;
 
 pub use driver::start;
+pub use metrics::Metrics;
 
 #[cfg(test)]
 mod testing;

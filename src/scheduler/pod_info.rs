@@ -2,8 +2,10 @@
 
 use crate::resources::Resources;
 use crate::terms::{PodAffinities, Spread};
-use naru_client::projections::{NodeAffinity, PodView, Toleration};
+use naru_client::projections::{NodeAffinity, NodeSelector, NodeTerm, PodView, Toleration};
 use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// A pod with its derived figures.
@@ -18,6 +20,10 @@ pub(crate) struct PodInfo {
     /// Likes and dislikes of other pods; most pods have none.
     pub(crate) pod_affinities: Option<Box<PodAffinities>>,
     pub(crate) spread: Vec<Spread>,
+    /// The only nodes that its affinity allows by their names, if it names any.
+    pub(crate) only_nodes: Option<BTreeSet<String>>,
+    /// The same for pods that affinity and spread cannot tell apart.
+    pub(crate) digest: u64,
 }
 
 /// A port that a pod takes on its node.
@@ -42,6 +48,7 @@ impl HostPort {
 impl PodInfo {
     pub(crate) fn new(pod: Arc<PodView>) -> Self {
         let node_affinity = NodeAffinity::of(pod.spec.affinity.as_deref());
+        let only_nodes = node_affinity.required.as_ref().and_then(named_nodes);
         // The API has validated both: what cannot be read here is not there.
         let affinities = pod.spec.affinity.as_deref().map(PodAffinities::deserialize).and_then(Result::ok);
         let spread = pod.spec.topology_spread_constraints.as_deref().map(Vec::deserialize).and_then(Result::ok);
@@ -67,8 +74,19 @@ impl PodInfo {
             node_affinity,
             pod_affinities: affinities.filter(|affinities| !affinities.is_empty()).map(Box::new),
             spread: spread.unwrap_or_default(),
+            only_nodes,
+            digest: digest(&pod),
             pod,
         }
+    }
+
+    /// Whether affinity and spread cannot tell the two apart.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let (own, theirs) = (&self.pod.metadata, &other.pod.metadata);
+        own.namespace == theirs.namespace
+            && own.labels == theirs.labels
+            && own.controller().map(|owner| &owner.uid) == theirs.controller().map(|owner| &owner.uid)
+            && self.pod.spec.affinity == other.pod.spec.affinity
     }
 
     pub(crate) fn uid(&self) -> &str {
@@ -79,13 +97,31 @@ impl PodInfo {
         self.pod.spec.priority.unwrap_or_default()
     }
 
-    /// Whether it demands anything of where other pods are.
-    pub(crate) fn minds_other_pods(&self) -> bool {
-        let demands = |own: &PodAffinities| !(own.near.required.is_empty() && own.apart.required.is_empty());
-        self.pod_affinities.as_deref().is_some_and(demands) || self.spread.iter().any(Spread::is_hard)
-    }
-
     pub(crate) fn tolerations(&self) -> &[Toleration] {
         &self.pod.spec.tolerations
     }
+}
+
+fn digest(pod: &PodView) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let meta = &pod.metadata;
+    meta.namespace.hash(&mut hasher);
+    meta.labels.hash(&mut hasher);
+    meta.controller().map(|owner| &owner.uid).hash(&mut hasher);
+    pod.spec.affinity.as_deref().map(ToString::to_string).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The nodes that a selector names; `None` if one of its terms leaves the name open.
+fn named_nodes(selector: &NodeSelector) -> Option<BTreeSet<String>> {
+    let of_term = |term: &NodeTerm| {
+        let lists = term.match_fields.iter().filter(|field| field.key == "metadata.name" && field.operator == "In");
+        let sets = lists.map(|field| field.values.iter().cloned().collect::<BTreeSet<String>>());
+        sets.reduce(|one, other| &one & &other)
+    };
+    let mut all = BTreeSet::new();
+    for term in &selector.node_selector_terms {
+        all.extend(of_term(term)?);
+    }
+    Some(all)
 }

@@ -4,7 +4,7 @@ use crate::cache::Cache;
 use crate::cycle::{Refusals, Unschedulable, fits};
 use crate::plugins::Context;
 use crate::pod_info::PodInfo;
-use naru_client::projections::{Meta, PodView, Selector};
+use naru_client::projections::{Meta, PodView, Selector, condition};
 use serde::Deserialize;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,6 +12,9 @@ use std::sync::Arc;
 
 /// Nodes that are tried for one pod; more are not looked at once one of them does.
 const CANDIDATES: usize = 100;
+
+/// What upstream says first: the plug-in for devices is asked before, and has nothing to do.
+const BEFORE: &str = "no new claims to deallocate, ";
 
 /// A PodDisruptionBudget as far as it matters here.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -57,10 +60,10 @@ pub(crate) fn find(
     budgets: &[Arc<Budget>],
 ) -> Result<Nomination, String> {
     if pod.pod.spec.preemption_policy == "Never" {
-        return Err("preemption: not eligible due to preemptionPolicy=Never.".to_owned());
+        return Err(format!("{BEFORE}preemption: not eligible due to preemptionPolicy=Never."));
     }
-    if waits_for_victims(pod, cache) {
-        return Err("preemption: not eligible due to a terminating pod on the nominated node.".to_owned());
+    if waits_for_victims(pod, cache, refused) {
+        return Err(format!("{BEFORE}preemption: not eligible due to a terminating pod on the nominated node."));
     }
     let mut refusals = Refusals::default();
     let mut best: Option<Candidate> = None;
@@ -84,13 +87,20 @@ pub(crate) fn find(
     }
     let helpless = refused.nodes - refused.crowded.len();
     refusals.add_times("Preemption is not helpful for scheduling", helpless);
-    Err(format!("preemption: 0/{} nodes are available: {}.", refused.nodes, refusals.text()))
+    Err(format!("{BEFORE}preemption: 0/{} nodes are available: {}.", refused.nodes, refusals.text()))
 }
 
 /// Whether room has been made already, and its pods are still going.
-fn waits_for_victims(pod: &PodInfo, cache: &Cache) -> bool {
-    let Some(info) = cache.nomination(pod.uid()).and_then(|node| cache.node(node)) else { return false };
-    info.pods.values().any(|other| other.priority() < pod.priority() && other.pod.metadata.is_deleting())
+fn waits_for_victims(pod: &PodInfo, cache: &Cache, refused: &Unschedulable) -> bool {
+    let Some(name) = cache.nomination(pod.uid()) else { return false };
+    let Some(info) = cache.node(name).filter(|_| refused.crowded.iter().any(|crowded| crowded == name)) else {
+        return false;
+    };
+    let going = |other: &PodView| {
+        let target = condition(&other.status.conditions, "DisruptionTarget");
+        other.metadata.is_deleting() && target.is_some_and(|target| target.reason == "PreemptionByScheduler")
+    };
+    info.pods.values().any(|other| other.priority() < pod.priority() && going(&other.pod))
 }
 
 /// The least that has to go from one node, or why nothing helps.
@@ -127,7 +137,8 @@ fn spare(
     budgets: &[Arc<Budget>],
 ) -> Result<Candidate, Vec<String>> {
     let fit = |cache: &Cache| match cache.node(node) {
-        Some(info) => fits(&Context::new(pod, cache), info).map_err(|unfit| unfit.reasons),
+        Some(info) => fits(&Context::new(pod, cache), info)
+            .map_err(|unfit| unfit.reasons.iter().map(ToString::to_string).collect()),
         None => Err(Vec::new()),
     };
     fit(cache)?;
@@ -259,19 +270,20 @@ mod tests {
     #[test]
     fn what_does_not_help_is_said() {
         let mut cache = cluster(&[on("x", "2", 10, "a"), on("z", "2", 10, "b")]);
-        let nobody = "preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.";
+        let nobody = "no new claims to deallocate, preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.";
         check(&mut cache, &of("p", "1", 10, json!({})), &[], nobody);
-        let huge = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
+        let huge = "no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
         check(&mut cache, &of("p", "9", 20, json!({})), &[], huge);
         let never = json!({"preemptionPolicy": "Never"});
-        check(&mut cache, &of("p", "1", 20, never), &[], "preemption: not eligible due to preemptionPolicy=Never.");
+        let said = "no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.";
+        check(&mut cache, &of("p", "1", 20, never), &[], said);
         let mut cache = Cache::default();
         cache.set_node(tainted_node("t", "NoSchedule"));
-        let tainted = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+        let tainted = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
         check(&mut cache, &of("p", "1", 20, json!({})), &[], tainted);
         let mut cache = cluster(&[on("x", "1", 20, "a"), on("y", "1", 1, "a"), on("z", "2", 20, "b")]);
-        let still =
-            "preemption: 0/2 nodes are available: 1 Insufficient cpu, 1 No preemption victims found for incoming pod.";
+        let still = "no new claims to deallocate, preemption: 0/2 nodes are available: 1 Insufficient cpu, \
+            1 No preemption victims found for incoming pod.";
         check(&mut cache, &of("p", "2", 10, json!({})), &[], still);
     }
 
@@ -286,6 +298,27 @@ mod tests {
         let mut cache = cluster(&[on("x", "2", 1, "a"), on("z", "2", 5, "b")]);
         check(&mut cache, &of("p", "1", 10, json!({})), &[], "a: x");
         check(&mut cache, &of("p", "1", 10, json!({})), &budgets, "b: z");
+    }
+
+    #[test]
+    fn pods_that_go_already_are_waited_for() {
+        let mut cache = cluster(&[on("z", "2", 20, "b")]);
+        let mut victim = (*on("x", "2", 1, "a").pod).clone();
+        victim.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".to_owned());
+        cache.set_pod(Arc::new(PodInfo::new(Arc::new(victim.clone()))));
+        let pod = Arc::new(of("p", "1", 10, json!({})));
+        cache.nominate(pod.clone(), "a");
+        check(&mut cache, &pod, &[], "a: x");
+        victim.status.conditions = vec![naru_client::projections::Condition {
+            kind: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            reason: "PreemptionByScheduler".to_owned(),
+            ..Default::default()
+        }];
+        cache.set_pod(Arc::new(PodInfo::new(Arc::new(victim))));
+        let waits =
+            "no new claims to deallocate, preemption: not eligible due to a terminating pod on the nominated node.";
+        check(&mut cache, &pod, &[], waits);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Pods that wait: active ones by priority, those backing off, and those that fitted nowhere.
 
+use crate::plugins::Refusers;
 use crate::pod_info::PodInfo;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,11 +28,12 @@ struct Waiting {
     info: Arc<PodInfo>,
     /// Order of arrival.
     sequence: u64,
+    came: Instant,
     attempts: u32,
     state: Where,
     last_tried: Instant,
     /// Whether the place of other pods had a part in the last refusal.
-    by_pods: bool,
+    refused_by: Refusers,
 }
 
 type ActiveKey = (Reverse<i32>, u64);
@@ -40,6 +42,8 @@ type ActiveKey = (Reverse<i32>, u64);
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     pods: HashMap<String, Waiting>,
+    /// Those that fitted nowhere.
+    unschedulable: HashSet<String>,
     active: BTreeMap<ActiveKey, String>,
     timers: BTreeSet<(Instant, String)>,
     sequence: u64,
@@ -57,8 +61,9 @@ impl Queue {
                 sequence: self.sequence,
                 attempts: 0,
                 state: Where::InFlight,
+                came: Instant::now(),
                 last_tried: Instant::now(),
-                by_pods: false,
+                refused_by: Refusers::default(),
             };
             self.pods.insert(uid.clone(), waiting);
             return self.move_to(&uid, Where::Active);
@@ -99,9 +104,9 @@ impl Queue {
     }
 
     /// The pod taken last fits nowhere: it waits for an event that helps.
-    pub(crate) fn unschedulable(&mut self, uid: &str, by_pods: bool, now: Instant) {
+    pub(crate) fn unschedulable(&mut self, uid: &str, by: Refusers, now: Instant) {
         if let Some(waiting) = self.pods.get_mut(uid).filter(|waiting| waiting.state == Where::InFlight) {
-            waiting.by_pods = by_pods;
+            waiting.refused_by = by;
             self.move_to(uid, Where::Unschedulable(now));
         }
     }
@@ -119,20 +124,35 @@ impl Queue {
         self.retry(&uid);
     }
 
+    /// Whether any pod fitted nowhere and waits for something to happen.
+    pub(crate) fn has_unschedulable(&self) -> bool {
+        !self.unschedulable.is_empty()
+    }
+
     /// Something has happened: pods that fitted nowhere and for which `helps` holds are tried again.
     /// It is told whether the place of other pods had a part in their refusal.
-    pub(crate) fn wake(&mut self, helps: impl Fn(&PodInfo, bool) -> bool) {
+    pub(crate) fn wake(&mut self, helps: impl Fn(&PodInfo, Refusers) -> bool) {
         let woken: Vec<_> = self
-            .pods
+            .unschedulable
             .iter()
-            .filter(|(_, waiting)| matches!(waiting.state, Where::Unschedulable(_)))
-            .filter(|(_, waiting)| helps(&waiting.info, waiting.by_pods))
+            .filter_map(|uid| Some((uid, self.pods.get(uid)?)))
+            .filter(|(_, waiting)| helps(&waiting.info, waiting.refused_by))
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in woken {
             self.leave(&uid);
             self.retry(&uid);
         }
+    }
+
+    /// How many pods are active, back off, and fitted nowhere.
+    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
+        (self.active.len(), self.timers.len() - self.unschedulable.len(), self.unschedulable.len())
+    }
+
+    /// How often a pod has been tried, and when it came.
+    pub(crate) fn history(&self, uid: &str) -> Option<(u32, Instant)> {
+        self.pods.get(uid).map(|waiting| (waiting.attempts, waiting.came))
     }
 
     fn retry(&mut self, uid: &str) {
@@ -167,6 +187,7 @@ impl Queue {
             }
             Where::Unschedulable(since) => {
                 self.timers.remove(&(since + LONGEST_WAIT, uid.to_owned()));
+                self.unschedulable.remove(uid);
             }
             Where::InFlight => {}
         }
@@ -186,6 +207,7 @@ impl Queue {
             }
             Where::Unschedulable(since) => {
                 self.timers.insert((since + LONGEST_WAIT, uid.to_owned()));
+                self.unschedulable.insert(uid.to_owned());
             }
             Where::InFlight => {}
         }
@@ -222,14 +244,14 @@ mod tests {
         let mut queue = Queue::default();
         queue.put(asking("a", "1", "1"));
         assert_eq!(pop(&mut queue), "a");
-        queue.unschedulable("uid-a", false, Instant::now());
+        queue.unschedulable("uid-a", Refusers::default(), Instant::now());
         queue.wake(|_, _| false);
         assert_eq!(queue.next_timer(), Some(Instant::now() + LONGEST_WAIT));
         queue.wake(|_, _| true);
         assert_eq!(pop(&mut queue), "", "within its back-off");
         tokio::time::advance(FIRST_BACKOFF).await;
         assert_eq!(pop(&mut queue), "a");
-        queue.unschedulable("uid-a", false, Instant::now());
+        queue.unschedulable("uid-a", Refusers::default(), Instant::now());
         tokio::time::advance(LONGEST_WAIT).await;
         assert_eq!(pop(&mut queue), "a", "never forgotten");
     }
@@ -239,7 +261,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.put(asking("a", "1", "1"));
         pop(&mut queue);
-        queue.unschedulable("uid-a", false, Instant::now());
+        queue.unschedulable("uid-a", Refusers::default(), Instant::now());
         tokio::time::advance(LAST_BACKOFF).await;
         queue.put(asking("a", "1", "1"));
         assert_eq!(pop(&mut queue), "");

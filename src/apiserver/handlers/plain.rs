@@ -266,6 +266,7 @@ fn metrics(call: &Call, store: bool) -> Reply {
         let kind = if check.ready_only { "readyz" } else { "healthz" };
         out.sample("kubernetes_healthcheck", &[("name", check.name), ("type", kind)], u8::from(check.well));
     }
+    state.config.metric_sources.iter().for_each(|source| source.render(&mut out));
     Reply::typed(200, "text/plain; version=0.0.4; charset=utf-8", out.into_string())
 }
 

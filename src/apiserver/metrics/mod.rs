@@ -2,9 +2,8 @@
 //! bounded: labels come from known resources and closed sets, never from what a client makes up.
 
 mod process;
-mod text;
 
-pub(crate) use text::{Histogram, Text};
+pub(crate) use naru_base::metrics::{Histogram, Text};
 
 use crate::request_info::RequestInfo;
 use crate::response::{Outcome, Reply};

@@ -128,7 +128,7 @@ impl Cluster {
         let mut cluster = Self { _dir: dir, api, client, controllers, gate, shutdown, writes, faults };
         cluster.start_controllers().await;
         let scheduler = Client::new(cluster.api.in_process("system:kube-scheduler", &[]));
-        naru_scheduler::start(scheduler, &informers, &cluster.shutdown);
+        naru_scheduler::start(scheduler, &informers, Arc::default(), &cluster.shutdown);
         cluster.add_node("n1").await;
         cluster.run_pods(&informers);
         cluster.until(&registry::SERVICE_ACCOUNTS, "default account", |all| find(all, "default").is_some()).await;

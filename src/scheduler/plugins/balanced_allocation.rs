@@ -9,10 +9,15 @@ pub(super) const PLUGIN: Plugin = Plugin {
         weight: 1,
         scale: Scale::None,
         rate: |context, info, _| {
-            let (want, has, used) = (&context.pod.nonzero, &info.allocatable, &info.requested_nonzero);
-            let share = |want: i64, has: i64, used: i64| {
-                if has <= 0 { 1.0 } else { ((used + want) as f64 / has as f64).min(1.0) }
-            };
+            let (want, has, used) = (&context.pod.request, &info.allocatable, &info.requested);
+            if want.cpu == 0 && want.memory == 0 {
+                // Pods that ask for nothing would all go to the node that happens to be the best.
+                return 0;
+            }
+            if has.cpu <= 0 || has.memory <= 0 {
+                return MAX_SCORE;
+            }
+            let share = |want: i64, has: i64, used: i64| ((used + want) as f64 / has as f64).min(1.0);
             let cpu = share(want.cpu, has.cpu, used.cpu);
             let memory = share(want.memory, has.memory, used.memory);
             // Of two values the standard deviation is half their distance.

@@ -15,11 +15,15 @@ pub(super) const PLUGIN: Plugin = Plugin {
         scale: Scale::None,
         rate: |context, _, node| {
             let spec = &context.pod.pod.spec;
+            if node.status.images.is_empty() {
+                return 0;
+            }
             let containers = || spec.containers.iter().chain(&spec.init_containers);
             let size = |image: &str| {
                 let name = normal(image);
                 let found = node.status.images.iter().find(|held| held.names.contains(&name));
-                found.map_or(0, |held| held.size_bytes)
+                // An image that few nodes have must not draw all pods to them.
+                found.map_or(0, |held| (held.size_bytes as f64 * context.cache.spread_of_image(&name)) as i64)
             };
             let held: i64 = containers().map(|container| size(&container.image)).sum();
             let most = LARGE.saturating_mul(containers().count() as i64);

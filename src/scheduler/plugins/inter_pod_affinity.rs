@@ -1,7 +1,8 @@
 //! InterPodAffinity: pods that want to be near others, or apart from them.
 
 use super::{Plugin, Scale, Score, Unfit};
-use crate::cache::{Cache, NodeInfo};
+use crate::cache::Cache;
+use crate::kinds::Marks;
 use crate::pod_info::PodInfo;
 use crate::terms::Term;
 use naru_client::projections::NodeView;
@@ -13,34 +14,50 @@ const DEMAND_WEIGHT: i64 = 1;
 pub(super) const PLUGIN: Plugin = Plugin {
     name: "InterPodAffinity",
     filter: Some(|context, _, node| context.affinity.admits(context.pod, node)),
-    score: Some(Score {
-        weight: 2,
-        scale: Scale::Range,
-        rate: |context, _, node| {
-            let places = context.affinity.liked.iter();
-            places.filter(|(place, _)| place.has(node)).map(|(_, weight)| weight).sum()
-        },
-    }),
+    score: Some(Score { weight: 2, scale: Scale::Range, rate: |context, _, node| context.affinity.liked.at(node) }),
 };
 
-/// All nodes with one value of a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Place<'a> {
+/// Figures for places, which are all nodes with one value of a label: by label, then by value.
+#[derive(Debug, Default)]
+struct Counts<'a>(HashMap<&'a str, HashMap<&'a str, i64>>);
+
+impl<'a> Counts<'a> {
+    fn add(&mut self, key: &'a str, node: &'a NodeView, weight: i64) {
+        if let Some(value) = node.metadata.labels.get(key) {
+            *self.0.entry(key).or_default().entry(value).or_default() += weight;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether there is a figure for the node's place by a label.
+    fn has(&self, key: &str, node: &NodeView) -> bool {
+        let value = node.metadata.labels.get(key);
+        value.zip(self.0.get(key)).is_some_and(|(value, places)| places.contains_key(value.as_str()))
+    }
+
+    /// Whether there is a figure for any place of the node.
+    fn touches(&self, node: &NodeView) -> bool {
+        self.0.keys().any(|key| self.has(key, node))
+    }
+
+    /// The sum over all places of the node.
+    fn at(&self, node: &NodeView) -> i64 {
+        let figure = |(key, places): (&&str, &HashMap<&str, i64>)| {
+            node.metadata.labels.get(*key).and_then(|value| places.get(value.as_str())).copied()
+        };
+        self.0.iter().filter_map(figure).sum()
+    }
+}
+
+/// What the pods of some kinds count for the places of one label.
+struct Weighing<'a> {
+    kinds: Marks,
     key: &'a str,
-    value: &'a str,
+    weight: i64,
 }
-
-impl<'a> Place<'a> {
-    fn of(key: &'a str, node: &'a NodeView) -> Option<Self> {
-        node.metadata.labels.get(key).map(|value| Self { key, value })
-    }
-
-    fn has(&self, node: &NodeView) -> bool {
-        node.metadata.labels.get(self.key).is_some_and(|value| value == self.value)
-    }
-}
-
-type Counts<'a> = HashMap<Place<'a>, i64>;
 
 /// Where the pods are that matter to the pod to be placed.
 #[derive(Debug, Default)]
@@ -60,105 +77,116 @@ pub(crate) struct State<'a> {
 impl<'a> State<'a> {
     pub(crate) fn new(pod: &'a PodInfo, cache: &'a Cache) -> Self {
         let mut state = Self::default();
-        if cache.with_anti_affinity() > 0 {
-            count_shunned(&mut state.shunned, pod, cache);
-        }
-        let Some(own) = &pod.pod_affinities else { return state };
-        let (near, apart) = (&own.near.required, &own.apart.required);
-        if near.is_empty() && apart.is_empty() {
-            return state;
-        }
-        let matches = |term: &Term, other: &PodInfo| matches(pod, term, other, cache);
-        state.meets_own = near.iter().all(|term| matches(term, pod));
-        for (info, node) in nodes(cache) {
-            for other in info.pods.values() {
-                // A pod is wanted near only if it meets all demands.
-                if !near.is_empty() && near.iter().all(|term| matches(term, other)) {
-                    near.iter().for_each(|term| add(&mut state.near, &term.topology_key, node, 1));
-                }
-                for term in apart.iter().filter(|term| matches(term, other)) {
-                    add(&mut state.apart, &term.topology_key, node, 1);
-                }
+        let mut shunning = Vec::new();
+        for (kind, other) in cache.kinds.samples() {
+            let Some(theirs) = &other.pod_affinities else { continue };
+            for term in theirs.apart.required.iter().filter(|term| matches(other, term, pod, cache)) {
+                shunning.push((kind, term.topology_key.as_str(), 1));
             }
         }
+        weigh_each(&shunning, cache, &mut state.shunned);
+        let Some(own) = &pod.pod_affinities else { return state };
+        let (near, apart) = (&own.near.required, &own.apart.required);
+        state.meets_own = near.iter().all(|term| matches(pod, term, pod, cache));
+        if !near.is_empty() {
+            // A pod is wanted near only if it meets all demands.
+            let wanted = cache.kinds.mark(|other| near.iter().all(|term| matches(pod, term, other, cache)));
+            let weighing = |term: &'a Term| {
+                wanted.clone().map(|kinds| Weighing { kinds, key: term.topology_key.as_str(), weight: 1 })
+            };
+            weigh(&near.iter().filter_map(weighing).collect::<Vec<_>>(), cache, &mut state.near);
+        }
+        let weighing = |term: &'a Term| {
+            let kinds = cache.kinds.mark(|other| matches(pod, term, other, cache))?;
+            Some(Weighing { kinds, key: &term.topology_key, weight: 1 })
+        };
+        weigh(&apart.iter().filter_map(weighing).collect::<Vec<_>>(), cache, &mut state.apart);
         state
     }
 
     fn admits(&self, pod: &PodInfo, node: &NodeView) -> Result<(), Unfit> {
         if let Some(own) = &pod.pod_affinities {
             let first = self.near.is_empty() && self.meets_own;
-            let met = |term: &Term| {
-                Place::of(&term.topology_key, node).is_some_and(|here| first || self.near.contains_key(&here))
+            let met = |term: &Term| match first {
+                true => node.metadata.labels.contains_key(&term.topology_key),
+                false => self.near.has(&term.topology_key, node),
             };
             if !own.near.required.iter().all(met) {
-                return Err(Unfit::for_good("node(s) didn't match pod affinity rules"));
+                return Err(Unfit { for_good: true, ..Unfit::by_affinity("node(s) didn't match pod affinity rules") });
             }
-            let broken =
-                |term: &Term| Place::of(&term.topology_key, node).is_some_and(|here| self.apart.contains_key(&here));
-            if own.apart.required.iter().any(broken) {
-                return Err(Unfit::by_pods("node(s) didn't match pod anti-affinity rules"));
+            if own.apart.required.iter().any(|term| self.apart.has(&term.topology_key, node)) {
+                return Err(Unfit::by_affinity("node(s) didn't match pod anti-affinity rules"));
             }
         }
-        if self.shunned.keys().any(|place| place.has(node)) {
-            return Err(Unfit::by_pods("node(s) didn't satisfy existing pods anti-affinity rules"));
+        if self.shunned.touches(node) {
+            return Err(Unfit::by_affinity("node(s) didn't satisfy existing pods anti-affinity rules"));
         }
         Ok(())
     }
 
     /// Weighs all wishes, of the pod and of those that are there.
     pub(crate) fn prepare_score(&mut self, pod: &'a PodInfo, cache: &'a Cache) {
-        let own = pod.pod_affinities.as_deref();
-        let wishes = own.is_some_and(|own| !(own.near.preferred.is_empty() && own.apart.preferred.is_empty()));
-        if !wishes && cache.with_affinities() == 0 {
-            return;
+        if let Some(own) = &pod.pod_affinities {
+            let signed = [(&own.near.preferred, 1), (&own.apart.preferred, -1)];
+            let wishes = signed.into_iter().flat_map(|(wishes, sign)| wishes.iter().map(move |wish| (wish, sign)));
+            let weighings = wishes.filter_map(|(wish, sign)| {
+                let term = &wish.pod_affinity_term;
+                let kinds = cache.kinds.mark(|other| matches(pod, term, other, cache))?;
+                Some(Weighing { kinds, key: &term.topology_key, weight: sign * wish.weight })
+            });
+            weigh(&weighings.collect::<Vec<_>>(), cache, &mut self.liked);
         }
-        for (info, node) in nodes(cache).filter(|(info, _)| wishes || info.with_affinities > 0) {
-            for other in info.pods.values() {
-                if let Some(own) = own.filter(|_| wishes) {
-                    for (terms, sign) in [(&own.near.preferred, 1), (&own.apart.preferred, -1)] {
-                        for wish in terms.iter().filter(|wish| matches(pod, &wish.pod_affinity_term, other, cache)) {
-                            add(&mut self.liked, &wish.pod_affinity_term.topology_key, node, sign * wish.weight);
-                        }
-                    }
+        let mut of_others = Vec::new();
+        for (kind, other) in cache.kinds.samples() {
+            let Some(theirs) = &other.pod_affinities else { continue };
+            for term in theirs.near.required.iter().filter(|term| matches(other, term, pod, cache)) {
+                of_others.push((kind, term.topology_key.as_str(), DEMAND_WEIGHT));
+            }
+            for (terms, sign) in [(&theirs.near.preferred, 1), (&theirs.apart.preferred, -1)] {
+                for wish in terms.iter().filter(|wish| matches(other, &wish.pod_affinity_term, pod, cache)) {
+                    of_others.push((kind, wish.pod_affinity_term.topology_key.as_str(), sign * wish.weight));
                 }
-                let Some(theirs) = &other.pod_affinities else { continue };
-                for term in theirs.near.required.iter().filter(|term| matches(other, term, pod, cache)) {
-                    add(&mut self.liked, &term.topology_key, node, DEMAND_WEIGHT);
-                }
-                for (terms, sign) in [(&theirs.near.preferred, 1), (&theirs.apart.preferred, -1)] {
-                    for wish in terms.iter().filter(|wish| matches(other, &wish.pod_affinity_term, pod, cache)) {
-                        add(&mut self.liked, &wish.pod_affinity_term.topology_key, node, sign * wish.weight);
-                    }
-                }
+            }
+        }
+        weigh_each(&of_others, cache, &mut self.liked);
+    }
+}
+
+/// Adds up what the pods of marked kinds count, over all nodes.
+fn weigh<'a>(weighings: &[Weighing<'a>], cache: &'a Cache, counts: &mut Counts<'a>) {
+    if weighings.is_empty() {
+        return;
+    }
+    for (info, node) in cache.known_nodes() {
+        for weighing in weighings {
+            let marked = info.kinds.iter().filter(|count| weighing.kinds[count.kind as usize]);
+            let pods: i64 = marked.map(|count| i64::from(count.pods)).sum();
+            if pods > 0 {
+                counts.add(weighing.key, node, pods * weighing.weight);
             }
         }
     }
 }
 
-fn nodes(cache: &Cache) -> impl Iterator<Item = (&NodeInfo, &NodeView)> {
-    cache.nodes().filter_map(|(_, info)| info.node.as_deref().map(|node| (info, node)))
+/// The same where each kind says for itself what its pods count, and for which label.
+fn weigh_each<'a>(weights: &[(u32, &'a str, i64)], cache: &'a Cache, counts: &mut Counts<'a>) {
+    if weights.is_empty() {
+        return;
+    }
+    // The kinds are in order, as they come from a list by number.
+    for (info, node) in cache.known_nodes() {
+        for count in &info.kinds {
+            let first = weights.partition_point(|(kind, ..)| *kind < count.kind);
+            for (_, key, weight) in weights[first..].iter().take_while(|(kind, ..)| *kind == count.kind) {
+                counts.add(key, node, i64::from(count.pods) * weight);
+            }
+        }
+    }
 }
 
 /// Whether `other` is meant by a term of `owner`.
 fn matches(owner: &PodInfo, term: &Term, other: &PodInfo, cache: &Cache) -> bool {
     term.matches(&owner.pod.metadata.namespace, &other.pod, &cache.namespaces)
-}
-
-fn count_shunned<'a>(shunned: &mut Counts<'a>, pod: &'a PodInfo, cache: &'a Cache) {
-    for (info, node) in nodes(cache).filter(|(info, _)| info.with_anti_affinity > 0) {
-        for other in info.pods.values() {
-            let Some(theirs) = &other.pod_affinities else { continue };
-            for term in theirs.apart.required.iter().filter(|term| matches(other, term, pod, cache)) {
-                add(shunned, &term.topology_key, node, 1);
-            }
-        }
-    }
-}
-
-fn add<'a>(counts: &mut Counts<'a>, key: &'a str, node: &'a NodeView, weight: i64) {
-    if let Some(place) = Place::of(key, node) {
-        *counts.entry(place).or_default() += weight;
-    }
 }
 
 #[cfg(test)]
@@ -259,8 +287,8 @@ mod tests {
         let pod = labelled_pod("p", "web", wish("podAntiAffinity", 7, term("db", "zone")));
         let mut state = super::State::new(&pod, &cache);
         state.prepare_score(&pod, &cache);
-        let mut liked: Vec<_> =
-            state.liked.iter().map(|(place, weight)| format!("{}={} {weight}", place.key, place.value)).collect();
+        let places = state.liked.0.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value)));
+        let mut liked: Vec<_> = places.map(|(key, (value, weight))| format!("{key}={value} {weight}")).collect();
         liked.sort();
         assert_eq!(liked, ["host=b1 10", "zone=a -7"]);
     }

@@ -15,6 +15,7 @@ mod taint_toleration;
 use crate::cache::{Cache, NodeInfo};
 use crate::pod_info::PodInfo;
 use naru_client::projections::NodeView;
+use std::borrow::Cow;
 
 /// The largest score of a node.
 pub(crate) const MAX_SCORE: i64 = 100;
@@ -23,6 +24,7 @@ pub(crate) const MAX_SCORE: i64 = 100;
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) pod: &'a PodInfo,
+    cache: &'a Cache,
     affinity: inter_pod_affinity::State<'a>,
     spread: pod_topology_spread::State<'a>,
 }
@@ -32,7 +34,7 @@ impl<'a> Context<'a> {
     pub(crate) fn new(pod: &'a PodInfo, cache: &'a Cache) -> Self {
         let affinity = inter_pod_affinity::State::new(pod, cache);
         let spread = pod_topology_spread::State::new(pod, cache);
-        Self { pod, affinity, spread }
+        Self { pod, cache, affinity, spread }
     }
 
     /// For the scores of the nodes that passed.
@@ -46,22 +48,45 @@ impl<'a> Context<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Unfit {
     /// Each counts for the message.
-    pub(crate) reasons: Vec<String>,
+    pub(crate) reasons: Vec<Cow<'static, str>>,
     /// Whether removing pods from the node could not help.
     pub(crate) for_good: bool,
-    /// Whether pods on other nodes have a part in it.
-    pub(crate) by_pods: bool,
+    /// Who it was that refused the node, if the place of other pods had a part in it.
+    pub(crate) by: Refusers,
+}
+
+/// Which of the plugins that look at other nodes too have refused a pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Refusers {
+    pub(crate) affinity: bool,
+    pub(crate) spread: bool,
+}
+
+impl Refusers {
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { affinity: self.affinity || other.affinity, spread: self.spread || other.spread }
+    }
 }
 
 impl Unfit {
     /// Removing pods from the node would not help.
-    fn for_good(reason: &str) -> Self {
-        Self { reasons: vec![reason.to_owned()], for_good: true, by_pods: false }
+    fn for_good(reason: &'static str) -> Self {
+        Self { reasons: vec![reason.into()], for_good: true, ..Self::default() }
     }
 
-    /// Other pods are in the way, wherever they are.
-    fn by_pods(reason: &str) -> Self {
-        Self { reasons: vec![reason.to_owned()], for_good: false, by_pods: true }
+    /// The node is too full, or others have what the pod needs.
+    fn for_now(reason: &'static str) -> Self {
+        Self { reasons: vec![reason.into()], ..Self::default() }
+    }
+
+    /// Other pods are in the way, or missing, wherever they are.
+    fn by_affinity(reason: &'static str) -> Self {
+        Self { by: Refusers { affinity: true, spread: false }, ..Self::for_now(reason) }
+    }
+
+    /// The pods of its kind would not be spread well.
+    fn by_spread(reason: &'static str) -> Self {
+        Self { by: Refusers { affinity: false, spread: true }, ..Self::for_now(reason) }
     }
 }
 
@@ -112,15 +137,17 @@ pub(crate) struct Score {
 type Filter = fn(&Context<'_>, &NodeInfo, &NodeView) -> Result<(), Unfit>;
 
 /// One plugin. What it reads belongs to one node or to the context: an event about a node can help a pod only
-/// if the pod now passes all filters on that node, unless other pods had a part in the refusal.
+/// if the pod now passes all filters on that node, unless other pods had a part in the refusal (`hints`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plugin {
     pub(crate) name: &'static str,
+    /// Whether and why not a node does. Those that read nothing but the node come first in `PLUGINS`.
     pub(crate) filter: Option<Filter>,
     pub(crate) score: Option<Score>,
 }
 
-/// All plugins; the first filter that refuses a node gives the reason.
+/// All plugins; the first filter that refuses a node gives the reason. From PodTopologySpread on they read more
+/// than the one node.
 pub(crate) static PLUGINS: &[Plugin] = &[
     node_unschedulable::PLUGIN,
     node_name::PLUGIN,
@@ -134,6 +161,15 @@ pub(crate) static PLUGINS: &[Plugin] = &[
     least_allocated::PLUGIN,
     balanced_allocation::PLUGIN,
 ];
+
+/// Whether a pod passes those filters on a node that read nothing but the node.
+pub(crate) fn fits_alone(pod: &PodInfo, info: &NodeInfo) -> bool {
+    let empty = Cache::default();
+    let Some(node) = &info.node else { return false };
+    let context = Context { pod, cache: &empty, affinity: Default::default(), spread: Default::default() };
+    let mut alone = PLUGINS.iter().take_while(|plugin| plugin.name != pod_topology_spread::PLUGIN.name);
+    alone.all(|plugin| plugin.filter.is_none_or(|filter| filter(&context, info, node).is_ok()))
+}
 
 #[cfg(test)]
 mod tests {

@@ -13,10 +13,7 @@ pub(super) const PLUGIN: Plugin = Plugin {
         if !taken.any(|port| pod.ports.iter().any(|wanted| wanted.collides(port))) {
             return Ok(());
         }
-        Err(Unfit {
-            reasons: vec!["node(s) didn't have free ports for the requested pod ports".to_owned()],
-            ..Unfit::default()
-        })
+        Err(Unfit::for_now("node(s) didn't have free ports for the requested pod ports"))
     }),
     score: None,
 };

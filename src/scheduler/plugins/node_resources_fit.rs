@@ -11,11 +11,11 @@ fn fit(pod: &PodInfo, info: &NodeInfo) -> Result<(), Unfit> {
     let (want, has, used) = (&pod.request, &info.allocatable, &info.requested);
     let mut unfit = Unfit::default();
     if used.pods + want.pods > has.pods {
-        unfit.reasons.push("Too many pods".to_owned());
+        unfit.reasons.push("Too many pods".into());
     }
     let mut check = |name: &str, want: i64, has: i64, used: i64| {
         if want > 0 && want > has - used {
-            unfit.reasons.push(format!("Insufficient {name}"));
+            unfit.reasons.push(format!("Insufficient {name}").into());
             unfit.for_good |= want > has;
         }
     };
@@ -44,7 +44,10 @@ mod tests {
         let check = |cpu: &str, memory: &str, expected: &[&str], for_good: bool| {
             let outcome = fit(&asking("b", cpu, memory), cache.node("n").unwrap());
             let unfit = outcome.err().unwrap_or_default();
-            assert_eq!((unfit.reasons, unfit.for_good), (expected.iter().map(ToString::to_string).collect(), for_good));
+            assert_eq!(
+                (unfit.reasons, unfit.for_good),
+                (expected.iter().map(|text| (*text).into()).collect(), for_good)
+            );
         };
         check("500m", "3Gi", &[], false);
         check("600m", "1Gi", &["Insufficient cpu"], false);

@@ -4,10 +4,11 @@ use super::node_affinity::admits;
 use super::taint_toleration::tolerates_all;
 use super::{MAX_SCORE, Plugin, Scale, Score, Unfit};
 use crate::cache::{Cache, NodeInfo};
+use crate::kinds::Marks;
 use crate::pod_info::PodInfo;
 use crate::terms::Spread;
 use naru_client::projections::{NodeView, PodView};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 const HOST: &str = "kubernetes.io/hostname";
@@ -40,6 +41,8 @@ struct Wish<'a> {
     domains: HashMap<&'a str, i64>,
     /// Evens out labels of few and of many values.
     weight: f64,
+    /// The kinds of pods that count.
+    marks: Option<Marks>,
 }
 
 /// Demands and wishes of the pod to be placed.
@@ -47,7 +50,6 @@ struct Wish<'a> {
 pub(crate) struct State<'a> {
     demands: Vec<Demand<'a>>,
     wishes: Vec<Wish<'a>>,
-    pod: Option<&'a PodInfo>,
     /// Whether nodes without one of the labels are the least liked: so for the pod's own wishes.
     needs_labels: bool,
 }
@@ -59,9 +61,10 @@ impl<'a> State<'a> {
             |node: &NodeView| hard.iter().all(|spread| node.metadata.labels.contains_key(&spread.topology_key));
         let demand = |spread: &&'a Spread| {
             let mut domains: HashMap<&str, i64> = HashMap::new();
-            for (info, node) in nodes(cache).filter(|(_, node)| labelled(node) && includes(spread, pod, node)) {
+            let marks = marks(spread, pod, cache);
+            for (info, node) in cache.known_nodes().filter(|(_, node)| labelled(node) && includes(spread, pod, node)) {
                 if let Some(value) = node.metadata.labels.get(&spread.topology_key) {
-                    *domains.entry(value).or_default() += count(spread, pod, info);
+                    *domains.entry(value).or_default() += count(marks.as_ref(), info);
                 }
             }
             let enough = domains.len() >= spread.min_domains.unwrap_or(1);
@@ -69,7 +72,7 @@ impl<'a> State<'a> {
             Demand { spread, domains, fewest, itself: spread.selects(&pod.pod).into() }
         };
         let demands = hard.iter().map(demand).collect();
-        Self { demands, pod: Some(pod), ..Self::default() }
+        Self { demands, ..Self::default() }
     }
 
     fn admits(&self, node: &NodeView) -> Result<(), Unfit> {
@@ -80,7 +83,7 @@ impl<'a> State<'a> {
             };
             let here = demand.domains.get(value.as_str()).copied().unwrap_or_default();
             if here + demand.itself - demand.fewest > demand.spread.max_skew {
-                return Err(Unfit::by_pods("node(s) didn't match pod topology spread constraints"));
+                return Err(Unfit::by_spread("node(s) didn't match pod topology spread constraints"));
             }
         }
         Ok(())
@@ -92,7 +95,7 @@ impl<'a> State<'a> {
         self.needs_labels = !own.is_empty();
         let wishes = match own.is_empty() {
             false => own,
-            true if pod.spread.is_empty() && pod.pod.metadata.controller().is_some() => USUAL.iter().collect(),
+            true if pod.spread.is_empty() && has_usual_wishes(pod) => USUAL.iter().collect(),
             true => return,
         };
         let labelled = |node: &NodeView| {
@@ -100,30 +103,30 @@ impl<'a> State<'a> {
         };
         let mut counted = Vec::with_capacity(wishes.len());
         for spread in wishes.iter().copied() {
+            let marks = marks(spread, pod, cache);
             let feasible = feasible.iter().filter_map(|(_, info)| info.node.as_deref()).filter(|node| labelled(node));
-            let values: HashSet<&str> = feasible
-                .filter_map(|node| node.metadata.labels.get(&spread.topology_key))
-                .map(String::as_str)
-                .collect();
-            let weight = (values.len() as f64 + 2.0).ln();
-            let mut domains: HashMap<&str, i64> = values.into_iter().map(|value| (value, 0)).collect();
             // Of host names there is one a node: those are counted when a node is rated.
-            if spread.topology_key != HOST {
-                for (info, node) in nodes(cache).filter(|(_, node)| labelled(node) && includes(spread, pod, node)) {
-                    let value = node.metadata.labels.get(&spread.topology_key);
-                    if let Some(total) = value.and_then(|value| domains.get_mut(value.as_str())) {
-                        *total += count(spread, pod, info);
-                    }
+            if spread.topology_key == HOST {
+                let weight = (feasible.count() as f64 + 2.0).ln();
+                counted.push(Wish { spread, domains: HashMap::new(), weight, marks });
+                continue;
+            }
+            let values = feasible.filter_map(|node| node.metadata.labels.get(&spread.topology_key));
+            let mut domains: HashMap<&str, i64> = values.map(|value| (value.as_str(), 0)).collect();
+            let weight = (domains.len() as f64 + 2.0).ln();
+            for (info, node) in cache.known_nodes().filter(|(_, node)| labelled(node) && includes(spread, pod, node)) {
+                let value = node.metadata.labels.get(&spread.topology_key);
+                if let Some(total) = value.and_then(|value| domains.get_mut(value.as_str())) {
+                    *total += count(marks.as_ref(), info);
                 }
             }
-            counted.push(Wish { spread, domains, weight });
+            counted.push(Wish { spread, domains, weight, marks });
         }
         self.wishes = counted;
     }
 
     /// How crowded a node's places are; -1 for a node without them.
     fn rate(&self, info: &NodeInfo, node: &NodeView) -> i64 {
-        let (Some(pod), false) = (self.pod, self.wishes.is_empty()) else { return 0 };
         let mut crowd = 0.0;
         for wish in &self.wishes {
             let Some(value) = node.metadata.labels.get(&wish.spread.topology_key) else {
@@ -133,7 +136,7 @@ impl<'a> State<'a> {
                 continue;
             };
             let here = match wish.spread.topology_key == HOST {
-                true => count(wish.spread, pod, info),
+                true => count(wish.marks.as_ref(), info),
                 false => wish.domains.get(value.as_str()).copied().unwrap_or_default(),
             };
             crowd += here as f64 * wish.weight + (wish.spread.max_skew - 1) as f64;
@@ -154,24 +157,29 @@ pub(crate) fn scale(raw: &[i64]) -> Vec<i64> {
     raw.iter().map(scaled).collect()
 }
 
-fn nodes(cache: &Cache) -> impl Iterator<Item = (&NodeInfo, &NodeView)> {
-    cache.nodes().filter_map(|(_, info)| info.node.as_deref().map(|node| (info, node)))
-}
-
 /// Whether a node's pods count at all.
 fn includes(spread: &Spread, pod: &PodInfo, node: &NodeView) -> bool {
     (spread.ignores_affinity() || admits(pod, node))
         && (!spread.honours_taints() || tolerates_all(pod.tolerations(), &node.spec.taints))
 }
 
+/// The kinds of pods that count.
+fn marks(spread: &Spread, pod: &PodInfo, cache: &Cache) -> Option<Marks> {
+    let own = &pod.pod.metadata.namespace;
+    cache.kinds.mark(|other| other.pod.metadata.namespace == *own && selects(spread, &pod.pod, &other.pod))
+}
+
 /// The pods of a node that count. Pods that are being deleted are on their way out.
-fn count(spread: &Spread, pod: &PodInfo, info: &NodeInfo) -> i64 {
-    let own = &pod.pod.metadata;
-    let counts = |other: &PodView| {
-        let theirs = &other.metadata;
-        theirs.namespace == own.namespace && !theirs.is_deleting() && selects(spread, &pod.pod, other)
-    };
-    info.pods.values().filter(|other| counts(&other.pod)).count() as i64
+fn count(marks: Option<&Marks>, info: &NodeInfo) -> i64 {
+    let Some(marks) = marks else { return 0 };
+    let marked = info.kinds.iter().filter(|count| marks[count.kind as usize]);
+    marked.map(|count| i64::from(count.pods - count.leaving)).sum()
+}
+
+/// Whether a pod that states no wishes has those of its controller's pods.
+fn has_usual_wishes(pod: &PodInfo) -> bool {
+    let owner = pod.pod.metadata.controller();
+    owner.is_some_and(|owner| ["ReplicaSet", "ReplicationController", "StatefulSet"].contains(&owner.kind.as_str()))
 }
 
 /// By the selector, or, in a wish that was not stated, by having the same controller.
@@ -235,6 +243,15 @@ mod tests {
         cache.set_node(labelled_node("c1", &[("zone", "c"), (HOST, "c1")]));
         check(&cache, constraint("zone", json!({})), &["c1"]);
         check(&cache, constraint("zone", json!({"minDomains": 3})), &["c1"]);
+    }
+
+    #[test]
+    fn pods_on_their_way_out_do_not_count() {
+        let mut cache = cluster();
+        let mut leaving = (*placed("1", "web", json!({}), "a1").pod).clone();
+        leaving.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".to_owned());
+        cache.set_pod(std::sync::Arc::new(PodInfo::new(std::sync::Arc::new(leaving))));
+        check(&cache, constraint("zone", json!({})), &["a1", "a2", "b1"]);
     }
 
     #[test]

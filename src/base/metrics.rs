@@ -3,31 +3,37 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
+/// A part of the process that counts things of its own.
+pub trait Source: std::fmt::Debug + Send + Sync {
+    /// Writes what it has counted.
+    fn render(&self, out: &mut Text);
+}
+
 /// Metrics as text.
 #[derive(Debug, Default)]
-pub(crate) struct Text(String);
+pub struct Text(String);
 
 impl Text {
     /// Begins a family of samples.
-    pub(crate) fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     /// One sample.
-    pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
         self.labels(labels, None);
         let _ = writeln!(self.0, " {value}");
     }
 
     /// A family with one sample.
-    pub(crate) fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+    pub fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
 
     /// The samples of a histogram.
-    pub(crate) fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
+    pub fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
         let mut count = 0;
         for (at, more) in histogram.counts.iter().enumerate() {
             count += more;
@@ -63,14 +69,14 @@ impl Text {
     }
 
     /// All of it.
-    pub(crate) fn into_string(self) -> String {
+    pub fn into_string(self) -> String {
         self.0
     }
 }
 
 /// How often values were at most so large.
 #[derive(Debug, Clone)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     bounds: &'static [f64],
     /// One more than bounds: the last counts what is larger than all.
     counts: Vec<u64>,
@@ -79,17 +85,22 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     /// Without any values.
-    pub(crate) fn new(bounds: &'static [f64]) -> Self {
+    pub fn new(bounds: &'static [f64]) -> Self {
         Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
     }
 
+    /// How many values there were.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     /// Counts a duration, in seconds.
-    pub(crate) fn observe(&mut self, duration: Duration) {
+    pub fn observe(&mut self, duration: Duration) {
         self.add(duration.as_secs_f64());
     }
 
     /// Counts a value.
-    pub(crate) fn add(&mut self, value: f64) {
+    pub fn add(&mut self, value: f64) {
         self.counts[self.bounds.partition_point(|bound| *bound < value)] += 1;
         self.sum += value;
     }

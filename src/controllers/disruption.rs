@@ -6,7 +6,8 @@ use crate::objects::{self, now, now_text, seconds};
 use naru_api::meta::split_api_version;
 use naru_api::registry::{self, POD_DISRUPTION_BUDGETS, PODS};
 use naru_client::projections::{
-    BudgetCondition, BudgetStatusView, BudgetView, IntOrPercent, OwnerRef, PodView, ReplicaSetView, condition,
+    BudgetCondition, BudgetStatusView, BudgetView, IntOrPercent, OwnerRef, PodView, ReplicaSetView, Selector,
+    SelectorTerm, condition,
 };
 use naru_client::{
     Change, Error, EventRecorder, Informer, ListParams, Next, ObjectKey, ObjectReference, PatchKind, WorkQueue,
@@ -191,7 +192,10 @@ impl Budgets {
         }
         if unmanaged > 0 {
             let about = ObjectReference::of(&POD_DISRUPTION_BUDGETS, &budget.metadata);
-            let message = "Pods selected by this PodDisruptionBudget were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value.";
+            let selector = budget.spec.selector.as_ref().map_or_else(|| "nil".to_owned(), as_go_prints);
+            let message = format!(
+                "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value."
+            );
             self.recorder.warning(&about, "UnmanagedPods", message);
         }
         Ok(Ok(scales.values().fold(0, |sum, scale| sum.saturating_add(*scale))))
@@ -280,6 +284,20 @@ impl Budgets {
     }
 }
 
+/// A selector as upstream's messages show it.
+fn as_go_prints(selector: &Selector) -> String {
+    let labels = selector.match_labels.iter().map(|(key, value)| format!("{key}: {value},"));
+    let demands = selector.match_expressions.iter().map(|term| {
+        let SelectorTerm { key, operator, values } = term;
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", values.join(" "))
+    });
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{{}}},}}",
+        labels.collect::<String>(),
+        demands.collect::<String>()
+    )
+}
+
 fn count(
     budget: &BudgetView,
     pods: &[Arc<PodView>],
@@ -332,6 +350,17 @@ fn allow(conditions: &mut Vec<BudgetCondition>, status: &str, reason: &str, mess
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_selector_is_shown_as_upstream_shows_it() {
+        let selector: Selector = serde_json::from_value(json!({"matchLabels": {"b": "2", "a": "1"},
+            "matchExpressions": [{"key": "k", "operator": "In", "values": ["x", "y"]}]}))
+        .unwrap();
+        assert_eq!(
+            as_go_prints(&selector),
+            "&LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}"
+        );
+    }
 
     #[test]
     fn healthy_pods_beyond_those_desired_may_go() {

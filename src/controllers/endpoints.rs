@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::endpointslice::desired::{self, Group};
+use crate::endpointslice::trigger_time::{self, TriggerTimes};
 use crate::endpointslice::{HEADLESS, queue_services};
 use naru_api::core::endpoints::repack;
 use naru_api::registry;
@@ -34,6 +35,7 @@ struct EndpointsController {
     services: Informer<ServiceView>,
     endpoints: Informer<EndpointsView>,
     pods: Informer<PodView>,
+    triggers: TriggerTimes,
 }
 
 pub(crate) fn start(context: &Context) {
@@ -45,6 +47,7 @@ pub(crate) fn start(context: &Context) {
         services: services.clone(),
         endpoints: endpoints.clone(),
         pods: pods.clone(),
+        triggers: TriggerTimes::default(),
     });
     let adder = queue.clone();
     services.subscribe(move |change| adder.add(change.key.clone()));
@@ -67,6 +70,7 @@ impl EndpointsController {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let present = self.endpoints.get_key(key);
         let Some(service) = self.services.get_key(key) else {
+            self.triggers.forget(key);
             if let Some(present) = present.filter(|present| present.metadata.labels.contains_key(MANAGED_BY)) {
                 self.delete(&present.metadata).await?;
             }
@@ -78,6 +82,7 @@ impl EndpointsController {
         let mut pods = self.pods.by_namespace(&key.namespace);
         pods.retain(|pod| desired::selects(&service, &pod.metadata.labels));
         pods.retain(|pod| !pod.metadata.is_deleting() || service.spec.publish_not_ready_addresses);
+        let trigger = self.triggers.next(&service, &pods);
         let family = desired::families(&service)[0];
         let (subsets, capped) = subsets(desired::groups(&service, &pods, family, |_| None));
         let labels = labels(&service);
@@ -86,7 +91,14 @@ impl EndpointsController {
             present.metadata.labels == labels && is_same(&present.subsets, &subsets) && was_capped == capped
         });
         if current.is_none() {
-            self.write(&service, present.as_deref(), &labels, &subsets, capped).await?;
+            let mut annotations =
+                present.as_ref().map(|present| present.metadata.annotations.clone()).unwrap_or_default();
+            trigger_time::note(&mut annotations, trigger.as_deref());
+            annotations.remove(OVER_CAPACITY);
+            if capped {
+                annotations.insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
+            }
+            self.write(&service, present.as_deref(), &labels, &annotations, &subsets).await?;
         }
         Ok(Next::Done)
     }
@@ -96,15 +108,10 @@ impl EndpointsController {
         service: &ServiceView,
         present: Option<&EndpointsView>,
         labels: &BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
         subsets: &Value,
-        capped: bool,
     ) -> Result<(), Error> {
         let (client, resource, meta) = (&self.context.client, &registry::ENDPOINTS, &service.metadata);
-        let mut annotations = present.map(|present| present.metadata.annotations.clone()).unwrap_or_default();
-        annotations.remove(OVER_CAPACITY);
-        if capped {
-            annotations.insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
-        }
         let mut object = json!({
             "apiVersion": "v1",
             "kind": "Endpoints",

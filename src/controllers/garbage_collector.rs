@@ -8,8 +8,8 @@ use naru_api::meta::Verb;
 use naru_api::registry::{self, RESOURCES, Resource, Scope};
 use naru_client::projections::OwnerRef;
 use naru_client::{
-    Client, DeleteOptions, Error, IndexId, Informer, ListParams, Next, ObjectKey, PatchKind, Propagation, WorkQueue,
-    is_conflict, is_not_found,
+    Change, Client, DeleteOptions, Error, EventRecorder, IndexId, Informer, ListParams, Next, ObjectKey,
+    ObjectReference, PatchKind, Propagation, WorkQueue, is_conflict, is_not_found,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -63,6 +63,7 @@ struct Kind {
 
 struct Graph {
     client: Client,
+    recorder: EventRecorder,
     kinds: Vec<Kind>,
     queue: WorkQueue<Id>,
 }
@@ -85,7 +86,8 @@ pub(crate) fn start(ctx: &Context) {
         })
         .collect();
     let queue = WorkQueue::new();
-    let graph = Arc::new(Graph { client: ctx.client.clone(), kinds, queue: queue.clone() });
+    let recorder = ctx.recorder("garbage-collector-controller");
+    let graph = Arc::new(Graph { client: ctx.client.clone(), recorder, kinds, queue: queue.clone() });
     let synced = {
         let graph = graph.clone();
         async move {
@@ -98,13 +100,8 @@ pub(crate) fn start(ctx: &Context) {
         // The queue's keys are enough: holding the graph here would keep it alive by itself.
         let weak = Arc::downgrade(&graph);
         kind.objects.subscribe(move |change| {
-            let Some(graph) = weak.upgrade() else { return };
-            match &change.new {
-                Some(new) if new.metadata.deletion_timestamp.is_some() || !new.metadata.owner_references.is_empty() => {
-                    graph.queue.add((index, change.key.clone()));
-                }
-                Some(_) => {}
-                None => graph.wake_around(&change.latest().metadata),
+            if let Some(graph) = weak.upgrade() {
+                graph.changed(index, change);
             }
         });
     }
@@ -119,21 +116,37 @@ impl Graph {
         self.kinds.get(index).expect("ids are made from places in the list")
     }
 
-    /// Everything that names `uid` as an owner.
-    fn dependents(&self, uid: &str) -> Vec<(Id, Arc<Owned>)> {
+    /// Everything that names `owner` as one, and may.
+    fn dependents(&self, owner: &OwnedMeta) -> Vec<(Id, Arc<Owned>)> {
         let of = |(index, kind): (usize, &Kind)| {
-            let found = kind.objects.indexed(kind.by_owner, uid);
-            found.into_iter().map(move |object| ((index, object.metadata.key()), object))
+            let found = kind.objects.indexed(kind.by_owner, &owner.uid);
+            let near = found.into_iter().filter(|object| is_near(owner, &object.metadata));
+            near.map(move |object| ((index, object.metadata.key()), object)).collect::<Vec<_>>()
         };
         self.kinds.iter().enumerate().flat_map(of).collect()
     }
 
-    /// An object went: its dependents may be garbage, and its owners may have waited for it.
-    fn wake_around(&self, gone: &OwnedMeta) {
-        for (id, _) in self.dependents(&gone.uid) {
-            self.queue.add(id);
+    fn changed(&self, index: usize, change: &Change<Owned>) {
+        let Some(new) = change.new.as_ref().map(|new| &new.metadata) else {
+            // Its dependents may be garbage, and its owners may have waited for it.
+            let gone = &change.latest().metadata;
+            for (id, _) in self.dependents(gone) {
+                self.queue.add(id);
+            }
+            return self.wake_owners(gone);
+        };
+        if new.deletion_timestamp.is_some() || !new.owner_references.is_empty() {
+            self.queue.add((index, change.key.clone()));
         }
-        for owner in gone.owner_references.iter().filter(|owner| owner.block_owner_deletion) {
+        let old = change.old.as_ref().map(|old| &old.metadata);
+        if let Some(old) = old.filter(|old| old.owner_references != new.owner_references) {
+            self.wake_owners(old);
+        }
+    }
+
+    /// Owners that an object has blocked so far.
+    fn wake_owners(&self, object: &OwnedMeta) {
+        for owner in object.owner_references.iter().filter(|owner| owner.block_owner_deletion) {
             for (index, kind) in self.kinds.iter().enumerate() {
                 for found in kind.objects.indexed(kind.by_uid, &owner.uid) {
                     self.queue.add((index, found.metadata.key()));
@@ -169,7 +182,7 @@ impl Graph {
                 .iter()
                 .filter(|kind| kind.resource.kind == owner.kind)
                 .flat_map(|kind| kind.objects.indexed(kind.by_uid, &owner.uid))
-                .any(|found| !found.metadata.waits_for_dependents())
+                .any(|found| is_near(&found.metadata, meta) && !found.metadata.waits_for_dependents())
         })
     }
 
@@ -182,7 +195,7 @@ impl Graph {
         }
         let (mut solid, mut dangling, mut waiting) = (false, Vec::new(), Vec::new());
         for owner in &meta.owner_references {
-            match self.owner(kind.resource, key, owner).await? {
+            match self.owner(kind.resource, meta, owner).await? {
                 Owner::Solid => solid = true,
                 Owner::Absent => dangling.push(owner.uid.as_str()),
                 Owner::Waiting => waiting.push(owner.uid.as_str()),
@@ -195,7 +208,16 @@ impl Graph {
         if dangling.is_empty() && waiting.is_empty() {
             return Ok(Next::Done);
         }
-        let propagation = if !waiting.is_empty() && !self.dependents(&meta.uid).is_empty() || meta.holds(FOREGROUND) {
+        let dependents = self.dependents(meta);
+        let waits = !waiting.is_empty() && !dependents.is_empty();
+        let in_circle = waits && dependents.iter().any(|(_, dependent)| dependent.metadata.waits_for_dependents());
+        if in_circle && meta.owner_references.iter().any(|owner| owner.block_owner_deletion) {
+            // Owners that wait for each other would wait for ever: this one lets go. What follows is a new run's.
+            let owners = meta.owner_references.iter().cloned();
+            let owners: Vec<_> = owners.map(|owner| OwnerRef { block_owner_deletion: false, ..owner }).collect();
+            return self.patch(kind.resource, key, meta, json!({"ownerReferences": owners})).await;
+        }
+        let propagation = if waits || meta.holds(FOREGROUND) {
             Propagation::Foreground
         } else if meta.holds(ORPHAN) {
             Propagation::Orphan
@@ -216,14 +238,15 @@ impl Graph {
 
     /// What has become of an owner. An owner of a kind that is not known here counts as there:
     /// deleting on a guess cannot be taken back.
-    async fn owner(&self, resource: &Resource, key: &ObjectKey, owner: &OwnerRef) -> Result<Owner, Error> {
+    async fn owner(&self, resource: &Resource, meta: &OwnedMeta, owner: &OwnerRef) -> Result<Owner, Error> {
         let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
         let Some(of) = registry::by_kind(group, version, &owner.kind) else { return Ok(Owner::Solid) };
         if of.scope == Scope::Namespaced && resource.scope == Scope::Cluster {
             // Such a reference can never be right; upstream leaves the object alone, too.
+            self.tell_invalid(resource, meta, owner);
             return Ok(Owner::Solid);
         }
-        let namespace = if of.scope == Scope::Namespaced { key.namespace.as_str() } else { "" };
+        let namespace = if of.scope == Scope::Namespaced { meta.namespace.as_str() } else { "" };
         Ok(match self.live(of, &ObjectKey::new(namespace, &owner.name)).await? {
             Some(live) if live.metadata.uid == owner.uid => {
                 if live.metadata.waits_for_dependents() && owner.block_owner_deletion {
@@ -232,8 +255,32 @@ impl Graph {
                     Owner::Solid
                 }
             }
-            _ => Owner::Absent,
+            _ => {
+                let mut known = self.kinds.iter().flat_map(|kind| kind.objects.indexed(kind.by_uid, &owner.uid));
+                if known.any(|found| !is_near(&found.metadata, meta)) {
+                    self.tell_invalid(resource, meta, owner);
+                }
+                Owner::Absent
+            }
         })
+    }
+
+    /// An owner must be in the object's own namespace, or in none.
+    fn tell_invalid(&self, resource: &Resource, meta: &OwnedMeta, owner: &OwnerRef) {
+        let about = ObjectReference {
+            kind: resource.kind.to_owned(),
+            api_version: resource.api_version(),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+            uid: meta.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let OwnerRef { api_version, kind, name, uid, .. } = owner;
+        let namespace = &meta.namespace;
+        let message = format!(
+            "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in namespace {namespace:?}"
+        );
+        self.recorder.warning(&about, "OwnerRefInvalidNamespace", message);
     }
 
     /// Takes owners off an object that has others.
@@ -253,7 +300,7 @@ impl Graph {
 
     /// Frees the dependents of an object that is deleted without them, then the object.
     async fn orphan(&self, kind: &Kind, key: &ObjectKey, meta: &OwnedMeta) -> Result<Next, Error> {
-        for ((index, dependent), object) in self.dependents(&meta.uid) {
+        for ((index, dependent), object) in self.dependents(meta) {
             let resource = self.kind(index).resource;
             self.release(resource, &dependent, &object.metadata, &[&meta.uid]).await?;
         }
@@ -263,7 +310,7 @@ impl Graph {
     /// Deletes the dependents of an object that waits for them, and lets it go once none blocks it.
     async fn finish_foreground(&self, kind: &Kind, key: &ObjectKey, meta: &OwnedMeta) -> Result<Next, Error> {
         let mut blocked = false;
-        for (id, object) in self.dependents(&meta.uid) {
+        for (id, object) in self.dependents(meta) {
             blocked |= object
                 .metadata
                 .owner_references
@@ -313,6 +360,11 @@ impl Graph {
             other => settle(other.map(drop)),
         }
     }
+}
+
+/// Whether an object is where one in the namespace of `meta` may have its owner.
+fn is_near(owner: &OwnedMeta, meta: &OwnedMeta) -> bool {
+    owner.namespace.is_empty() || owner.namespace == meta.namespace
 }
 
 /// Somebody else was quicker: nothing is left to do.

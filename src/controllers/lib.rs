@@ -74,6 +74,8 @@ pub static ALL: &[Controller] = &[
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_ipam::start },
     Controller { name: "node-controller", start: node_lifecycle::start },
+    // As upstream's, which has no role of its own.
+    Controller { name: "node-controller", start: taint_eviction::start },
     Controller { name: "pod-garbage-collector", start: pod_gc::start },
     Controller { name: "pv-protection-controller", start: claim_protection::start_volumes },
     Controller { name: "pvc-protection-controller", start: claim_protection::start_claims },
@@ -85,7 +87,6 @@ pub static ALL: &[Controller] = &[
     Controller { name: "service-cidrs-controller", start: service_cidr::start },
     Controller { name: "service-controller", start: service_balancer::start },
     Controller { name: "statefulset-controller", start: statefulset::start },
-    Controller { name: "taint-eviction-controller", start: taint_eviction::start },
     Controller { name: "token-cleaner", start: bootstrap_token::start_cleaner },
     Controller { name: "tokens-controller", start: service_account_tokens::start },
     Controller { name: "ttl-after-finished-controller", start: ttl_after_finished::start },

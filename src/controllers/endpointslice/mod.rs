@@ -2,6 +2,7 @@
 
 pub(crate) mod desired;
 mod diff;
+pub(crate) mod trigger_time;
 
 use crate::expectations::Expectations;
 use crate::{Context, ownership};
@@ -14,6 +15,7 @@ use naru_client::{Change, DeleteOptions, Error, Informer, Next, ObjectKey, WorkQ
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use trigger_time::TriggerTimes;
 
 const WORKERS: usize = 4;
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -31,6 +33,7 @@ struct EndpointSlices {
     pods: Informer<PodView>,
     nodes: Informer<NodeView>,
     expectations: Expectations,
+    triggers: TriggerTimes,
     queue: WorkQueue<ObjectKey>,
 }
 
@@ -46,6 +49,7 @@ pub(crate) fn start(context: &Context) {
         pods: pods.clone(),
         nodes: nodes.clone(),
         expectations: Expectations::default(),
+        triggers: TriggerTimes::default(),
         queue: WorkQueue::new(),
     });
     let queue = controller.queue.clone();
@@ -110,6 +114,7 @@ impl EndpointSlices {
         let Some(service) = self.services.get_key(key) else {
             // The slices go with their owner.
             self.expectations.forget(key);
+            self.triggers.forget(key);
             return Ok(Next::Done);
         };
         if !desired::is_ours(&service) || service.metadata.is_deleting() || !self.expectations.are_met(key) {
@@ -117,6 +122,7 @@ impl EndpointSlices {
         }
         let mut pods = self.pods.by_namespace(&key.namespace);
         pods.retain(|pod| desired::selects(&service, &pod.metadata.labels));
+        let trigger = self.triggers.next(&service, &pods);
         let mut present = self.slices.indexed(self.slices_by_service, &key.to_string());
         present.retain(|slice| !slice.metadata.is_deleting());
         present.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
@@ -127,10 +133,10 @@ impl EndpointSlices {
             let labels = labels(&service);
             let writes = diff::diff(groups, &own, |slice| slice.metadata.labels != labels);
             for content in writes.create {
-                self.create(&service, family, content).await?;
+                self.create(&service, family, content, trigger.as_deref()).await?;
             }
             for (slice, content) in writes.update {
-                self.update(&service, &slice, content).await?;
+                self.update(&service, &slice, content, trigger.as_deref()).await?;
             }
             for slice in writes.delete {
                 self.delete(key, &slice).await?;
@@ -143,14 +149,23 @@ impl EndpointSlices {
         Ok(Next::Done)
     }
 
-    async fn create(&self, service: &ServiceView, family: Family, content: Content) -> Result<(), Error> {
+    async fn create(
+        &self,
+        service: &ServiceView,
+        family: Family,
+        content: Content,
+        trigger: Option<&str>,
+    ) -> Result<(), Error> {
         let key = service.metadata.key();
         let name = generated_name(&format!("{}-", key.name), rand::random());
+        let mut annotations = BTreeMap::new();
+        trigger_time::note(&mut annotations, trigger);
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {
                 "name": name,
+                "annotations": annotations,
                 "generateName": format!("{}-", key.name),
                 "namespace": key.namespace,
                 "labels": labels(service),
@@ -169,8 +184,16 @@ impl EndpointSlices {
         created.map(drop)
     }
 
-    async fn update(&self, service: &ServiceView, slice: &EndpointSliceView, content: Content) -> Result<(), Error> {
+    async fn update(
+        &self,
+        service: &ServiceView,
+        slice: &EndpointSliceView,
+        content: Content,
+        trigger: Option<&str>,
+    ) -> Result<(), Error> {
         let meta = &slice.metadata;
+        let mut annotations = meta.annotations.clone();
+        trigger_time::note(&mut annotations, trigger);
         let object = json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -180,7 +203,7 @@ impl EndpointSlices {
                 "uid": meta.uid,
                 "resourceVersion": meta.resource_version,
                 "labels": labels(service),
-                "annotations": meta.annotations,
+                "annotations": annotations,
                 "ownerReferences": [ownership::controller_reference(&registry::SERVICES, &service.metadata)],
                 "finalizers": meta.finalizers,
             },

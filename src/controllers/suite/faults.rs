@@ -98,13 +98,13 @@ impl Transport for Faulty {
 }
 
 /// The most pods of a workload that there have been at once, without those that were going.
-struct Most {
+pub(super) struct Most {
     counted: Arc<Mutex<HashMap<String, usize>>>,
     pods: Informer<Value>,
 }
 
 impl Most {
-    fn watch(cluster: &Cluster) -> Self {
+    pub(super) fn watch(cluster: &Cluster) -> Self {
         let client: &Client = &cluster.client;
         let pods: Informer<Value> = Informer::start(client, &PODS, ListParams::namespace("default"), &cluster.shutdown);
         let counted: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
@@ -112,7 +112,12 @@ impl Most {
         pods.subscribe(move |_| {
             let mut now: HashMap<String, usize> = HashMap::new();
             for pod in all.list().iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()) {
-                *now.entry(pod["metadata"]["labels"]["app"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+                let labels = &pod["metadata"]["labels"];
+                let app = labels["app"].as_str().unwrap_or_default();
+                *now.entry(app.to_owned()).or_default() += 1;
+                if let Some(hash) = labels["pod-template-hash"].as_str() {
+                    *now.entry(format!("{app}-{hash}")).or_default() += 1;
+                }
             }
             let mut most = most.lock().unwrap();
             for (app, count) in now {
@@ -123,8 +128,15 @@ impl Most {
         Self { counted, pods }
     }
 
-    fn of(&self, app: &str) -> usize {
+    pub(super) fn of(&self, app: &str) -> usize {
         self.counted.lock().unwrap().get(app).copied().unwrap_or_default()
+    }
+
+    /// The same for that ReplicaSet of a Deployment that had most.
+    pub(super) fn of_one_set(&self, app: &str) -> usize {
+        let counted = self.counted.lock().unwrap();
+        let sets = counted.iter().filter(|(key, _)| key.strip_prefix(app).is_some_and(|rest| rest.starts_with('-')));
+        sets.map(|(_, count)| *count).max().unwrap_or_default()
     }
 
     /// Pods by workload that are there now.
@@ -133,7 +145,7 @@ impl Most {
     }
 }
 
-fn template(app: &str, image: &str) -> Value {
+pub(super) fn template(app: &str, image: &str) -> Value {
     json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": image}]}})
 }
 
@@ -159,7 +171,7 @@ async fn settle(cluster: &Cluster, replicas: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workloads_come_out_right_over_a_bad_connection() {
-    let cluster = Cluster::over(Some(Faults::new(7))).await;
+    let cluster = Cluster::over(Faults::new(7)).await;
     cluster.add_node("n2").await;
     let most = Most::watch(&cluster);
     cluster.create(&DEPLOYMENTS, deployment("web", 4, "web:1")).await;

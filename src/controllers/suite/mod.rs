@@ -4,14 +4,20 @@
 
 mod budgets;
 mod daemonsets;
+mod deaths;
 mod deployments;
 mod faults;
+mod garbage;
 mod housekeeping;
 mod jobs;
+mod nodes;
 mod quotas;
+mod scripted;
 mod services;
 mod statefulsets;
 mod tokens;
+
+pub(crate) use scripted::Scripted;
 
 use crate::Config;
 use bytes::Bytes;
@@ -45,6 +51,8 @@ struct Cluster {
     shutdown: Shutdown,
     writes: Writes,
     faults: Option<Arc<faults::Faults>>,
+    /// Controllers that are not run.
+    left_out: &'static [&'static str],
 }
 
 /// What the controllers have written since they were started.
@@ -112,11 +120,20 @@ fn key_pem() -> String {
 impl Cluster {
     /// A cluster with one node that is ready.
     async fn start() -> Self {
-        Self::over(None).await
+        Self::build(None, &[]).await
     }
 
     /// One whose controllers have a bad connection.
-    async fn over(faults: Option<Arc<faults::Faults>>) -> Self {
+    async fn over(faults: Arc<faults::Faults>) -> Self {
+        Self::build(Some(faults), &[]).await
+    }
+
+    /// One that some controllers are not run in.
+    async fn without(left_out: &'static [&'static str]) -> Self {
+        Self::build(None, left_out).await
+    }
+
+    async fn build(faults: Option<Arc<faults::Faults>>, left_out: &'static [&'static str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("db"), Options::default()).unwrap();
         let shutdown = Shutdown::new();
@@ -124,8 +141,8 @@ impl Cluster {
         let api = ApiServer::new(config, shutdown.clone()).await.unwrap();
         let client = Client::new(api.in_process("admin", &["system:masters"]));
         let informers = Informers::new(client.clone(), &shutdown);
-        let (controllers, gate, writes) = (Shutdown::new(), Gate::default(), Arc::default());
-        let mut cluster = Self { _dir: dir, api, client, controllers, gate, shutdown, writes, faults };
+        let (controllers, gate, writes) = (Shutdown::new(), Gate::default(), Writes::default());
+        let mut cluster = Self { _dir: dir, api, client, controllers, gate, shutdown, writes, faults, left_out };
         cluster.start_controllers().await;
         let scheduler = Client::new(cluster.api.in_process("system:kube-scheduler", &[]));
         naru_scheduler::start(scheduler, &informers, Arc::default(), &cluster.shutdown);
@@ -169,7 +186,9 @@ impl Cluster {
             node_cidr_mask: 24,
             signer: Some(Arc::new(housekeeping::SelfSigner)),
         };
-        crate::start_all(config, &self.controllers);
+        for controller in crate::ALL.iter().filter(|controller| !self.left_out.contains(&controller.name)) {
+            (controller.start)(&crate::Context::new(&config, controller.name, &self.controllers));
+        }
     }
 
     async fn add_node(&self, name: &str) {

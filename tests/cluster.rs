@@ -112,6 +112,33 @@ impl Cluster {
         cluster
     }
 
+    /// A server in a virtual machine, which is the server's process here; its log is the machine's console.
+    pub(crate) fn machine(test: &str) -> Self {
+        let mut cluster = Self::prepare(test, &[]);
+        let vm = std::env::var("NARU_TEST_VM").expect("scripts/test sets NARU_TEST_VM");
+        let images = std::env::var("NARU_TEST_IMAGES").expect("scripts/test sets NARU_TEST_IMAGES");
+        let dir = cluster.host.dir.clone();
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm");
+        let made = Command::new(scripts.join("image.sh")).args([&vm, &images, NARU]).arg(dir.join("disk")).output();
+        let made = made.unwrap();
+        assert!(made.status.success(), "image.sh: {}", String::from_utf8_lossy(&made.stderr));
+        let mut command = cluster.host.command(scripts.join("boot.sh"));
+        let child = command.args([&vm, &dir.display().to_string()]).stdout(Stdio::inherit()).spawn().unwrap();
+        cluster.server = Some(child);
+        let deadline = Instant::now() + 2 * PATIENCE;
+        let kubeconfig = loop {
+            let text = std::fs::read_to_string(dir.join("serial")).unwrap_or_default();
+            if let Some((kubeconfig, _)) = text.split_once("# end") {
+                break kubeconfig.to_owned();
+            }
+            assert!(Instant::now() < deadline, "the machine does not come up:\n{}", cluster.log());
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        std::fs::write(cluster.kubeconfig(), kubeconfig).unwrap();
+        cluster.eventually("the server answers", |c| c.try_kubectl(&["get", "--raw=/readyz"]).status.success());
+        cluster
+    }
+
     /// A cluster that has not been started.
     pub(crate) fn prepare(test: &str, flags: &[&str]) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();

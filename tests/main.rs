@@ -14,4 +14,6 @@ mod schemathesis;
 mod serving;
 mod streams;
 mod structure;
+#[cfg(target_arch = "x86_64")]
+mod vm;
 mod walking;

@@ -132,6 +132,7 @@ pub(crate) async fn start(
         resolv_conf: args.resolv_conf.clone(),
         max_pods: MAX_PODS,
         static_pods: Some(set.static_pods.unwrap_or_else(|| layout.agent().join("pod-manifests"))),
+        pod_pids_limit: set.pod_max_pids.unwrap_or_else(naru_kubelet::default_pod_pids),
         log_limits: set.log_limits,
         runtime: Arc::new(runtime),
         images: Arc::new(images),
@@ -152,6 +153,8 @@ struct KubeletArgs {
     log_limits: LogLimits,
     /// Where static pods are described.
     static_pods: Option<PathBuf>,
+    /// Processes of one pod; `Some(None)`: as many as there are.
+    pod_max_pids: Option<Option<i64>>,
 }
 
 fn kubelet_args(args: &[String]) -> Result<KubeletArgs> {
@@ -169,11 +172,15 @@ fn kubelet_args(args: &[String]) -> Result<KubeletArgs> {
                 set.log_limits.max_files =
                     files.with_context(|| format!("--kubelet-arg {arg}: not a number above 1"))?;
             }
+            "pod-max-pids" => {
+                let limit: i64 = value.parse().ok().with_context(|| format!("--kubelet-arg {arg}: not a number"))?;
+                set.pod_max_pids = Some(Some(limit).filter(|limit| *limit > 0));
+            }
             "pod-manifest-path" if Path::new(value).is_absolute() => set.static_pods = Some(value.into()),
             "pod-manifest-path" => bail!("--kubelet-arg {arg}: not an absolute path"),
             _ => bail!(
-                "--kubelet-arg {arg}: only container-log-max-size, container-log-max-files and pod-manifest-path \
-                 can be set"
+                "--kubelet-arg {arg}: only container-log-max-size, container-log-max-files, pod-manifest-path \
+                 and pod-max-pids can be set"
             ),
         }
     }
@@ -413,6 +420,7 @@ mod tests {
         let set = kubelet_args(&["pod-manifest-path=/etc/pods".into()])?;
         assert_eq!(set.static_pods, Some("/etc/pods".into()));
         assert!(kubelet_args(&["pod-manifest-path=pods".into()]).is_err());
+        assert_eq!(kubelet_args(&["pod-max-pids=-1".into()])?.pod_max_pids, Some(None));
         assert!(kubelet_args(&["container-log-max-files=1".into()]).is_err());
         assert!(kubelet_args(&["feature=1".into()]).is_err());
         Ok(())

@@ -41,6 +41,8 @@ pub struct KubeletConfig {
     pub max_pods: u32,
     /// The directory, or the file, with pods to run without being asked by the API server.
     pub static_pods: Option<PathBuf>,
+    /// Processes and threads of one pod.
+    pub pod_pids_limit: Option<i64>,
     /// How large logs grow.
     pub log_limits: crate::LogLimits,
     /// Sandboxes and containers.

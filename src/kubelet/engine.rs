@@ -48,6 +48,8 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     async fn cgroup_stats(&self, path: &str) -> RuntimeResult<Stats>;
     /// Changes a running container's limits.
     async fn update_resources(&self, container: &str, resources: Resources) -> RuntimeResult<()>;
+    /// Makes a cgroup, relative to the configured root, or changes its limits as far as the machine offers them.
+    async fn apply_cgroup(&self, path: &str, resources: &Resources) -> RuntimeResult<()>;
     /// Opens a container's log by its path again.
     async fn reopen_log(&self, container: &str) -> RuntimeResult<()>;
     /// The streams of a running container.
@@ -101,6 +103,13 @@ impl ContainerRuntime for Runtime {
     }
     async fn update_resources(&self, container: &str, resources: Resources) -> RuntimeResult<()> {
         self.update_resources(container, resources).await
+    }
+    async fn apply_cgroup(&self, path: &str, resources: &Resources) -> RuntimeResult<()> {
+        let missing = self.apply_cgroup(path, resources).await?;
+        if !missing.is_empty() {
+            tracing::debug!(path, ?missing, "limits that this machine does not offer");
+        }
+        Ok(())
     }
     async fn reopen_log(&self, container: &str) -> RuntimeResult<()> {
         self.reopen_log(container).await

@@ -30,6 +30,8 @@ pub(crate) struct FakeRuntime {
     pub(crate) specs: Mutex<BTreeMap<String, ContainerSpec>>,
     pub(crate) calls: Mutex<Vec<String>>,
     pub(crate) ignore_term: Mutex<bool>,
+    /// Limits given to cgroups, in order.
+    pub(crate) cgroups: Mutex<Vec<(String, naru_runtime::Resources)>>,
     changed: Arc<Notify>,
     events: broadcast::Sender<Event>,
 }
@@ -41,6 +43,7 @@ impl Default for FakeRuntime {
             specs: Mutex::default(),
             calls: Mutex::default(),
             ignore_term: Mutex::default(),
+            cgroups: Mutex::default(),
             changed: Arc::default(),
             events: broadcast::channel(64).0,
         }
@@ -172,6 +175,10 @@ impl ContainerRuntime for FakeRuntime {
     async fn update_resources(&self, container: &str, resources: naru_runtime::Resources) -> RuntimeResult<()> {
         let name = self.container(container).map(|c| c.name).unwrap_or_default();
         self.note(format!("update {name} {:?} {:?}", resources.cpu_quota, resources.memory_limit));
+        Ok(())
+    }
+    async fn apply_cgroup(&self, path: &str, resources: &naru_runtime::Resources) -> RuntimeResult<()> {
+        self.cgroups.lock().unwrap().push((path.to_owned(), resources.clone()));
         Ok(())
     }
     async fn reopen_log(&self, container: &str) -> RuntimeResult<()> {
@@ -315,6 +322,7 @@ impl World {
             resolv_conf: dir.path().join("resolv.conf"),
             max_pods: 110,
             static_pods: None,
+            pod_pids_limit: None,
             log_limits: crate::LogLimits::default(),
             runtime: runtime.clone(),
             images: Arc::new(FakeImages),

@@ -34,6 +34,12 @@ use status_sync::StatusSync;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
+/// How many processes and threads a pod may have when nobody says: enough for every program, and not so many
+/// that one pod leaves none for the others.
+pub fn default_pod_pids() -> Option<i64> {
+    node::facts::processes().map(|all| all / 4)
+}
+
 /// Pulls at once.
 const PULLS: usize = 5;
 /// Sandboxes made at once.
@@ -69,6 +75,10 @@ impl Kubelet {
         }
         let client = config.client.clone();
         let facts = node::facts::Facts::read(&config);
+        let all_pods = facts.limits_of_all_pods();
+        if let Err(error) = config.runtime.apply_cgroup("kubepods", &all_pods).await {
+            tracing::warn!(%error, "pods as a whole are not limited");
+        }
         let host = tokio::fs::read_to_string(&config.resolv_conf).await.unwrap_or_default();
         let fields = format!("spec.nodeName={}", config.node_name);
         let informer: Informer<Pod> = Informer::start(&client, &PODS, ListParams::all().fields(fields), shutdown);

@@ -64,8 +64,42 @@ async fn look(shared: &Shared) {
             tracing::warn!(path = %path.display(), %error, "log not reopened after its rotation");
             // What is written goes on into the same file: let it have its name again.
             let _ = fs::rename(&aside, &path);
+            continue;
+        }
+        let squeezed = tokio::task::spawn_blocking(move || compress_older(&path).map_err(|error| (path, error))).await;
+        if let Ok(Err((path, error))) = squeezed {
+            tracing::warn!(path = %path.display(), %error, "older logs not compressed");
         }
     }
+}
+
+/// Compresses the earlier files of a log, but not the newest of them: somebody may still be reading it.
+fn compress_older(path: &Path) -> io::Result<()> {
+    let mut files = rotated(path)?;
+    files.pop();
+    for file in files {
+        match file.extension().and_then(|end| end.to_str()) {
+            Some("gz") => {}
+            // Left half-way by an earlier agent.
+            Some("tmp") => fs::remove_file(file)?,
+            _ => compress(&file)?,
+        }
+    }
+    Ok(())
+}
+
+fn compress(file: &Path) -> io::Result<()> {
+    let beside = |end: &str| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let half = beside(".tmp");
+    let mut encoder = flate2::write::GzEncoder::new(fs::File::create(&half)?, flate2::Compression::default());
+    io::copy(&mut fs::File::open(file)?, &mut encoder)?;
+    encoder.finish()?;
+    fs::rename(&half, beside(".gz"))?;
+    fs::remove_file(file)
 }
 
 /// Renames the log and removes the oldest ones; says what it is called now.
@@ -102,6 +136,25 @@ fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_but_the_newest_are_compressed() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        for second in 0..3 {
+            fs::write(&log, format!("{second}")).unwrap();
+            put_aside(&log, 5, Timestamp::from_second(1_700_000_000 + second).unwrap()).unwrap();
+        }
+        fs::write(dir.path().join("0.log.20200101-000000.tmp"), "half").unwrap();
+        compress_older(&log).unwrap();
+        let files = rotated(&log).unwrap();
+        let ends: Vec<bool> = files.iter().map(|file| file.extension().is_some_and(|end| end == "gz")).collect();
+        assert_eq!(ends, [true, true, false]);
+        let mut text = String::new();
+        let mut first = flate2::read::GzDecoder::new(fs::File::open(&files[0]).unwrap());
+        io::Read::read_to_string(&mut first, &mut text).unwrap();
+        assert_eq!(text, "0");
+    }
 
     #[test]
     fn the_newest_files_stay() {

@@ -5,6 +5,7 @@ use crate::objects::Objects;
 use crate::pod::dns::ClusterDns;
 use crate::pod::env::ServiceLink;
 use crate::pod::fields::NodeFacts;
+use crate::pod::resources;
 use crate::status_sync::StatusSync;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -82,6 +83,20 @@ impl Shared {
         };
         let kind = if warning { EventKind::Warning } else { EventKind::Normal };
         self.recorder.event(&about, kind, reason, message);
+    }
+
+    /// Gives the pods with requests together as much of the processors as they ask for, and those without as
+    /// little as there is.
+    pub(crate) async fn share_processors(&self) {
+        let over = |p: &Pod| matches!(p.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let pods = self.pods.list();
+        let burstable = pods.iter().filter(|p| !over(p) && resources::qos(p) == resources::Qos::Burstable);
+        let asked: i128 = burstable.map(|p| resources::cpu_request(p)).sum();
+        for (path, milli) in [("kubepods/burstable", asked), ("kubepods/besteffort", 0)] {
+            if let Err(error) = self.config.runtime.apply_cgroup(path, &resources::shares_of(milli)).await {
+                tracing::debug!(path, %error, "processors not shared out");
+            }
+        }
     }
 
     /// What fields of a pod with these addresses refer to.

@@ -71,6 +71,8 @@ pub struct ContainerSpec {
     pub no_new_privileges: bool,
     /// System call filter.
     pub seccomp: SeccompProfile,
+    /// AppArmor profile, which must be loaded; `None` leaves the program unconfined.
+    pub apparmor: Option<String>,
     /// Paths hidden from the container; [`default_masked_paths`] unless changed.
     pub masked_paths: Vec<String>,
     /// Paths mounted read-only; [`default_readonly_paths`] unless changed.
@@ -108,6 +110,7 @@ impl Default for ContainerSpec {
             readonly_rootfs: false,
             no_new_privileges: false,
             seccomp: SeccompProfile::Unconfined,
+            apparmor: None,
             masked_paths: default_masked_paths(),
             readonly_paths: default_readonly_paths(),
             resources: Resources::default(),

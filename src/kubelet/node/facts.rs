@@ -16,6 +16,8 @@ pub(crate) struct Facts {
     pub(crate) disk_bytes: u64,
     pub(crate) max_pods: u32,
     pub(crate) huge_pages: BTreeMap<String, u64>,
+    /// Processes and threads that the kernel allows.
+    pub(crate) processes: Option<i64>,
     pub(crate) machine_id: String,
     pub(crate) system_uuid: String,
     pub(crate) boot_id: String,
@@ -39,6 +41,7 @@ impl Facts {
             disk_bytes: disk,
             max_pods: config.max_pods,
             huge_pages: huge_pages(),
+            processes: processes(),
             system_uuid: if system_uuid.is_empty() { machine_id.clone() } else { system_uuid },
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),
@@ -57,6 +60,15 @@ impl Facts {
             out.insert(name.clone(), Quantity(text));
         }
         out
+    }
+
+    /// What all pods together may have: processors by weight, and not the last of the processes.
+    pub(crate) fn limits_of_all_pods(&self) -> naru_runtime::Resources {
+        naru_runtime::Resources {
+            cpu_shares: Some(1024 * self.cpus as u64),
+            pids_limit: self.processes.map(|all| all / 10 * 9),
+            ..Default::default()
+        }
     }
 
     /// Everything there is.
@@ -91,6 +103,12 @@ fn memory_total(meminfo: &str) -> u64 {
         .and_then(|l| l.trim().strip_suffix("kB"))
         .and_then(|n| n.trim().parse::<u64>().ok())
         .map_or(0, |kib| kib * 1024)
+}
+
+/// Processes and threads that this machine can have at once.
+pub(crate) fn processes() -> Option<i64> {
+    let number = |name: &str| line(&format!("/proc/sys/kernel/{name}")).parse::<i64>().ok();
+    Some(number("pid_max")?.min(number("threads-max")?))
 }
 
 fn huge_pages() -> BTreeMap<String, u64> {

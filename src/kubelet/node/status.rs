@@ -23,8 +23,13 @@ fn architecture() -> &'static str {
 }
 
 /// What this kubelet can do that older ones cannot.
-const FEATURES: [&str; 3] =
-    ["ExtendWebSocketsToKubelet", "GuaranteedQoSPodCPUResize", "RestartAllContainersOnContainerExits"];
+const FEATURES: [&str; 5] = [
+    "ExtendWebSocketsToKubelet",
+    "GuaranteedQoSPodCPUResize",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 
 /// Labels that the node has.
 pub(crate) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {

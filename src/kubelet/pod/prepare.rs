@@ -54,6 +54,8 @@ impl Worker {
         let _tidying = shared.tidying.read().await;
         let spec = self.sandbox_spec();
         let id = spec.id.clone();
+        self.pod_limits = Some(spec.resources.clone());
+        shared.share_processors().await;
         let made = match shared.config.runtime.create_sandbox(spec).await {
             Ok(made) => made,
             Err(error) => {
@@ -104,6 +106,7 @@ impl Worker {
                 (labels::POD_NAMESPACE.to_owned(), namespace),
             ]),
             cgroup_parent: resources::cgroup_parent(&self.pod),
+            resources: resources::pod_limits(&self.pod, self.shared.config.pod_pids_limit),
             host_network: spec.host_network == Some(true),
             host_pid: spec.host_pid == Some(true),
             host_ipc: spec.host_ipc == Some(true),

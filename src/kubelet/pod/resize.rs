@@ -7,6 +7,7 @@ use super::worker::Worker;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// How long a wish that could not be met waits.
@@ -112,32 +113,55 @@ fn obstacle(
     None
 }
 
+/// The wish in the form in which events tell of it.
+fn wish(pod: &Pod, error: Option<&String>) -> Value {
+    let containers: Vec<Value> = super::plan::containers(pod)
+        .filter(|(container, kind)| *kind == Kind::Main || container.resources.is_some())
+        .map(|(container, _)| json!({"name": container.name, "resources": container.resources}))
+        .collect();
+    let mut wish = json!({"containers": containers, "generation": pod.metadata.generation});
+    if let Some(resources) = pod.spec.as_ref().and_then(|s| s.resources.as_ref()) {
+        wish["resources"] = json!(resources);
+    }
+    if let Some(error) = error {
+        wish["error"] = error.as_str().into();
+    }
+    wish
+}
+
 impl Worker {
     /// Gives running containers what their specification now says.
     pub(super) async fn resize(&mut self) {
         let now = Timestamp::now();
         let changes: Vec<(usize, Vec<&'static str>)> = (0..self.slots.len())
-            .filter(|index| matches!(self.slots[*index].kind, Kind::Main | Kind::Sidecar))
+            .filter(|index| self.slots[*index].kind != Kind::Ephemeral)
             .filter_map(|index| {
                 let slot: &Slot = &self.slots[index];
                 let run = slot.run.as_ref().filter(|r| r.is_running())?;
                 Some((index, differing(run, &slot.container))).filter(|(_, changed)| !changed.is_empty())
             })
             .collect();
-        if changes.is_empty() {
-            self.resize = Resize::None;
+        let wanted = resources::pod_limits(&self.pod, self.shared.config.pod_pids_limit);
+        // What an earlier agent set is taken for what the pod says.
+        let given = self.pod_limits.get_or_insert_with(|| wanted.clone()).clone();
+        if self.sandbox.is_none() || (changes.is_empty() && given == wanted) {
+            self.settle(Resize::None);
             return;
         }
         let others = self.shared.pods.list();
         if let Some((reason, message)) = obstacle(&self.pod, &others, &self.shared.allocatable) {
             let again = self.resize.retry_at().filter(|at| *at > now).unwrap_or(now + RETRY);
-            self.resize = Resize::Pending { reason, message, retry_at: again };
+            self.settle(Resize::Pending { reason, message, retry_at: again });
             return;
         }
         if matches!(&self.resize, Resize::Failed { retry_at, .. } if *retry_at > now) {
             return;
         }
-        self.resize = Resize::InProgress;
+        self.settle(Resize::InProgress);
+        if let Err(message) = self.bound_pod(&resources::wider(&given, &wanted)).await {
+            self.settle(Resize::Failed { message, retry_at: now + RETRY });
+            return;
+        }
         for (index, changed) in changes {
             if self.slots[index].busy.is_some() {
                 continue;
@@ -146,14 +170,51 @@ impl Worker {
                 let text = format!("Container {} resize requires restart", self.slots[index].container.name);
                 self.stop_container(index, &text, None);
             } else if let Err(message) = self.give(index).await {
-                self.resize = Resize::Failed { message, retry_at: now + RETRY };
+                self.settle(Resize::Failed { message, retry_at: now + RETRY });
                 return;
             }
         }
         let waits = self.slots.iter().any(|s| s.run.as_ref().is_some_and(|r| !differing(r, &s.container).is_empty()));
-        if !waits {
-            self.resize = Resize::None;
+        if waits {
+            return;
         }
+        match self.bound_pod(&wanted).await {
+            Ok(()) => {
+                self.pod_limits = Some(wanted);
+                self.settle(Resize::None);
+            }
+            Err(message) => self.settle(Resize::Failed { message, retry_at: now + RETRY }),
+        }
+    }
+
+    /// Takes note of what has become of a wish, and tells of it.
+    fn settle(&mut self, resize: Resize) {
+        let told = match (&self.resize, &resize) {
+            (old, new) if std::mem::discriminant(old) == std::mem::discriminant(new) => None,
+            (_, Resize::Pending { reason: "Infeasible", message, .. }) => {
+                Some(("ResizeInfeasible", "Infeasible", Some(message)))
+            }
+            (_, Resize::Pending { message, .. }) => Some(("ResizeDeferred", "Deferred", Some(message))),
+            (Resize::Failed { .. }, Resize::InProgress) => None,
+            (_, Resize::InProgress) => Some(("ResizeStarted", "started", None)),
+            (_, Resize::Failed { message, .. }) => Some(("ResizeError", "error", Some(message))),
+            (_, Resize::None) => Some(("ResizeCompleted", "completed", None)),
+        };
+        if let Some((reason, word, error)) = told {
+            let text = format!("Pod resize {word}: {}", wish(&self.pod, error));
+            self.shared.pod_event(&self.pod, None, error.is_some(), reason, text);
+        }
+        self.resize = resize;
+    }
+
+    /// Changes the limits of the pod's cgroup.
+    async fn bound_pod(&self, limits: &naru_runtime::Resources) -> Result<(), String> {
+        let mut limits = limits.clone();
+        limits.cpu_quota.get_or_insert(-1);
+        limits.memory_limit.get_or_insert(-1);
+        let path = resources::cgroup_parent(&self.pod);
+        let applied = self.shared.config.runtime.apply_cgroup(&path, &limits).await;
+        applied.map_err(|error| format!("resize of the pod's cgroup failed: {error}"))
     }
 
     /// Changes a running container's cgroup.
@@ -178,7 +239,6 @@ impl Worker {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use serde_json::json;
     use std::sync::Arc;
 
     fn pod(uid: &str, cpu: &str) -> Arc<Pod> {

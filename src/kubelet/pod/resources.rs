@@ -1,6 +1,7 @@
 //! From requests and limits to QoS classes and cgroup values.
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use super::plan::Kind;
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// A quantity in thousandths; what cannot be parsed counts as nothing (the API server admitted none such).
@@ -24,16 +25,21 @@ pub enum Qos {
     BestEffort,
 }
 
-/// The class of `pod` by its containers' requests and limits.
+/// The class of `pod` by its own requests and limits where it has them, else by its containers'.
 pub fn qos(pod: &Pod) -> Qos {
     let Some(spec) = &pod.spec else { return Qos::BestEffort };
     let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let of_pod = spec.resources.as_ref().filter(|r| r.requests.is_some() || r.limits.is_some());
+    let parts: Vec<Option<&ResourceRequirements>> = match of_pod {
+        Some(of_pod) => vec![Some(of_pod)],
+        None => containers().map(|c| c.resources.as_ref()).collect(),
+    };
     let mut any = false;
     let mut guaranteed = true;
-    for container in containers() {
+    for part in parts {
         for resource in ["cpu", "memory"] {
-            let request = request(container, resource);
-            let limit = limit(container, resource);
+            let request = given(part, Part::Requests, resource);
+            let limit = given(part, Part::Limits, resource);
             any |= request.is_some() || limit.is_some();
             guaranteed &= match (request, limit) {
                 (Some(request), Some(limit)) => milli(request) == milli(limit),
@@ -59,12 +65,105 @@ pub fn cgroup_parent(pod: &Pod) -> String {
     }
 }
 
+/// Which half of a specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Requests,
+    Limits,
+}
+
+fn given<'a>(resources: Option<&'a ResourceRequirements>, part: Part, name: &str) -> Option<&'a Quantity> {
+    let map = match part {
+        Part::Requests => &resources?.requests,
+        Part::Limits => &resources?.limits,
+    };
+    map.as_ref()?.get(name).filter(|q| milli(q) != 0)
+}
+
 fn request<'a>(container: &'a Container, resource: &str) -> Option<&'a Quantity> {
-    container.resources.as_ref()?.requests.as_ref()?.get(resource).filter(|q| milli(q) != 0)
+    given(container.resources.as_ref(), Part::Requests, resource)
 }
 
 fn limit<'a>(container: &'a Container, resource: &str) -> Option<&'a Quantity> {
-    container.resources.as_ref()?.limits.as_ref()?.get(resource).filter(|q| milli(q) != 0)
+    given(container.resources.as_ref(), Part::Limits, resource)
+}
+
+/// What a pod as a whole asks for or may have, in thousandths. `None`: nothing, or without bound.
+fn of_pod(pod: &Pod, part: Part, name: &str) -> Option<i128> {
+    let spec = pod.spec.as_ref()?;
+    let whole = match given(spec.resources.as_ref(), part, name) {
+        Some(whole) => milli(whole),
+        None => together(pod, part, name)?,
+    };
+    let overhead = spec.overhead.as_ref().and_then(|o| o.get(name)).map_or(0, milli);
+    Some(whole + overhead).filter(|whole| *whole > 0)
+}
+
+/// What its containers say together, at the time when they need most. One without a limit leaves all without.
+fn together(pod: &Pod, part: Part, name: &str) -> Option<i128> {
+    let (mut main, mut sidecars, mut peak) = (0, 0, 0);
+    for (container, kind) in super::plan::containers(pod) {
+        let own = match given(container.resources.as_ref(), part, name) {
+            None if part == Part::Limits => return None,
+            own => own.map_or(0, milli),
+        };
+        match kind {
+            Kind::Main | Kind::Ephemeral => main += own,
+            Kind::Sidecar => {
+                sidecars += own;
+                peak = peak.max(sidecars);
+            }
+            Kind::Init => peak = peak.max(own + sidecars),
+        }
+    }
+    Some(peak.max(main + sidecars))
+}
+
+/// What a pod's requests for processor time come to, in thousandths.
+pub(crate) fn cpu_request(pod: &Pod) -> i128 {
+    of_pod(pod, Part::Requests, "cpu").or_else(|| of_pod(pod, Part::Limits, "cpu")).unwrap_or(0)
+}
+
+fn shares(milli: i128) -> u64 {
+    (milli * 1024 / 1000).clamp(2, 262_144) as u64
+}
+
+/// The values of a cgroup that holds pods asking for so much processor time.
+pub(crate) fn shares_of(milli: i128) -> naru_runtime::Resources {
+    naru_runtime::Resources { cpu_shares: Some(shares(milli)), ..Default::default() }
+}
+
+/// The limits of a pod's cgroup, in which those of its containers are.
+pub(crate) fn pod_limits(pod: &Pod, pids_limit: Option<i64>) -> naru_runtime::Resources {
+    let bounded = qos(pod) != Qos::BestEffort;
+    let cpu = of_pod(pod, Part::Limits, "cpu").filter(|_| bounded);
+    let memory = of_pod(pod, Part::Limits, "memory").filter(|_| bounded);
+    naru_runtime::Resources {
+        cpu_shares: Some(shares(if bounded { cpu_request(pod) } else { 0 })),
+        cpu_quota: cpu.map(quota),
+        cpu_period: Some(PERIOD_US as u64),
+        memory_limit: memory.map(|milli| (milli / 1000) as i64),
+        pids_limit,
+        ..Default::default()
+    }
+}
+
+/// Of two sets of limits the wider ones, for the time in which containers go from one to the other.
+pub(crate) fn wider(one: &naru_runtime::Resources, other: &naru_runtime::Resources) -> naru_runtime::Resources {
+    let wider = |one: Option<i64>, other: Option<i64>| match (one, other) {
+        (Some(one), Some(other)) if one > 0 && other > 0 => Some(one.max(other)),
+        _ => Some(-1),
+    };
+    naru_runtime::Resources {
+        cpu_quota: wider(one.cpu_quota, other.cpu_quota),
+        memory_limit: wider(one.memory_limit, other.memory_limit),
+        cpu_shares: one.cpu_shares.max(other.cpu_shares),
+        ..other.clone()
+    }
+}
+
+fn quota(milli: i128) -> i64 {
+    (milli * PERIOD_US / 1000).max(1000) as i64
 }
 
 /// Cgroup values of one container.
@@ -108,9 +207,9 @@ const PERIOD_US: i128 = 100_000;
 /// Computes the cgroup values of `container` on a node with `node_memory` bytes.
 pub fn cgroup_values(pod: &Pod, container: &Container, node_memory: u64) -> CgroupValues {
     let cpu = request(container, "cpu").or_else(|| limit(container, "cpu")).map_or(0, milli);
-    let cpu_quota = limit(container, "cpu").map(|q| (milli(q) * PERIOD_US / 1000).max(1000) as i64);
+    let cpu_quota = limit(container, "cpu").map(|q| quota(milli(q)));
     CgroupValues {
-        cpu_shares: (cpu * 1024 / 1000).clamp(2, 262_144) as u64,
+        cpu_shares: shares(cpu),
         cpu_quota,
         cpu_period: PERIOD_US as u64,
         memory_limit: limit(container, "memory").map(units),
@@ -152,6 +251,34 @@ mod tests {
         assert_eq!(cgroup_parent(&pod), parent);
         let values = cgroup_values(&pod, &pod.spec.as_ref().unwrap().containers[0], 4 << 30);
         assert_eq!((values.cpu_shares, values.cpu_quota, values.memory_limit, values.oom_score_adj), expect);
+    }
+
+    #[test]
+    fn a_pod_has_limits_of_its_own_or_those_of_all_its_containers() {
+        let limits = |pod: serde_json::Value| {
+            let limits = pod_limits(&serde_json::from_value(json!({"spec": pod})).unwrap(), None);
+            (limits.cpu_shares.unwrap(), limits.cpu_quota, limits.memory_limit)
+        };
+        let with =
+            |cpu: &str, memory: &str| json!({"limits": {"cpu": cpu, "memory": memory}, "requests": {"cpu": cpu}});
+        let bounded = json!({"name": "a", "resources": with("500m", "64Mi")});
+        let free = json!({"name": "b", "resources": {"requests": {"cpu": "250m"}}});
+        let side = json!({"name": "s", "restartPolicy": "Always", "resources": with("250m", "16Mi")});
+        let init = json!({"name": "i", "resources": with("2", "8Mi")});
+        let (mi, both) = (1 << 20, json!([bounded, free]));
+        assert_eq!(limits(json!({"containers": [bounded]})), (512, Some(50_000), Some(64 * mi)));
+        assert_eq!(limits(json!({"containers": both})), (768, None, None));
+        assert_eq!(
+            limits(json!({"initContainers": [side], "containers": [bounded]})),
+            (768, Some(75_000), Some(80 * mi))
+        );
+        assert_eq!(
+            limits(json!({"initContainers": [init], "containers": [bounded]})),
+            (2048, Some(200_000), Some(64 * mi))
+        );
+        let whole = json!({"containers": both, "resources": with("1", "96Mi")});
+        assert_eq!(limits(whole), (1024, Some(100_000), Some(96 * mi)));
+        assert_eq!(limits(json!({"containers": [{"name": "x"}]})), (2, None, None));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Security contexts: who a container runs as and what it may do.
 
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile as ApiSeccomp};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, SeccompProfile as ApiSeccomp};
 use naru_runtime::{SeccompProfile, default_capabilities};
 use std::path::Path;
 
@@ -29,6 +29,66 @@ pub struct Settings {
     pub unmasked_proc: bool,
     /// System call filter.
     pub seccomp: SeccompProfile,
+    /// The AppArmor profile.
+    pub apparmor: AppArmor,
+}
+
+/// Which AppArmor profile confines a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AppArmor {
+    /// None, by default or by wish.
+    #[default]
+    Unconfined,
+    /// The runtime's, where somebody has loaded it.
+    RuntimeDefault,
+    /// One that is loaded on the node.
+    Localhost(String),
+}
+
+/// Names of the runtimes' own profiles, as packages of other runtimes load them.
+const RUNTIME_PROFILES: [&str; 3] = ["naru-default", "cri-containerd.apparmor.d", "docker-default"];
+
+/// The profiles that are loaded on this machine; `None` without AppArmor.
+pub(crate) fn loaded_profiles() -> Option<Vec<String>> {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").ok()?;
+    if !enabled.starts_with('Y') {
+        return None;
+    }
+    let list = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    // Each line ends with the mode in parentheses.
+    Some(list.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0.to_owned())).collect())
+}
+
+impl AppArmor {
+    fn of(profile: Option<&AppArmorProfile>, privileged: bool) -> Self {
+        match profile.map(|p| (p.type_.as_str(), p.localhost_profile.as_deref())) {
+            _ if privileged => Self::Unconfined,
+            Some(("RuntimeDefault", _)) => Self::RuntimeDefault,
+            Some(("Localhost", Some(name))) => Self::Localhost(name.to_owned()),
+            _ => Self::Unconfined,
+        }
+    }
+
+    /// The profile to set, if any, among those that are `loaded`.
+    pub(crate) fn choose(&self, loaded: Option<&[String]>) -> Result<Option<String>, String> {
+        let has = |name: &str| loaded.is_some_and(|all| all.iter().any(|one| one == name));
+        match self {
+            Self::Unconfined => Ok(None),
+            Self::RuntimeDefault => Ok(RUNTIME_PROFILES.iter().find(|name| has(name)).map(ToString::to_string)),
+            Self::Localhost(name) if has(name) => Ok(Some(name.clone())),
+            Self::Localhost(name) => Err(format!("apparmor profile not found {name}")),
+        }
+    }
+}
+
+/// Why a pod's wish for AppArmor cannot be met on a machine that has none.
+pub(crate) fn apparmor_obstacle(pod: &Pod, enabled: bool) -> Option<&'static str> {
+    let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|c| c.app_armor_profile.as_ref());
+    let wanted = super::plan::containers(pod).any(|(container, _)| {
+        let own = container.security_context.as_ref().and_then(|c| c.app_armor_profile.as_ref());
+        own.or(of_pod).is_some_and(|profile| profile.type_ != "Unconfined")
+    });
+    (wanted && !enabled).then_some("Cannot enforce AppArmor: AppArmor is not enabled on the host")
 }
 
 /// Computes the settings; `seccomp_dir` is where localhost profiles are.
@@ -50,6 +110,7 @@ pub fn settings(pod: &Pod, container: &Container, seccomp_dir: &Path) -> Setting
         no_new_privileges: own.allow_privilege_escalation == Some(false) && !privileged,
         capabilities: capabilities(caps.add.as_deref().unwrap_or_default(), caps.drop.as_deref().unwrap_or_default()),
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
+        apparmor: AppArmor::of(own.app_armor_profile.as_ref().or(of_pod.app_armor_profile.as_ref()), privileged),
         seccomp: seccomp(own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()), privileged, seccomp_dir),
     }
 }
@@ -183,6 +244,31 @@ mod tests {
         assert_eq!(s.supplemental_groups, [4, 3]);
         assert!(s.no_new_privileges && s.readonly_rootfs);
         assert_eq!(s.seccomp, SeccompProfile::RuntimeDefault);
+    }
+
+    #[test]
+    fn only_a_loaded_profile_can_be_asked_for() {
+        let profile = |of: serde_json::Value, own: serde_json::Value| of_profiles(&of, &own);
+        let loaded = ["mine".to_owned()];
+        let localhost = json!({"type": "Localhost", "localhostProfile": "mine"});
+        assert_eq!(profile(localhost.clone(), json!(null)).choose(Some(&loaded)), Ok(Some("mine".into())));
+        assert_eq!(
+            profile(localhost.clone(), json!(null)).choose(Some(&[])),
+            Err("apparmor profile not found mine".into())
+        );
+        assert_eq!(profile(localhost, json!({"type": "Unconfined"})).choose(Some(&loaded)), Ok(None));
+        assert_eq!(profile(json!({"type": "RuntimeDefault"}), json!(null)).choose(Some(&loaded)), Ok(None));
+        let (pod, _) = of(json!({"appArmorProfile": {"type": "RuntimeDefault"}}), json!({}));
+        assert!(apparmor_obstacle(&pod, false).is_some());
+        assert_eq!(apparmor_obstacle(&pod, true), None);
+    }
+
+    fn of_profiles(pod: &serde_json::Value, own: &serde_json::Value) -> AppArmor {
+        let with = |profile: &serde_json::Value| match profile {
+            serde_json::Value::Null => json!({}),
+            profile => json!({"appArmorProfile": profile}),
+        };
+        of(with(pod), with(own)).1.apparmor
     }
 
     #[test]

@@ -251,6 +251,10 @@ impl Start {
         let settings = security::settings(&self.pod, container, &shared.config.data_dir.join("seccomp"));
         security::check_non_root(&settings, &image.config.user, &self.pod, &container.name).map_err(config_error)?;
 
+        let loaded = security::loaded_profiles();
+        let apparmor =
+            settings.apparmor.choose(loaded.as_deref()).map_err(|error| blocked("CreateContainerError", error))?;
+
         let id = new_id();
         let pod_dir = shared.config.pod_dir(&uid);
         let log_dir = shared.config.pod_logs(&namespace, &name, &uid).join(&container.name);
@@ -316,6 +320,7 @@ impl Start {
             readonly_rootfs: settings.readonly_rootfs,
             no_new_privileges: settings.no_new_privileges,
             seccomp: settings.seccomp,
+            apparmor,
             resources: values.limits(),
             processes_of: self.looks_at.clone().transpose().map_err(|e| blocked("CreateContainerError", e))?,
             oom_score_adj: Some(values.oom_score_adj),

@@ -110,8 +110,16 @@ pub fn compute(pod: &Pod, facts: &PodFacts, old: &PodStatus, now: Timestamp) -> 
         container_status(container, Kind::Ephemeral, facts.containers.get(&container.name), false)
     });
     let phase = if facts.verdict.is_some() { "Failed" } else { phase(pod, &init_statuses, &statuses, facts.terminal) };
+    let own =
+        pod.spec.as_ref().and_then(|s| s.resources.clone()).filter(|r| r.requests.is_some() || r.limits.is_some());
     let mut status = PodStatus {
         phase: Some(phase.into()),
+        allocated_resources: own.as_ref().and_then(|r| r.requests.clone()),
+        resources: match &facts.resize {
+            None => own,
+            // Until it is met, what was there before.
+            Some(_) => old.resources.clone(),
+        },
         observed_generation: pod.metadata.generation,
         host_ip: facts.host_ips.first().cloned(),
         host_ips: list(facts.host_ips.iter().map(|ip| HostIP { ip: ip.clone() })),

@@ -87,6 +87,8 @@ pub(crate) struct Worker {
     pub(super) deadline: Option<tokio::sync::watch::Sender<tokio::time::Instant>>,
     /// What became of the last wish for other resources.
     pub(super) resize: super::resize::Resize,
+    /// What the pod's cgroup was given.
+    pub(super) pod_limits: Option<naru_runtime::Resources>,
     /// One container takes all others with it.
     pub(super) restarting_all: bool,
 }
@@ -131,6 +133,7 @@ impl Worker {
             cancel,
             deadline: None,
             resize: super::resize::Resize::default(),
+            pod_limits: None,
             restarting_all: false,
         }
     }
@@ -353,9 +356,21 @@ impl Worker {
         }
     }
 
+    /// Ends a pod that asks for what this machine does not have.
+    fn rejected(&mut self) -> bool {
+        if self.sandbox.is_some() {
+            return false;
+        }
+        let enabled = super::security::loaded_profiles().is_some();
+        let Some(message) = super::security::apparmor_obstacle(&self.pod, enabled) else { return false };
+        self.shared.pod_event(&self.pod, None, true, "AppArmor", message);
+        self.verdict = Some(("AppArmor".into(), format!("Pod was rejected: {message}")));
+        true
+    }
+
     /// One round of an active pod.
     async fn active(&mut self) {
-        if self.deletion_wanted() || self.deadline_passed() {
+        if self.deletion_wanted() || self.deadline_passed() || self.rejected() {
             self.begin_stopping();
             return;
         }

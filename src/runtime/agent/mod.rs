@@ -83,8 +83,9 @@ impl Runtime {
         let missing = runtime.missing_controllers();
         if !missing.is_empty() {
             tracing::warn!(
-                ?missing,
-                "cgroup controllers that this machine does not offer; limits that need them are not set"
+                "this machine has no cgroup controllers for {}: containers run without these limits. On a Raspberry Pi \
+                 add \"cgroup_memory=1 cgroup_enable=memory\" to the line in /boot/firmware/cmdline.txt and reboot",
+                missing.join(", ")
             );
         }
         let root = runtime.sandboxes_directory();

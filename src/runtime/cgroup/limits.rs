@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
 
 /// Devices that every container may use. Making nodes is harmless without the right to open them.
-const DEVICES: [&str; 10] = [
+pub(super) const DEVICES: [&str; 10] = [
     "c *:* m",
     "b *:* m",
     "c 1:3 rwm",

@@ -1,6 +1,7 @@
 //! Control groups on every layout: v2, v1, both, without controllers, or none at all. What a
 //! machine does not offer is left out; the rest works.
 
+mod device_filter;
 mod limits;
 mod stats;
 
@@ -147,10 +148,23 @@ impl Cgroup {
         limits::apply(self, resources)
     }
 
-    /// Allows the standard devices and `extra` (major, minor, block?, permissions) only; v1.
+    /// Allows the standard devices and `extra` (in the form of `devices.allow`) only.
     pub(crate) fn restrict_devices(&self, extra: &[String]) {
         if let Some(directory) = self.v1("devices") {
             limits::restrict_devices(&directory, extra);
+        } else if let Some(directory) = self.v2() {
+            let rules = limits::DEVICES.iter().copied().chain(extra.iter().map(String::as_str));
+            if let Err(error) = device_filter::restrict(&directory, rules) {
+                tracing::warn!(cgroup = %directory.display(), %error, "devices not restricted");
+            }
+        }
+    }
+
+    /// No swap for the group: what is limited in memory is not to be found on the disk instead; v2.
+    pub(crate) fn forbid_swap(&self) {
+        if let Some(directory) = self.v2().filter(|_| self.v1("memory").is_none()) {
+            // Absent where the machine does not account for swap.
+            let _ = fs::write(directory.join("memory.swap.max"), "0");
         }
     }
 

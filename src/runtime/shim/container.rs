@@ -333,6 +333,7 @@ fn prepare_cgroup(pod: &Pod, cgroup: &Cgroup, spec: &ContainerSpec, nodes: &[oci
         tracing::warn!(limits = ?failed, "limits that this machine's cgroups do not offer");
     }
     cgroup.die_together();
+    cgroup.forbid_swap();
     if !spec.privileged {
         let mut rules: Vec<String> = nodes.iter().map(oci::Node::rule).collect();
         if spec.tty {

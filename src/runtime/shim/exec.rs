@@ -9,7 +9,7 @@ use crate::protocol::{Fault, FaultKind};
 use crate::spec::{ContainerState, ExecSpec};
 use crate::sys;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// How long the command may take to begin.
@@ -43,6 +43,8 @@ struct Plan {
     gid: u32,
     groups: Vec<u32>,
     guards: Guards,
+    /// The AppArmor profile, and the machine's /proc, since the container's own is not to be trusted.
+    confinement: Option<(String, File)>,
     size: Option<(u16, u16)>,
     stdio: Stdio,
     report: Report,
@@ -63,7 +65,7 @@ pub(super) fn start(container: &Container, spec: &ExecSpec) -> Result<Started, F
     let (report, report_writer) = sys::pipe().map_err(failed("pipe"))?;
     let (pids, pid_writer) = sys::pipe().map_err(failed("pipe"))?;
     let ends = Ends::new(spec).map_err(failed("pipe"))?;
-    let plan = plan(container, spec, ends.stdio(), Report::new(&report_writer));
+    let plan = plan(container, spec, ends.stdio(), Report::new(&report_writer)).map_err(failed("/proc"))?;
     let flags = differing_namespaces(container.pid);
     // SAFETY: this process has one thread, so the child may do anything until it executes or exits.
     match unsafe { libc::fork() } {
@@ -180,6 +182,9 @@ fn become_command(plan: &Plan) -> String {
                 format!("chdir to cwd ({:?}) failed: {}", plan.cwd, sys::errno_text(errno))
             })?;
         }
+        if let Some((profile, proc)) = &plan.confinement {
+            confine(profile, proc).map_err(|error| format!("exec: AppArmor profile {profile:?}: {error}"))?;
+        }
         sys::close_on_exec_beyond_stdio();
         Ok(())
     };
@@ -191,6 +196,14 @@ fn become_command(plan: &Plan) -> String {
         Ok(program) => run(&program, &plan.args, &env, &plan.guards),
         Err(text) => text,
     }
+}
+
+/// The next program that this process becomes is confined by a profile.
+fn confine(profile: &str, proc: &File) -> io::Result<()> {
+    use nix::fcntl::{OFlag, openat};
+    let file =
+        openat(proc, "self/attr/apparmor/exec", OFlag::O_WRONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    File::from(file).write_all(format!("exec {profile}").as_bytes())
 }
 
 /// Puts the standard streams in place.
@@ -220,14 +233,18 @@ fn connect(plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-fn plan(container: &Container, spec: &ExecSpec, stdio: Stdio, report: Report) -> Plan {
+fn plan(container: &Container, spec: &ExecSpec, stdio: Stdio, report: Report) -> io::Result<Plan> {
     let own = &container.spec;
     let mut env = if spec.env.is_empty() { own.env.clone() } else { spec.env.clone() };
     if spec.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
     }
     let cwd = spec.cwd.clone().unwrap_or_else(|| own.cwd.clone());
-    Plan {
+    let confinement = match &own.apparmor {
+        Some(profile) => Some((profile.clone(), File::open("/proc")?)),
+        None => None,
+    };
+    Ok(Plan {
         args: spec.args.clone(),
         env,
         cwd: if cwd.is_empty() { "/".to_owned() } else { cwd },
@@ -235,10 +252,11 @@ fn plan(container: &Container, spec: &ExecSpec, stdio: Stdio, report: Report) ->
         gid: spec.gid.unwrap_or(own.gid),
         groups: super::oci::groups(own),
         guards: container.guards.clone(),
+        confinement,
         size: spec.tty_size,
         stdio,
         report,
-    }
+    })
 }
 
 /// Both ends of the command's standard streams.

@@ -118,7 +118,7 @@ pub(super) fn config(spec: &ContainerSpec, nodes: &[Node], context: &Context<'_>
     let (masked, readonly): (&[String], &[String]) =
         if spec.privileged { (&[], &[]) } else { (&spec.masked_paths, &spec.readonly_paths) };
     let shared = spec.mounts.iter().any(|m| m.propagation == Propagation::Bidirectional);
-    json!({
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": spec.tty,
@@ -145,7 +145,11 @@ pub(super) fn config(spec: &ContainerSpec, nodes: &[Node], context: &Context<'_>
             "readonlyPaths": readonly,
             "rootfsPropagation": if shared { "shared" } else { "slave" },
         },
-    })
+    });
+    if let Some(profile) = &spec.apparmor {
+        config["process"]["apparmorProfile"] = profile.as_str().into();
+    }
+    config
 }
 
 /// The supplementary groups: the primary one is among them, so that giving it up does not evade

@@ -1,6 +1,7 @@
 //! What is tried.
 
 use crate::fixture::{Fixture, Scenario, exit_of};
+use crate::hostile;
 use naru_runtime::{ContainerState, Event, ExecSpec, Mount, Resources, Runtime, RuntimeError, SeccompProfile};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,9 +30,13 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("system_call_filters", |f| Box::pin(system_call_filters(f))),
     ("log_rotation", |f| Box::pin(log_rotation(f))),
     ("ten_at_once", |f| Box::pin(ten_at_once(f))),
+    ("fork_bomb", |f| Box::pin(hostile::fork_bomb(f))),
+    ("log_flood", |f| Box::pin(hostile::log_flood(f))),
+    ("zombies", |f| Box::pin(hostile::zombies(f))),
+    ("exec_of_a_replaced_program", |f| Box::pin(hostile::exec_of_a_replaced_program(f))),
 ];
 
-async fn started(runtime: &Runtime, sandbox: &str, spec: naru_runtime::ContainerSpec) {
+pub(crate) async fn started(runtime: &Runtime, sandbox: &str, spec: naru_runtime::ContainerSpec) {
     let id = spec.id.clone();
     runtime.create_container(sandbox, spec).await.unwrap();
     runtime.start_container(&id).await.unwrap();

@@ -191,3 +191,249 @@ fn a_node_that_cannot_be_dialled_is_reached_through_its_tunnel() {
     let answer = c.kubectl(&["get", "--raw", "/api/v1/namespaces/default/pods/hello:8080/proxy/"]);
     assert!(answer.starts_with("Hello from hello"), "{answer}");
 }
+
+/// A program that ends with the value.
+struct Background(Child);
+
+impl Background {
+    /// Runs a shell line on a machine.
+    fn start(host: &Host, line: &str) -> Self {
+        Self(host.command("sh").args(["-c", &format!("exec {line}")]).spawn().unwrap())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Requests from one machine, one after another; each leaves a line.
+struct Traffic {
+    lines: std::path::PathBuf,
+    _shell: Background,
+}
+
+impl Traffic {
+    fn start(host: &Host, url: &str) -> Self {
+        let lines = host.dir.join("traffic");
+        let _ = std::fs::remove_file(&lines);
+        let script = format!(
+            "sh -c 'while :; do if curl -sS -m 60 \"{url}\" >/dev/null 2>>{0}.errors; then echo ok; else echo failed; fi >>{0}; done'",
+            lines.display()
+        );
+        Self { _shell: Background::start(host, &script), lines }
+    }
+
+    fn count(&self, what: &str) -> usize {
+        std::fs::read_to_string(&self.lines).unwrap_or_default().lines().filter(|line| *line == what).count()
+    }
+
+    /// Waits for so many more answers.
+    fn go_on(&self, more: usize) {
+        let enough = self.count("ok") + more;
+        eventually(&[], "requests are answered", || self.count("ok") >= enough);
+    }
+}
+
+/// Gives a machine an address of IPv6 beside the other.
+fn add_ipv6(host: &Host, last: u8) {
+    let line = format!(
+        "ip addr add 2001:db8::{last}/64 dev uplink nodad && ip -6 route add default via 2001:db8::fe dev uplink"
+    );
+    assert!(host.sh(&line).status.success());
+}
+
+/// What curl gets on a machine that asks `server` for names.
+fn curl_by_name(host: &Host, server: &str, flags: &str, url: &str) -> String {
+    let resolv = host.dir.join("resolv.conf");
+    std::fs::write(&resolv, format!("nameserver {server}\noptions attempts:5\n")).unwrap();
+    let line = format!(
+        "unshare --mount --propagation private sh -c 'mount --bind {} /etc/resolv.conf && curl -sS -m 30 {flags} {url}'",
+        resolv.display()
+    );
+    String::from_utf8_lossy(&host.sh(&line).stdout).into_owned()
+}
+
+/// A pod that would rather be on node-b, and leaves it as soon as that is away.
+const ROAMER: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: roamer}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: roamer}}
+  template:
+    metadata: {labels: {app: roamer}}
+    spec:
+      affinity:
+        nodeAffinity:
+          preferredDuringSchedulingIgnoredDuringExecution:
+          - weight: 100
+            preference: {matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [node-b]}]}
+      tolerations:
+      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}
+      - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 1}
+      containers:
+      - name: hello
+        image: naru.local/self
+        args: [hello, --port=8080]
+";
+
+const BOTH_FAMILIES: [&str; 3] = [
+    "--flannel-backend=host-gw",
+    "--cluster-cidr=10.42.0.0/16,fd00:42::/56",
+    "--service-cidr=10.43.0.0/16,fd00:43::/112",
+];
+
+#[test]
+fn both_families_go_by_plain_routes_and_outlast_faults() {
+    let switch = Host::machine("switch", "switch", "192.0.2.1");
+    switch.make_switch();
+    let mut c = Cluster::prepare("faults", &BOTH_FAMILIES);
+    c.host.plug(&switch);
+    add_ipv6(&c.host, 10);
+    c.up();
+    let token = std::fs::read_to_string(c.data_dir().join("server/token")).unwrap().trim().to_owned();
+    let mut agents: Vec<Agent> = ["node-b", "node-d", "node-e"]
+        .into_iter()
+        .zip(11..)
+        .map(|(name, last)| {
+            let agent = Agent::new(name, &format!("192.0.2.{last}"), &switch, &[]);
+            add_ipv6(&agent.host, last);
+            agent
+        })
+        .collect();
+    // On one of them a DNS server has port 53 of all addresses.
+    let listener = "perl -MIO::Socket::INET -e '$u = IO::Socket::INET->new(Proto => \"udp\", LocalPort => 53) or die; \
+                    $t = IO::Socket::INET->new(Proto => \"tcp\", LocalPort => 53, Listen => 5) or die; sleep 3600'";
+    let _port_53 = Background::start(&agents[2].host, listener);
+    eventually(&[], "the port is taken", || {
+        String::from_utf8_lossy(&agents[2].host.sh("ss -Hltn sport = :53").stdout).contains(":53")
+    });
+    agents.iter_mut().for_each(|agent| agent.up(&token));
+    let refs: Vec<&Agent> = agents.iter().collect();
+    let nodes = ["node-a", "node-b", "node-d", "node-e"];
+    eventually(&refs, "all nodes are Ready", || nodes.iter().all(|node| ready(&c, node)));
+    let ranges = c.get("nodes", "{.items[*].spec.podCIDRs[1]}");
+    assert_eq!(
+        ranges.split_whitespace().filter(|range| range.starts_with("fd00:42:") && range.ends_with("/64")).count(),
+        4
+    );
+
+    c.apply(&SPREAD.replace("replicas: 3", "replicas: 4").replace(
+        "spec: {selector: {app: hello}, ports: [{port: 80, targetPort: 8080}]}",
+        "spec: {type: NodePort, ipFamilyPolicy: RequireDualStack, selector: {app: hello}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}",
+    ));
+    eventually(&refs, "a pod is ready on each node", || c.get("deployment hello", "{.status.readyReplicas}") == "4");
+    let hosts = || [&c.host].into_iter().chain(agents.iter().map(|agent| &agent.host));
+    let curl = |host: &Host, url: &str| {
+        String::from_utf8_lossy(&host.sh(&format!("curl -sS -m 30 '{url}'")).stdout).into_owned()
+    };
+    let addresses = c.get("pods -l app=hello", "{.items[*].status.podIPs[*].ip}");
+    let addresses: Vec<&str> = addresses.split_whitespace().collect();
+    assert_eq!(addresses.len(), 8);
+    let clusters = c.get("service hello", "{.spec.clusterIPs[*]}");
+    let urls: Vec<String> = addresses
+        .iter()
+        .map(|address| {
+            if address.contains(':') { format!("http://[{address}]:8080/") } else { format!("http://{address}:8080/") }
+        })
+        .collect();
+    let services: Vec<String> = clusters
+        .split_whitespace()
+        .map(
+            |address| if address.contains(':') { format!("http://[{address}]/") } else { format!("http://{address}/") },
+        )
+        .chain(["http://192.0.2.11:30080/".to_owned(), "http://[2001:db8::11]:30080/".to_owned()])
+        .collect();
+    assert_eq!(services.len(), 4);
+    for host in hosts() {
+        for url in &urls {
+            let answer = curl(host, url);
+            assert!(answer.starts_with("Hello from hello-"), "{} {url}: {answer}", host.name);
+        }
+        for url in &services {
+            eventually(&refs, "the Service answers", || curl(host, url).starts_with("Hello from hello-"));
+        }
+        for (server, flags) in [("10.43.0.10", "-4"), ("10.43.0.10", "-6"), ("fd00:43::a", "-6")] {
+            let answer = curl_by_name(host, server, flags, "http://hello.default.svc.cluster.local/");
+            assert!(answer.starts_with("Hello from hello-"), "{} {server} {flags}: {answer}", host.name);
+        }
+    }
+    assert!(agents[2].log().contains("the cluster's DNS listens on port"), "{}", agents[2].log());
+
+    // Traffic from two machines goes on whatever ends, and whatever is lost on the way.
+    let traffic = [Traffic::start(&agents[1].host, &services[0]), Traffic::start(&agents[2].host, &services[1])];
+    let go_on = |more| traffic.iter().for_each(|traffic| traffic.go_on(more));
+    go_on(20);
+    agents[0].down();
+    go_on(50);
+    agents[0].up(&token);
+    c.down("-KILL");
+    go_on(50);
+    c.up();
+    let lose = "nft add table inet loss && nft add chain inet loss in '{ type filter hook prerouting priority -500; }' && \
+                nft add rule inet loss in iifname uplink numgen random mod 20 == 0 drop";
+    assert!(agents[1].host.sh(lose).status.success());
+    go_on(30);
+    assert!(agents[1].host.sh("nft delete table inet loss").status.success());
+    for traffic in &traffic {
+        assert_eq!(traffic.count("failed"), 0);
+    }
+    for host in hosts() {
+        // As nftables.service does when it is restarted.
+        assert!(host.sh("nft flush ruleset").status.success());
+    }
+    let refs: Vec<&Agent> = agents.iter().collect();
+    eventually(&refs, "the rules are back", || {
+        hosts().all(|host| String::from_utf8_lossy(&host.sh("nft list tables").stdout).matches(" naru").count() == 2)
+    });
+    drop(traffic);
+
+    // A machine that is cut off loses its pods to others, and cleans up when it returns.
+    c.apply(ROAMER);
+    let running_on = |pod: &str| c.get(&format!("pod {pod}"), "{.status.phase} {.spec.nodeName}");
+    eventually(&refs, "the pod runs where it likes to", || {
+        running_on(&c.get("pods -l app=roamer", "{.items[0].metadata.name}")) == "Running node-b"
+    });
+    let first = c.get("pods -l app=roamer", "{.items[0].metadata.name}");
+    let address = format!("http://{}:8080/", c.get(&format!("pod {first}"), "{.status.podIP}"));
+    eventually(&refs, "the pod answers", || curl(&agents[0].host, &address).starts_with("Hello"));
+    let cut = "nft add table inet cut && nft add chain inet cut in '{ type filter hook prerouting priority -500; }' && \
+               nft add rule inet cut in iifname uplink drop";
+    assert!(agents[0].host.sh(cut).status.success());
+    eventually(&refs, "the pod runs elsewhere", || {
+        let pods = c.get(
+            "pods -l app=roamer",
+            "{range .items[*]}{.metadata.name} {.status.phase} {.spec.nodeName}{'\\n'}{end}",
+        );
+        pods.lines().any(|line| line.contains(" Running ") && !line.ends_with(" node-b"))
+    });
+    assert!(curl(&agents[0].host, &address).starts_with("Hello"), "what is cut off goes on");
+    eventually(&refs, "the Service no longer leads there", || {
+        !c.get(
+            "endpointslices -l kubernetes.io/service-name=hello",
+            "{.items[*].endpoints[?(@.conditions.ready==true)].nodeName}",
+        )
+        .contains("node-b")
+    });
+    let traffic = Traffic::start(&agents[1].host, &services[0]);
+    traffic.go_on(50);
+    assert_eq!(traffic.count("failed"), 0);
+    assert!(agents[0].host.sh("nft delete table inet cut").status.success());
+    eventually(&refs, "the node is back, without the pod that others replaced", || {
+        ready(&c, "node-b") && running_on(&first).is_empty() && curl(&agents[0].host, &address).is_empty()
+    });
+    drop(traffic);
+
+    // Nothing is left of a node that is taken apart.
+    agents[0].down();
+    let host = &agents[0].host;
+    let mut killall = host.command(NARU);
+    killall.args(["killall", "--cgroup-root", &host.name, "--data-dir"]).arg(host.dir.join("data"));
+    assert!(killall.output().unwrap().status.success());
+    let left = host.sh("nft list tables; ip -o addr | grep -E '10[.]4[23]|fd00:4'; ip route | grep 10[.]4[23]; ip -6 route | grep fd00:4; ip -o link | grep naru");
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+}

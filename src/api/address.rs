@@ -120,7 +120,7 @@ pub(crate) fn cidr_warning(text: &str, path: impl Display) -> Option<String> {
 }
 
 /// A range of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr {
     /// The first address.
     pub network: IpAddr,

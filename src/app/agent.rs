@@ -25,7 +25,7 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
     let _lock = layout.lock()?;
     host::raise_file_limit();
     let name = args.node.node_name.clone().map_or_else(host::node_name, Ok)?;
-    let ip = args.node.node_ip.map_or_else(host::node_ip, Ok)?;
+    let ips = host::node_ips(&args.node.node_ip)?;
     let machine = machine(&layout)?;
     tracing::info!("naru {} with data in {}", crate::VERSION, layout.root().display());
     let token = match &args.token_file {
@@ -36,7 +36,8 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
         server: &args.server,
         token: token.as_deref(),
         node_name: &name,
-        node_ip: ip,
+        node_ip: ips[0],
+        more_ips: &ips[1..],
         machine: &machine,
         dir: &layout.agent().join("tls"),
     };
@@ -61,17 +62,19 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
     };
     let of_node = transport(&joined.client)?;
     let cluster = &joined.cluster;
+    let ips = host::of_families(&ips, &cluster.cluster_cidr)?;
     let reachable =
-        tunnel::Reachable { node: ip, ranges: vec![cluster.cluster_cidr.clone(), cluster.service_cidr.clone()] };
+        tunnel::Reachable { node: ips[0], ranges: vec![cluster.cluster_cidr.clone(), cluster.service_cidr.clone()] };
     tunnel::keep(of_node.clone(), reachable, &shutdown);
     let config = NodeConfig {
         client: Client::new(of_node),
         informers: Informers::new(Client::new(transport(&joined.agent)?), &shutdown),
         name: name.clone(),
-        ip,
+        ips,
         cluster_cidr: cluster.cluster_cidr.clone(),
         service_cidr: cluster.service_cidr.clone(),
-        cluster_dns: cluster.cluster_dns,
+        cluster_dns: cluster.cluster_dns.clone(),
+        flannel_ipv6_masq: cluster.flannel_ipv6_masq,
         cluster_domain: cluster.cluster_domain.clone(),
         overlay: cluster.flannel_backend.parse().map_err(anyhow::Error::msg)?,
         machine,

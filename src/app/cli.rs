@@ -81,7 +81,7 @@ pub struct ServerArgs {
     #[arg(long, value_delimiter = ',')]
     pub tls_san: Vec<String>,
 
-    /// Addresses of pods
+    /// Addresses of pods: one range, or one of each family with a comma between them
     #[arg(long, default_value = "10.42.0.0/16")]
     pub cluster_cidr: String,
 
@@ -93,9 +93,9 @@ pub struct ServerArgs {
     #[arg(long, default_value = "30000-32767")]
     pub service_node_port_range: String,
 
-    /// Address of the cluster's DNS [default: the tenth of the service addresses]
-    #[arg(long)]
-    pub cluster_dns: Option<IpAddr>,
+    /// Address of the cluster's DNS, or one of each family [default: the tenth of the service addresses]
+    #[arg(long, value_delimiter = ',')]
+    pub cluster_dns: Vec<IpAddr>,
 
     /// Domain of the cluster's DNS
     #[arg(long, default_value = "cluster.local")]
@@ -147,6 +147,11 @@ pub struct ServerArgs {
     #[arg(long, default_value = "vxlan", value_name = "BACKEND")]
     pub flannel_backend: naru_network::overlay::Backend,
 
+    /// Give packets of pods that leave the cluster the node's address of IPv6 [default: only if the pods' range is
+    /// private]
+    #[arg(long)]
+    pub flannel_ipv6_masq: bool,
+
     /// Do not run pods on this machine
     #[arg(long)]
     pub disable_agent: bool,
@@ -195,9 +200,9 @@ pub struct NodeArgs {
     #[arg(long, env = "NARU_NODE_NAME")]
     pub node_name: Option<String>,
 
-    /// Address of this node [default: the one towards the default route]
-    #[arg(long, short = 'i')]
-    pub node_ip: Option<IpAddr>,
+    /// Address of this node, or one of each family [default: those towards the default routes]
+    #[arg(long, short = 'i', value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
 
     /// Labels the node registers with, KEY=VALUE
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]

@@ -7,7 +7,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -26,8 +26,13 @@ pub struct HelloArgs {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn run(args: HelloArgs) -> Result<()> {
-    let address = SocketAddr::from(([0, 0, 0, 0], args.port));
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    // Both families where there are both.
+    let listener = match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port))).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port)))
+            .await
+            .with_context(|| format!("cannot listen on port {}", args.port))?,
+    };
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string();
     let text: Arc<str> = format!("Hello from {host}\n").into();
     let mut terminate = signal(SignalKind::terminate())?;

@@ -15,21 +15,82 @@ pub(crate) fn node_name() -> Result<String> {
     Ok(name)
 }
 
-/// The address that this machine uses towards its default route.
-pub(crate) fn node_ip() -> Result<IpAddr> {
-    // Connecting a UDP socket sends nothing; it makes the kernel choose route and source address.
-    let towards = SocketAddr::from((Ipv4Addr::new(203, 0, 113, 1), 9));
-    let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| socket.connect(towards).and_then(|()| socket.local_addr()))
-        .map(|address| address.ip());
-    if let Ok(ip) = chosen {
-        return Ok(ip);
+/// This machine's addresses, one of a family: those given, or those towards the default routes.
+pub(crate) fn node_ips(given: &[IpAddr]) -> Result<Vec<IpAddr>> {
+    if let [a, b, rest @ ..] = given
+        && (a.is_ipv4() == b.is_ipv4() || !rest.is_empty())
+    {
+        bail!("--node-ip: one address, or one of each family");
     }
-    let first = nix::ifaddrs::getifaddrs().context("cannot list the network interfaces")?.find_map(|interface| {
-        let ip = interface.address?.as_sockaddr_in()?.ip();
-        (!ip.is_loopback() && !ip.is_link_local()).then_some(IpAddr::V4(ip))
-    });
-    first.context("this machine has no network address yet: connect it to a network, or give one with --node-ip")
+    if !given.is_empty() {
+        return Ok(given.to_vec());
+    }
+    let found: Vec<IpAddr> = [true, false].into_iter().filter_map(own_address).collect();
+    if found.is_empty() {
+        bail!("this machine has no network address yet: connect it to a network, or give one with --node-ip");
+    }
+    Ok(found)
+}
+
+/// The address that this machine uses towards its default route, or else any that others may reach.
+fn own_address(v4: bool) -> Option<IpAddr> {
+    // Connecting a UDP socket sends nothing; it makes the kernel choose route and source address.
+    let (any, towards) = match v4 {
+        true => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1))),
+        false => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))),
+    };
+    let chosen = UdpSocket::bind((any, 0))
+        .and_then(|socket| socket.connect(SocketAddr::new(towards, 9)).and_then(|()| socket.local_addr()));
+    if let Ok(chosen) = chosen {
+        return Some(chosen.ip());
+    }
+    nix::ifaddrs::getifaddrs().ok()?.find_map(|interface| {
+        let address = interface.address?;
+        let ip = match v4 {
+            true => IpAddr::V4(address.as_sockaddr_in()?.ip()),
+            false => IpAddr::V6(address.as_sockaddr_in6()?.ip()),
+        };
+        let link_local = match ip {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        (!ip.is_loopback() && !link_local).then_some(ip)
+    })
+}
+
+/// Of a node's addresses those that the cluster has a use for, in the order of its ranges.
+pub(crate) fn of_families(ips: &[IpAddr], ranges: &str) -> Result<Vec<IpAddr>> {
+    let mut chosen = Vec::new();
+    for range in list(ranges)? {
+        chosen.extend(ips.iter().filter(|ip| ip.is_ipv4() == range.network.is_ipv4()));
+    }
+    if chosen.is_empty() {
+        let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
+        bail!(
+            "the node's address {} is not of the family of the pods' addresses {ranges}: give another with --node-ip, \
+             or another --cluster-cidr",
+            ips.join(",")
+        );
+    }
+    Ok(chosen)
+}
+
+/// One range, or one of each family, with a comma between them.
+pub(crate) fn list(ranges: &str) -> Result<Vec<Cidr>> {
+    let read: Vec<Cidr> = ranges.split(',').map(|range| read(range.trim())).collect::<Result<_>>()?;
+    match read.as_slice() {
+        [_] => Ok(read),
+        [a, b] if a.network.is_ipv4() != b.network.is_ipv4() => Ok(read),
+        _ => bail!("{ranges:?}: one range, or one of IPv4 and one of IPv6"),
+    }
+}
+
+/// The address on which all of a family are listened to. Where that is IPv6, IPv4 is served as well.
+pub(crate) fn any(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// The `index`-th address of a range such as `10.43.0.0/16`.
@@ -50,15 +111,14 @@ fn read(cidr: &str) -> Result<Cidr> {
     Ok(range)
 }
 
-/// Whether an address is of a range.
-pub(crate) fn in_range(cidr: &str, address: IpAddr) -> bool {
-    read(cidr).is_ok_and(|range| range.contains(address))
+/// Whether an address is of one of the ranges.
+pub(crate) fn in_range(ranges: &str, address: IpAddr) -> bool {
+    ranges.split(',').any(|range| read(range.trim()).is_ok_and(|range| range.contains(address)))
 }
 
 /// Whether two ranges share an address.
-pub(crate) fn overlap(a: &str, b: &str) -> Result<bool> {
-    let (a, b) = (read(a)?, read(b)?);
-    Ok(a.contains(b.network) || b.contains(a.network))
+pub(crate) fn overlap(a: Cidr, b: Cidr) -> bool {
+    a.contains(b.network) || b.contains(a.network)
 }
 
 /// Connections, watches and pods all need descriptors; the soft limit of 1,024 is for programs
@@ -81,12 +141,25 @@ mod tests {
     fn addresses_of_a_range_are_counted_from_its_base() -> Result<()> {
         assert_eq!(nth_address("10.43.0.0/16", 10)?, IpAddr::from([10, 43, 0, 10]));
         assert_eq!(nth_address("10.43.7.9/16", 1)?, IpAddr::from([10, 43, 0, 1]));
-        assert!(overlap("10.42.0.0/16", "10.42.7.0/24")?);
-        assert!(!overlap("10.42.0.0/16", "10.43.0.0/16")?);
+        assert!(overlap(read("10.42.0.0/16")?, read("10.42.7.0/24")?));
+        assert!(!overlap(read("10.42.0.0/16")?, read("10.43.0.0/16")?));
         assert_eq!(nth_address("fd00:43::/112", 10)?.to_string(), "fd00:43::a");
-        assert!(!overlap("10.42.0.0/16", "fd00::/112")?);
+        assert!(!overlap(read("10.42.0.0/16")?, read("fd00::/112")?));
         assert!(nth_address("10.43.0.0", 1).is_err());
         assert!(nth_address("10.43.0.0/99", 1).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn addresses_follow_the_families_of_the_ranges() -> Result<()> {
+        let (four, six): (IpAddr, IpAddr) = ("192.0.2.1".parse()?, "2001:db8::1".parse()?);
+        let given = node_ips(&[four, six])?;
+        assert_eq!(of_families(&given, "fd00:42::/56,10.42.0.0/16")?, [six, four]);
+        assert_eq!(of_families(&given, "10.42.0.0/16")?, [four]);
+        assert!(of_families(&[four], "fd00:42::/56").is_err());
+        assert!(node_ips(&[four, four]).is_err());
+        assert!(list("10.42.0.0/16,10.43.0.0/16").is_err());
+        assert!(in_range("10.42.0.0/16,fd00:42::/56", "fd00:42::7".parse()?));
         Ok(())
     }
 }

@@ -1,10 +1,12 @@
 //! The node agent inside the server: runtime, images, pod network, service proxy, kubelet.
 
 use crate::cli::NodeArgs;
+use crate::host;
 use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Taint;
+use naru_api::address::Cidr;
 use naru_api::core::node::kubelet_may_set;
 use naru_api::meta::names::{label_value, qualified_name};
 use naru_api::registry;
@@ -15,9 +17,10 @@ use naru_kubelet::engine::{EndpointGate, LocalImages, PodNetwork};
 use naru_kubelet::{Kubelet, KubeletConfig, LogLimits, NodeApiConfig};
 use naru_libcni::{Network, NetworkConfig};
 use naru_network::balancer::Balancer;
-use naru_network::dns::{self, DnsConfig};
+use naru_network::diagnose;
+use naru_network::dns::{self, DnsConfig, Surroundings};
 use naru_network::overlay::{self, Backend};
-use naru_network::proxy::{self, Ipv4Cidr, Proxy, ProxyConfig};
+use naru_network::proxy::{self, Proxy, ProxyConfig};
 use naru_runtime::images::{ImageStore, Registries};
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{Runtime, RuntimeConfig};
@@ -49,12 +52,15 @@ pub(crate) struct NodeConfig {
     /// The caches that the parts of this process share.
     pub(crate) informers: Informers,
     pub(crate) name: String,
-    pub(crate) ip: IpAddr,
+    /// At least one; the first is how others reach it.
+    pub(crate) ips: Vec<IpAddr>,
     pub(crate) cluster_cidr: String,
     /// The addresses of all Services.
     pub(crate) service_cidr: String,
-    pub(crate) cluster_dns: IpAddr,
+    pub(crate) cluster_dns: Vec<IpAddr>,
     pub(crate) cluster_domain: String,
+    /// Whether pods are hidden behind the node's address of IPv6 even where the network outside knows theirs.
+    pub(crate) flannel_ipv6_masq: bool,
     /// How pods reach those of other nodes.
     pub(crate) overlay: Backend,
     /// Which machine this is.
@@ -74,7 +80,7 @@ pub(crate) async fn start(
 ) -> Result<Kubelet> {
     let labels = pairs(&args.node_label)?;
     let taints = args.node_taint.iter().map(|text| taint(text)).collect::<Result<Vec<_>>>()?;
-    let address = SocketAddr::from(([0, 0, 0, 0], NODE_API_PORT));
+    let address = SocketAddr::new(host::any(config.ips[0]), NODE_API_PORT);
     let listener = std::net::TcpListener::bind(address)
         .with_context(|| format!("cannot listen on port {NODE_API_PORT} for logs and exec: stop what uses it"))?;
     listener.set_nonblocking(true)?;
@@ -89,7 +95,8 @@ pub(crate) async fn start(
         shutdown,
     );
     overlay::start(config.informers.nodes(), config.name.clone(), config.overlay, shutdown);
-    let mtu = overlay::pod_mtu(config.ip, config.overlay).await;
+    let mtu = overlay::pod_mtu(config.ips[0], config.overlay).await;
+    let cluster_cidrs = host::list(&config.cluster_cidr).context("--cluster-cidr")?;
     let network = NodeNetwork { state_dir: cni_dir(layout), mtu, nodes, network: Arc::default() };
     let proxy = Proxy::start(
         config.informers.services(),
@@ -98,14 +105,23 @@ pub(crate) async fn start(
         ProxyConfig {
             table: TABLE.into(),
             node_name: config.name.clone(),
-            cluster_cidr: config.cluster_cidr.parse().context("--cluster-cidr")?,
-            service_cidr: ipv4_range(&config.service_cidr)?,
+            routed_v6: !config.flannel_ipv6_masq && !cluster_cidrs.iter().any(is_private_v6),
+            cluster_cidrs,
+            service_cidrs: host::list(&config.service_cidr).context("--service-cidr")?,
             localhost_node_ports: false,
-            answered_here: vec![config.cluster_dns],
+            answered_here: config.cluster_dns.clone(),
         },
         shutdown,
     );
-    start_dns(&config, args, shutdown)?;
+    let setup = diagnose::Setup {
+        cluster_cidrs: host::list(&config.cluster_cidr)?,
+        service_cidrs: host::list(&config.service_cidr)?,
+        node: config.ips[0],
+        backend: config.overlay,
+    };
+    diagnose::watch(config.client.clone(), config.informers.nodes(), config.name.clone(), setup, shutdown);
+    let (namespaces, of_pods) = tokio::sync::watch::channel(Arc::default());
+    start_dns(&config, args, Surroundings { namespaces: of_pods, proxy: Some(proxy.clone()) }, shutdown)?;
     let (node, client) = (Some(config.name.as_str()), config.client.clone());
     let balancer = Balancer {
         client: config.client.clone(),
@@ -119,7 +135,7 @@ pub(crate) async fn start(
     let kubelet = KubeletConfig {
         client: config.client,
         node_name: config.name,
-        node_ips: vec![config.ip],
+        node_ips: config.ips,
         node_labels: labels,
         node_taints: taints,
         node_annotations: BTreeMap::from([(crate::join::MACHINE.to_owned(), config.machine)]),
@@ -127,7 +143,7 @@ pub(crate) async fn start(
         data_dir: layout.agent(),
         pod_log_dir: layout.agent().join("logs"),
         version: crate::VERSION.into(),
-        cluster_dns: vec![config.cluster_dns],
+        cluster_dns: config.cluster_dns,
         cluster_domain: config.cluster_domain,
         resolv_conf: args.resolv_conf.clone(),
         max_pods: MAX_PODS,
@@ -137,7 +153,7 @@ pub(crate) async fn start(
         runtime: Arc::new(runtime),
         images: Arc::new(images),
         network: Arc::new(network),
-        gate: Arc::new(ProxyGate(proxy)),
+        gate: Arc::new(Gate { proxy, namespaces }),
         node_api: Some(NodeApiConfig {
             listener: Arc::new(listener),
             tls: config.tls,
@@ -187,15 +203,13 @@ fn kubelet_args(args: &[String]) -> Result<KubeletArgs> {
     Ok(set)
 }
 
-/// The range of IPv4 among the Services' ranges: the proxy speaks no other.
-fn ipv4_range(ranges: &str) -> Result<Ipv4Cidr> {
-    let mut ranges = ranges.split(',').map(str::trim);
-    let range = ranges.find(|range| !range.contains(':'));
-    range.context("--service-cidr: no range of IPv4 among them")?.parse().context("--service-cidr")
+/// Whether no network outside knows the way to such addresses.
+fn is_private_v6(range: &Cidr) -> bool {
+    matches!(range.network, IpAddr::V6(address) if address.is_unique_local())
 }
 
 /// Answers for the cluster's names on the address that pods are given.
-fn start_dns(config: &NodeConfig, args: &NodeArgs, shutdown: &Shutdown) -> Result<()> {
+fn start_dns(config: &NodeConfig, args: &NodeArgs, surroundings: Surroundings, shutdown: &Shutdown) -> Result<()> {
     let sources = dns::Sources {
         services: config.informers.services(),
         slices: config.informers.endpoint_slices(),
@@ -205,12 +219,12 @@ fn start_dns(config: &NodeConfig, args: &NodeArgs, shutdown: &Shutdown) -> Resul
     let settings = ListParams::namespace("kube-system").fields("metadata.name=naru-dns");
     let settings = config.informers.start(&registry::CONFIG_MAPS, settings);
     let dns = DnsConfig {
-        addresses: vec![config.cluster_dns],
+        addresses: config.cluster_dns.clone(),
         port: 53,
         domain: config.cluster_domain.clone(),
         resolv_conf: args.resolv_conf.clone(),
     };
-    dns::start(dns, sources, &settings, shutdown).context("--cluster-domain")
+    dns::start(dns, sources, &settings, surroundings, shutdown).context("--cluster-domain")
 }
 
 /// The runtime of a data directory; adopts the shims that are there.
@@ -257,16 +271,25 @@ fn cni_dir(layout: &Layout) -> PathBuf {
 /// Detaches every pod of a data directory from the network.
 pub(crate) async fn clear_network(layout: &Layout) -> Result<()> {
     // Any range will do: detaching goes by the results that were kept.
-    let network = open_network(cni_dir(layout), "127.0.0.0/8".into(), None).await?;
+    let network = open_network(cni_dir(layout), vec!["127.0.0.0/8".into()], None).await?;
     Ok(network.retain(&HashSet::new()).await?)
 }
 
 async fn open_network(
     state_dir: PathBuf,
-    pod_cidr: String,
+    pod_cidrs: Vec<String>,
     mtu: Option<u32>,
 ) -> Result<Network, naru_libcni::CniError> {
-    Network::open(NetworkConfig { name: "naru".into(), state_dir, pod_cidrs: vec![pod_cidr], mtu }).await
+    Network::open(NetworkConfig { name: "naru".into(), state_dir, pod_cidrs, mtu }).await
+}
+
+/// The ranges of a node's pods.
+fn ranges_of(node: &NodeView) -> Vec<String> {
+    match node.spec.pod_cidrs.as_slice() {
+        [] if node.spec.pod_cidr.is_empty() => Vec::new(),
+        [] => vec![node.spec.pod_cidr.clone()],
+        all => all.to_vec(),
+    }
 }
 
 /// The pod network, which can be opened only once the node has been given its range.
@@ -279,54 +302,54 @@ struct NodeNetwork {
 }
 
 impl NodeNetwork {
-    fn range(&self) -> Option<String> {
-        self.nodes.list().first().map(|node| node.spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty())
+    fn ranges(&self) -> Option<Vec<String>> {
+        self.nodes.list().first().map(|node| ranges_of(node)).filter(|ranges| !ranges.is_empty())
     }
 
-    async fn given_range(&self) -> Result<String, String> {
+    async fn given_ranges(&self) -> Result<Vec<String>, String> {
         let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
         self.nodes.subscribe(move |change| {
-            if let Some(node) = change.new.as_ref().filter(|node| !node.spec.pod_cidr.is_empty()) {
-                // The first one is enough.
-                let _ = sender.try_send(node.spec.pod_cidr.clone());
+            if let Some(ranges) = change.new.as_ref().map(|node| ranges_of(node)).filter(|ranges| !ranges.is_empty()) {
+                // The first ones are enough.
+                let _ = sender.try_send(ranges);
             }
         });
         match tokio::time::timeout(RANGE_WAIT, receiver.recv()).await {
-            Ok(Some(cidr)) => Ok(cidr),
+            Ok(Some(ranges)) => Ok(ranges),
             _ => Err("the node has no podCIDR yet".into()),
         }
     }
 
-    /// The range of an earlier start, for pods that begin before the API server answers.
-    async fn remembered_range(&self) -> Option<String> {
+    /// The ranges of an earlier start, for pods that begin before the API server answers.
+    async fn remembered_ranges(&self) -> Option<Vec<String>> {
         if self.nodes.is_synced() {
             return None;
         }
         let text = tokio::fs::read_to_string(self.state_dir.join(RANGE_FILE)).await.ok()?;
-        Some(text.trim().to_owned()).filter(|range| !range.is_empty())
+        Some(text.trim().split(',').map(str::to_owned).collect()).filter(|_| !text.trim().is_empty())
     }
 
-    async fn current_range(&self) -> Result<String, String> {
-        if let Some(cidr) = self.range() {
-            return Ok(cidr);
+    async fn current_ranges(&self) -> Result<Vec<String>, String> {
+        if let Some(ranges) = self.ranges() {
+            return Ok(ranges);
         }
-        match self.remembered_range().await {
-            Some(cidr) => Ok(cidr),
-            None => self.given_range().await,
+        match self.remembered_ranges().await {
+            Some(ranges) => Ok(ranges),
+            None => self.given_ranges().await,
         }
     }
 
     async fn network(&self) -> Result<&Network, String> {
         let open = || async {
-            let cidr = self.current_range().await?;
+            let ranges = self.current_ranges().await?;
             let remember = async {
                 tokio::fs::create_dir_all(&self.state_dir).await?;
-                tokio::fs::write(self.state_dir.join(RANGE_FILE), &cidr).await
+                tokio::fs::write(self.state_dir.join(RANGE_FILE), ranges.join(",")).await
             };
             if let Err(error) = remember.await {
                 tracing::warn!(%error, "the node's range of addresses is not remembered");
             }
-            open_network(self.state_dir.clone(), cidr, self.mtu).await.map_err(|error| error.to_string())
+            open_network(self.state_dir.clone(), ranges, self.mtu).await.map_err(|error| error.to_string())
         };
         self.network.get_or_try_init(open).await
     }
@@ -344,7 +367,7 @@ impl PodNetwork for NodeNetwork {
 
     async fn retain(&self, keep: &HashSet<String>) -> Result<(), String> {
         self.nodes.synced().await;
-        if self.range().is_none() {
+        if self.ranges().is_none() {
             // A node without a range has never attached a pod.
             return Ok(());
         }
@@ -352,18 +375,26 @@ impl PodNetwork for NodeNetwork {
     }
 }
 
-/// Holds a stop signal until the proxy has dropped the endpoint, for a second at most.
+/// What the kubelet asks of proxy and DNS, and tells them.
 #[derive(Debug)]
-struct ProxyGate(Proxy);
+struct Gate {
+    proxy: Proxy,
+    namespaces: tokio::sync::watch::Sender<Arc<BTreeMap<IpAddr, String>>>,
+}
 
 #[async_trait]
-impl EndpointGate for ProxyGate {
+impl EndpointGate for Gate {
+    /// Holds a stop signal until the proxy has dropped the endpoint, for a second at most.
     async fn dropped(&self, ip: IpAddr) {
-        self.0.wait_dropped(ip, GATE_WAIT).await;
+        self.proxy.wait_dropped(ip, GATE_WAIT).await;
     }
 
     fn set_host_ports(&self, ports: BTreeMap<proxy::Frontend, proxy::Backend>) {
-        self.0.set_host_ports(ports);
+        self.proxy.set_host_ports(ports);
+    }
+
+    fn set_namespaces(&self, namespaces: BTreeMap<IpAddr, String>) {
+        self.namespaces.send_replace(Arc::new(namespaces));
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     let _lock = layout.lock()?;
     host::raise_file_limit();
     let settings = Settings::resolve(&args)?;
-    let listener = bind(args.bind_address, args.https_listen_port).await?;
+    let listener = bind(settings.listen(args.bind_address), args.https_listen_port).await?;
     let store = open_store(&layout, args.quota_backend_bytes).await?;
     let secrets = Secrets::load(&args, &layout, &settings)?;
     tracing::info!("naru {} with data in {}", crate::VERSION, layout.root().display());
@@ -74,7 +74,7 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     let informers = Informers::new(admin.clone(), &shutdown);
     start_control_plane(&args, &api, &informers, &secrets, of_scheduler, &shutdown);
     manifests::start(layout.manifests(), as_user(&api, "system:admin", &["system:masters"]), &shutdown);
-    let own = dns::objects(settings.cluster_dns).into_iter().chain(join::roles()).collect();
+    let own = dns::objects(&settings.cluster_dns).into_iter().chain(join::roles()).collect();
     let (publishing, stop) = (own_objects::publish(admin, own), shutdown.clone());
     naru_base::spawn("own-objects", async move { stop.guard(publishing).await });
     if args.simulated_nodes > 0 {
@@ -151,11 +151,12 @@ async fn start_node(
         client: as_user(api, &format!("system:node:{name}"), &["system:nodes"]),
         informers: informers.clone(),
         name: name.clone(),
-        ip: settings.node_ip,
+        ips: settings.node_ips.clone(),
         cluster_cidr: args.cluster_cidr.clone(),
         service_cidr: args.service_cidr.clone(),
-        cluster_dns: settings.cluster_dns,
+        cluster_dns: settings.cluster_dns.clone(),
         cluster_domain: args.cluster_domain.clone(),
+        flannel_ipv6_masq: args.flannel_ipv6_masq,
         overlay: args.flannel_backend,
         machine: agent::machine(layout)?,
         tls: Arc::new(tls_config(&serving.cert_pem, &serving.key_pem, &secrets.client_ca.cert_pem)?),
@@ -204,10 +205,11 @@ pub(crate) fn seconds(since: Instant) -> f64 {
 #[derive(Debug)]
 struct Settings {
     node_name: String,
-    node_ip: IpAddr,
+    /// At least one.
+    node_ips: Vec<IpAddr>,
     advertise: IpAddr,
     node_ports: RangeInclusive<u16>,
-    cluster_dns: IpAddr,
+    cluster_dns: Vec<IpAddr>,
     /// The `kubernetes` Service.
     api_service: IpAddr,
 }
@@ -215,7 +217,6 @@ struct Settings {
 impl Settings {
     fn resolve(args: &ServerArgs) -> Result<Self> {
         let node_name = args.node.node_name.clone().map_or_else(host::node_name, Ok)?;
-        let node_ip = args.node.node_ip.map_or_else(host::node_ip, Ok)?;
         let (low, high) = args
             .service_node_port_range
             .split_once('-')
@@ -227,37 +228,45 @@ impl Settings {
             bail!("the node's name {node_name:?} cannot be used (give another with --node-name): {reason}");
         }
         node::check(&args.node)?;
-        host::nth_address(&args.cluster_cidr, 0).context("--cluster-cidr")?;
+        let (api_service, tenth) = check_ranges(args)?;
         check_room_for_nodes(args)?;
-        let service_ranges: Vec<&str> = args.service_cidr.split(',').map(str::trim).collect();
-        for range in &service_ranges {
-            if host::overlap(&args.cluster_cidr, range).context("--service-cidr")? {
-                bail!(
-                    "--cluster-cidr {} and --service-cidr {range} overlap: pods and services need addresses of their own",
-                    args.cluster_cidr,
-                );
-            }
-        }
-        let api_service = host::nth_address(service_ranges[0], 1).context("--service-cidr")?;
-        let tenth = host::nth_address(service_ranges[0], 10).context("--service-cidr")?;
-        let advertise = args.advertise_address.unwrap_or(node_ip);
+        let cluster_dns = if args.cluster_dns.is_empty() { tenth } else { args.cluster_dns.clone() };
+        let node_ips = host::of_families(&host::node_ips(&args.node.node_ip)?, &args.cluster_cidr)?;
+        let advertise = args.advertise_address.unwrap_or(node_ips[0]);
         if advertise.is_loopback() {
             bail!("pods cannot reach {advertise}: give another address with --advertise-address or --node-ip");
         }
-        Ok(Self {
-            node_name,
-            node_ip,
-            advertise,
-            node_ports: low..=high,
-            cluster_dns: args.cluster_dns.unwrap_or(tenth),
-            api_service,
-        })
+        Ok(Self { node_name, node_ips, advertise, node_ports: low..=high, cluster_dns, api_service })
     }
+
+    /// Where to listen: all addresses of IPv4 are not enough for a node that is known by one of IPv6.
+    fn listen(&self, asked: IpAddr) -> IpAddr {
+        if asked.is_unspecified() && self.advertise.is_ipv6() { host::any(self.advertise) } else { asked }
+    }
+}
+
+/// Checks the ranges against each other; returns the address of the `kubernetes` Service and those for the DNS.
+fn check_ranges(args: &ServerArgs) -> Result<(IpAddr, Vec<IpAddr>)> {
+    let pods = host::list(&args.cluster_cidr).context("--cluster-cidr")?;
+    let services = host::list(&args.service_cidr).context("--service-cidr")?;
+    for range in &services {
+        if let Some(other) = pods.iter().find(|other| host::overlap(**other, *range)) {
+            bail!(
+                "--cluster-cidr {other} and --service-cidr {range} overlap: pods and services need addresses of their own"
+            );
+        }
+        if !pods.iter().any(|other| other.network.is_ipv4() == range.network.is_ipv4()) {
+            bail!("--service-cidr {range}: pods have no addresses of this family, give them a range in --cluster-cidr");
+        }
+    }
+    let tenth = services.iter().map(|range| host::nth_address(&range.to_string(), 10)).collect::<Result<_>>()?;
+    Ok((host::nth_address(&services[0].to_string(), 1)?, tenth))
 }
 
 /// Simulated nodes are many, and each gets its part of the pods' addresses.
 fn check_room_for_nodes(args: &ServerArgs) -> Result<()> {
-    let bits = args.cluster_cidr.split_once('/').and_then(|(_, bits)| bits.parse::<u8>().ok()).unwrap_or(0);
+    let pods = host::list(&args.cluster_cidr).context("--cluster-cidr")?;
+    let bits = pods.iter().find(|range| range.network.is_ipv4()).map_or(0, |range| range.bits);
     let room = 1_u64 << NODE_CIDR_MASK.saturating_sub(bits);
     let wanted = u64::from(args.simulated_nodes) + u64::from(!args.disable_agent);
     if args.simulated_nodes > 0 && wanted > room {
@@ -299,12 +308,12 @@ impl Secrets {
             "127.0.0.1",
             "::1",
             &settings.node_name,
-            &settings.node_ip.to_string(),
             &settings.advertise.to_string(),
             &settings.api_service.to_string(),
         ]
         .map(String::from)
         .to_vec();
+        names.extend(settings.node_ips.iter().map(ToString::to_string));
         names.extend(args.tls_san.iter().cloned());
         names.sort();
         names.dedup();
@@ -317,7 +326,10 @@ impl Secrets {
         let kubelet = LeafSpec {
             common_name: format!("system:node:{}", settings.node_name),
             organization: Some("system:nodes".into()),
-            alt_names: vec![settings.node_name.clone(), settings.node_ip.to_string(), "127.0.0.1".into()],
+            alt_names: [settings.node_name.clone(), "127.0.0.1".into()]
+                .into_iter()
+                .chain(settings.node_ips.iter().map(ToString::to_string))
+                .collect(),
         };
         let given = match &args.token_file {
             Some(path) => {
@@ -352,8 +364,9 @@ fn join_config(args: &ServerArgs, settings: &Settings, secrets: &Secrets) -> Joi
             api_server_name: API_SERVER_NAME.into(),
             cluster_cidr: args.cluster_cidr.clone(),
             service_cidr: args.service_cidr.clone(),
-            cluster_dns: settings.cluster_dns,
+            cluster_dns: settings.cluster_dns.clone(),
             cluster_domain: args.cluster_domain.clone(),
+            flannel_ipv6_masq: args.flannel_ipv6_masq,
             flannel_backend: args.flannel_backend.to_string(),
         },
     }

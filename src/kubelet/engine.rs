@@ -216,6 +216,8 @@ pub trait EndpointGate: fmt::Debug + Send + Sync + 'static {
     async fn dropped(&self, ip: IpAddr);
     /// The ports of the node that lead to its pods, all of them.
     fn set_host_ports(&self, _ports: BTreeMap<Frontend, Backend>) {}
+    /// The namespaces of the pods that look for names in the cluster's usual domains, by the pods' addresses.
+    fn set_namespaces(&self, _namespaces: BTreeMap<IpAddr, String>) {}
 }
 
 /// A gate that is always open, for nodes without a proxy.

@@ -1,17 +1,25 @@
-//! Ports of the node that lead to its pods, told to the service proxy as pods come and go.
+//! What proxy and DNS must know of the node's pods as they come and go: ports of the node that lead to them, and whose
+//! addresses they have.
 
 use crate::engine::EndpointGate;
 use k8s_openapi::api::core::v1::Pod;
-use naru_network::proxy::{Backend, Frontend, Protocol};
+use naru_network::proxy::{Backend, Family, Frontend, Protocol};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The ports of all pods, by uid.
+/// The ports and addresses of all pods, by uid.
 #[derive(Debug)]
 pub(crate) struct HostPorts {
     gate: Arc<dyn EndpointGate>,
-    pods: Mutex<BTreeMap<String, Vec<(Frontend, Backend)>>>,
+    pods: Mutex<BTreeMap<String, Known>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Known {
+    ports: Vec<(Frontend, Backend)>,
+    /// Addresses and namespace, if its resolv.conf is the usual one.
+    named: Vec<(IpAddr, String)>,
 }
 
 impl HostPorts {
@@ -21,37 +29,55 @@ impl HostPorts {
 
     /// A pod has these addresses now; none once it has ended.
     pub(crate) fn set(&self, uid: &str, pod: &Pod, ips: &[IpAddr]) {
-        let ports = of(pod, ips);
+        let known = Known { ports: of(pod, ips), named: named(pod, ips) };
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = if ports.is_empty() { pods.remove(uid) } else { pods.insert(uid.to_owned(), ports.clone()) };
-        if before.unwrap_or_default() != ports {
+        let none = known == Known::default();
+        let before = if none { pods.remove(uid) } else { pods.insert(uid.to_owned(), known.clone()) };
+        let before = before.unwrap_or_default();
+        if before.ports != known.ports {
             // The first pod to claim a port keeps it; the scheduler sends no second one.
             let mut all = BTreeMap::new();
-            for (frontend, backend) in pods.values().flatten() {
+            for (frontend, backend) in pods.values().flat_map(|known| &known.ports) {
                 all.entry(*frontend).or_insert(*backend);
             }
             self.gate.set_host_ports(all);
         }
+        if before.named != known.named {
+            self.gate.set_namespaces(pods.values().flat_map(|known| known.named.iter().cloned()).collect());
+        }
     }
+}
+
+/// The pod's addresses with its namespace, if it looks for names as most pods do.
+fn named(pod: &Pod, ips: &[IpAddr]) -> Vec<(IpAddr, String)> {
+    let usual = pod.spec.as_ref().is_some_and(|spec| {
+        spec.host_network != Some(true)
+            && matches!(spec.dns_policy.as_deref(), None | Some("ClusterFirst" | "ClusterFirstWithHostNet"))
+            && spec.dns_config.is_none()
+    });
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    ips.iter().filter(|_| usual).map(|ip| (*ip, namespace.to_owned())).collect()
 }
 
 /// What a pod asks for. One in the host's network has its ports already.
 fn of(pod: &Pod, ips: &[IpAddr]) -> Vec<(Frontend, Backend)> {
     let Some(spec) = pod.spec.as_ref().filter(|s| s.host_network != Some(true)) else { return Vec::new() };
-    let Some(IpAddr::V4(address)) = ips.iter().find(|ip| ip.is_ipv4()).copied() else { return Vec::new() };
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let ports = containers.flat_map(|c| c.ports.iter().flatten()).filter_map(|port| {
-        let host_ip = match port.host_ip.as_deref().unwrap_or_default() {
-            "" | "0.0.0.0" => None,
-            text => Some(text.parse::<Ipv4Addr>().ok()?),
-        };
-        let number = |port: i32| u16::try_from(port).ok().filter(|port| *port != 0);
-        let frontend = Frontend {
-            address: host_ip,
-            protocol: Protocol::parse(port.protocol.as_deref().unwrap_or_default())?,
-            port: number(port.host_port?)?,
-        };
-        Some((frontend, Backend { address, port: number(port.container_port)? }))
+    let ports = containers.flat_map(|c| c.ports.iter().flatten()).flat_map(|port| {
+        ips.iter().filter_map(move |ip| {
+            let family = Family::of(*ip);
+            let asked = match port.host_ip.as_deref().unwrap_or_default() {
+                "" => family.unspecified(),
+                text => text.parse().ok().filter(|asked| Family::of(*asked) == family)?,
+            };
+            let number = |port: i32| u16::try_from(port).ok().filter(|port| *port != 0);
+            let frontend = Frontend {
+                address: asked,
+                protocol: Protocol::parse(port.protocol.as_deref().unwrap_or_default())?,
+                port: number(port.host_port?)?,
+            };
+            Some((frontend, Backend { address: *ip, port: number(port.container_port)? }))
+        })
     });
     ports.collect()
 }
@@ -69,15 +95,31 @@ mod tests {
             {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "192.0.2.1"},
             {"containerPort": 9}]}]}}))
         .unwrap();
-        let address = Ipv4Addr::new(10, 42, 0, 7);
-        let frontend = |address, protocol, port| Frontend { address, protocol, port };
+        let ips: Vec<IpAddr> = ["10.42.0.7", "fd00:42::7"].map(|text| text.parse().unwrap()).to_vec();
+        let port = |address: &str, protocol, port, to: IpAddr, number| {
+            (Frontend { address: address.parse().unwrap(), protocol, port }, Backend { address: to, port: number })
+        };
         assert_eq!(
-            of(&pod, &[address.into()]),
+            of(&pod, &ips),
             [
-                (frontend(None, Protocol::Tcp, 8080), Backend { address, port: 80 }),
-                (frontend(Some(Ipv4Addr::new(192, 0, 2, 1)), Protocol::Udp, 53), Backend { address, port: 53 }),
+                port("0.0.0.0", Protocol::Tcp, 8080, ips[0], 80),
+                port("::", Protocol::Tcp, 8080, ips[1], 80),
+                port("192.0.2.1", Protocol::Udp, 53, ips[0], 53),
             ]
         );
         assert!(of(&pod, &[]).is_empty());
+    }
+
+    #[test]
+    fn pods_with_searches_of_their_own_are_left_to_search() {
+        let ip: IpAddr = "10.42.0.7".parse().unwrap();
+        let count = |spec: serde_json::Value| {
+            let pod = json!({"metadata": {"namespace": "ns"}, "spec": spec});
+            named(&serde_json::from_value(pod).unwrap(), &[ip]).len()
+        };
+        assert_eq!(count(json!({"containers": []})), 1);
+        assert_eq!(count(json!({"containers": [], "dnsConfig": {"searches": ["lan"]}})), 0);
+        assert_eq!(count(json!({"containers": [], "dnsPolicy": "Default"})), 0);
+        assert_eq!(count(json!({"containers": [], "hostNetwork": true})), 0);
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) node_name: &'a str,
     /// Its address.
     pub(crate) node_ip: IpAddr,
+    /// Its addresses of other families.
+    pub(crate) more_ips: &'a [IpAddr],
     /// Which machine this is.
     pub(crate) machine: &'a str,
     /// Where keys and certificates are kept.
@@ -88,6 +90,7 @@ async fn ask(asking: &Asking<'_>) -> Result<Joined, Failure> {
     let request = JoinRequest {
         node_name: asking.node_name.to_owned(),
         node_ip: asking.node_ip,
+        more_ips: asking.more_ips.to_vec(),
         machine: asking.machine.to_owned(),
         client_csr: client.0.clone(),
         serving_csr: serving.0.clone(),

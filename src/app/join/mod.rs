@@ -29,6 +29,9 @@ pub(crate) const MACHINE: &str = "naru.io/machine";
 struct JoinRequest {
     node_name: String,
     node_ip: IpAddr,
+    /// Its address of the other family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more_ips: Vec<IpAddr>,
     /// Made by the machine on its first start.
     machine: String,
     /// Certificate requests (PEM); the names in them count for nothing.
@@ -59,10 +62,13 @@ pub(crate) struct Cluster {
     pub(crate) cluster_cidr: String,
     /// Addresses of Services.
     pub(crate) service_cidr: String,
-    /// Address of the DNS.
-    pub(crate) cluster_dns: IpAddr,
+    /// Addresses of the DNS, one of a family.
+    pub(crate) cluster_dns: Vec<IpAddr>,
     /// Domain of the DNS.
     pub(crate) cluster_domain: String,
     /// How pods of different nodes reach one another.
     pub(crate) flannel_backend: String,
+    /// Whether pods that leave the cluster by IPv6 get the node's address even where their own is known outside.
+    #[serde(default)]
+    pub(crate) flannel_ipv6_masq: bool,
 }

@@ -37,6 +37,9 @@ pub(crate) struct Joining {
     client: OnceLock<Client>,
 }
 
+/// Addresses of a node in its certificate, beside the first: one is what a second family needs.
+const MAX_MORE_IPS: usize = 3;
+
 impl Joining {
     pub(crate) fn new(config: JoinConfig, tunnels: Tunnels) -> Self {
         Self { config, tunnels, client: OnceLock::new() }
@@ -69,6 +72,7 @@ impl Joining {
         let node = format!("system:node:{name}");
         let mut serving = client(node.clone(), "system:nodes");
         serving.alt_names = vec![name.clone(), asked.node_ip.to_string(), IpAddr::from([127, 0, 0, 1]).to_string()];
+        serving.alt_names.extend(asked.more_ips.iter().take(MAX_MORE_IPS).map(ToString::to_string));
         let ca = &self.config.client_ca;
         Ok(JoinAnswer {
             client_certificate: ca.sign_request(&asked.client_csr, &client(node, "system:nodes"))?,

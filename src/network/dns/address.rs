@@ -1,13 +1,15 @@
 //! The DNS service's addresses on this host: they live on the loopback device, so that packets to them end here.
 
 use naru_base::spawn;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use std::net::IpAddr;
 
 /// Index of the loopback device.
 const LOOPBACK: u32 = 1;
 /// Marks the addresses that are ours.
 const LABEL: &str = "lo:naru-dns";
+/// The same for IPv6, whose addresses have no labels: the rank of their route, which means nothing for a single one.
+const MARK: u32 = 53_530;
 
 /// Why an address could not be put on this host, or taken off.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +28,12 @@ pub(super) async fn add(address: IpAddr) -> Result<(), AddressError> {
     let task = spawn("dns-address", connection);
     let prefix = if address.is_ipv4() { 32 } else { 128 };
     let mut request = handle.address().add(LOOPBACK, address, prefix).replace();
-    if address.is_ipv4() {
-        request.message_mut().attributes.push(AddressAttribute::Label(LABEL.into()));
+    let attributes = &mut request.message_mut().attributes;
+    match address {
+        IpAddr::V4(_) => attributes.push(AddressAttribute::Label(LABEL.into())),
+        IpAddr::V6(_) => {
+            attributes.extend([AddressAttribute::RoutePriority(MARK), AddressAttribute::Flags(AddressFlags::Nodad)])
+        }
     }
     let added = request.execute().await;
     task.abort();
@@ -43,7 +49,11 @@ pub async fn remove_addresses() -> Result<(), AddressError> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let task = spawn("dns-address", connection);
     let ours = |message: &AddressMessage| {
-        message.attributes.iter().any(|attribute| matches!(attribute, AddressAttribute::Label(label) if label == LABEL))
+        message.attributes.iter().any(|attribute| match attribute {
+            AddressAttribute::Label(label) => label == LABEL,
+            AddressAttribute::RoutePriority(mark) => *mark == MARK,
+            _ => false,
+        })
     };
     let all: Vec<AddressMessage> =
         handle.address().get().set_link_index_filter(LOOPBACK).execute().try_collect().await?;

@@ -15,6 +15,8 @@ use tokio::sync::Semaphore;
 const MAX_WAITING: usize = 1000;
 /// How long one resolver may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a client waits for a new answer when there is an old one (RFC 8767).
+const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// Attempts for one question, over all resolvers.
 const ATTEMPTS: usize = 3;
 /// The largest datagram asked for: it passes every path in one piece.
@@ -44,9 +46,13 @@ impl Forwarder {
         self.cache.len()
     }
 
-    /// Asks the resolvers one after another. When none answers, what was true before is true again.
-    pub(super) async fn ask(&self, servers: &[SocketAddr], key: Key) -> Answer {
+    /// Asks the resolvers one after another. When none answers, what was true before is true again. Beside the answer:
+    /// whether it is such an old one.
+    pub(super) async fn ask(&self, servers: &[SocketAddr], key: Key) -> (Answer, bool) {
         let answer = match self.waiting.try_acquire() {
+            Ok(_permit) if self.cache.stale(&key, Instant::now()).is_some() => {
+                tokio::time::timeout(STALE_AFTER, self.try_all(servers, &key)).await.ok().flatten()
+            }
             Ok(_permit) => self.try_all(servers, &key).await,
             Err(_) => None,
         };
@@ -54,13 +60,16 @@ impl Forwarder {
         match answer {
             Some(answer) if answer.code != ResponseCode::ServFail => {
                 self.cache.put(key, &answer, now);
-                answer
+                (answer, false)
             }
-            failed => self.cache.stale(&key, now).unwrap_or_else(|| {
-                let failed = failed.unwrap_or_else(|| Answer::code(ResponseCode::ServFail));
-                self.cache.put(key, &failed, now);
-                failed
-            }),
+            failed => match self.cache.stale(&key, now) {
+                Some(stale) => (stale, true),
+                None => {
+                    let failed = failed.unwrap_or_else(|| Answer::code(ResponseCode::ServFail));
+                    self.cache.put(key, &failed, now);
+                    (failed, false)
+                }
+            },
         }
     }
 
@@ -146,6 +155,7 @@ fn matching(request: &Message, bytes: &[u8]) -> Option<Message> {
 }
 
 /// A name that nobody has, by which a question that comes back is known.
-pub(super) fn unique_name() -> Option<Name> {
-    super::zone::absolute(&format!("{}.{}", rand::random::<u64>(), rand::random::<u64>()))
+pub(super) fn unique_name(domain: &Name) -> Option<Name> {
+    let name = Name::from_ascii(format!("{}.{}", rand::random::<u64>(), rand::random::<u64>())).ok()?;
+    name.append_domain(domain).ok()
 }

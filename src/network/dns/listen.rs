@@ -1,6 +1,12 @@
 //! The sockets: datagrams, streams, and metrics.
 
+use super::metrics::Exchange;
 use super::resolver::{Resolver, Step, datagram};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Request, Response, StatusCode};
 use naru_base::{Shutdown, spawn};
 use std::io;
 use std::net::IpAddr;
@@ -16,6 +22,8 @@ const METRICS_PORT: u16 = 9153;
 const MAX_STREAMS: usize = 256;
 /// Datagrams that wait for other resolvers at the same time, per address.
 const MAX_WAITING: usize = 1000;
+/// Scrapers served at once.
+const MAX_SCRAPERS: usize = 4;
 /// How long a stream may be silent.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Longest question taken.
@@ -43,8 +51,7 @@ impl Sockets {
         })
     }
 
-    /// Where datagrams are taken.
-    #[cfg(test)]
+    /// Where datagrams are taken, and streams on the same port.
     pub(super) fn place(&self) -> io::Result<std::net::SocketAddr> {
         self.datagrams.local_addr()
     }
@@ -57,7 +64,8 @@ impl Sockets {
         spawn("dns-streams", async move { stop.guard(streams(self.streams, of_streams)).await });
         if let Some(listener) = self.metrics {
             let (resolver, stop) = (resolver.clone(), shutdown.clone());
-            spawn("dns-metrics", async move { stop.guard(metrics(listener, resolver)).await });
+            let page = move |request: &Request<Incoming>| metrics(request, &resolver);
+            spawn("dns-metrics", async move { stop.guard(crate::http::serve(listener, MAX_SCRAPERS, page)).await });
         }
     }
 }
@@ -83,14 +91,16 @@ async fn datagrams(socket: UdpSocket, resolver: Arc<Resolver>) {
         };
         let started = Instant::now();
         let Some(question) = buffer.get(..length) else { continue };
-        let (step, size) = resolver.begin(question);
+        let (step, size) = resolver.begin(question, from.ip());
+        let exchange = Exchange { tcp: false, v6: from.is_ipv6(), asked: length, started };
         match step {
             Step::Ignore => {}
             Step::Reply(response) => {
-                resolver.metrics.answered(false, &response, started.elapsed());
+                let about = Exchange::about(&response);
                 if let Some(bytes) = datagram(size, *response) {
                     // A full send queue drops; the client asks again.
                     let _ = socket.send_to(&bytes, from).await;
+                    resolver.metrics.answered(exchange, about, bytes.len());
                 }
             }
             Step::Ask(asking) => {
@@ -99,9 +109,10 @@ async fn datagrams(socket: UdpSocket, resolver: Arc<Resolver>) {
                 let (socket, resolver) = (socket.clone(), resolver.clone());
                 spawn("dns-question", async move {
                     let response = resolver.finish(*asking).await;
-                    resolver.metrics.answered(false, &response, started.elapsed());
+                    let about = Exchange::about(&response);
                     if let Some(bytes) = datagram(size, response) {
                         let _ = socket.send_to(&bytes, from).await;
+                        resolver.metrics.answered(exchange, about, bytes.len());
                     }
                     drop(permit);
                 });
@@ -115,10 +126,10 @@ async fn streams(listener: TcpListener, resolver: Arc<Resolver>) {
     loop {
         let Ok(permit) = open.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 let resolver = resolver.clone();
                 spawn("dns-stream", async move {
-                    if let Err(error) = stream_questions(stream, &resolver).await {
+                    if let Err(error) = stream_questions(stream, from.ip(), &resolver).await {
                         tracing::debug!(%error, "a stream of questions ended");
                     }
                     drop(permit);
@@ -132,7 +143,7 @@ async fn streams(listener: TcpListener, resolver: Arc<Resolver>) {
     }
 }
 
-async fn stream_questions(mut stream: TcpStream, resolver: &Resolver) -> io::Result<()> {
+async fn stream_questions(mut stream: TcpStream, from: IpAddr, resolver: &Resolver) -> io::Result<()> {
     let mut buffer = vec![0; MAX_QUESTION];
     loop {
         let length: usize = match tokio::time::timeout(SILENCE, stream.read_u16()).await? {
@@ -145,50 +156,28 @@ async fn stream_questions(mut stream: TcpStream, resolver: &Resolver) -> io::Res
         };
         tokio::time::timeout(SILENCE, stream.read_exact(question)).await??;
         let started = Instant::now();
-        let response = match resolver.begin(question).0 {
+        let response = match resolver.begin(question, from).0 {
             Step::Ignore => continue,
             Step::Reply(response) => *response,
             Step::Ask(asking) => resolver.finish(*asking).await,
         };
-        resolver.metrics.answered(true, &response, started.elapsed());
         let bytes = response.to_vec().map_err(io::Error::other)?;
+        let exchange = Exchange { tcp: true, v6: from.is_ipv6(), asked: length, started };
+        resolver.metrics.answered(exchange, Exchange::about(&response), bytes.len());
         let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
         let framed = [&length.to_be_bytes()[..], &bytes].concat();
         tokio::time::timeout(SILENCE, stream.write_all(&framed)).await??;
     }
 }
 
-/// Answers every request with the metrics: one at a time is enough for one scraper.
-async fn metrics(listener: TcpListener, resolver: Arc<Resolver>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, from)) => {
-                if let Ok(Err(error)) = tokio::time::timeout(SILENCE, scrape(stream, &resolver)).await {
-                    tracing::debug!(%error, %from, "a scraper got no metrics");
-                }
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
+/// The page of the metrics.
+fn metrics(request: &Request<Incoming>, resolver: &Resolver) -> Response<Full<Bytes>> {
+    if request.uri().path() != "/metrics" {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return response;
     }
-}
-
-async fn scrape(mut stream: TcpStream, resolver: &Resolver) -> io::Result<()> {
-    let mut head = Vec::new();
-    let mut buffer = [0; 1024];
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        let length = stream.read(&mut buffer).await?;
-        if length == 0 || head.len() > 8192 {
-            return Ok(());
-        }
-        head.extend_from_slice(&buffer[..length]);
-    }
-    let body = resolver.metrics.render(resolver.remembered());
-    let (status, body) =
-        if head.starts_with(b"GET /metrics ") { ("200 OK", body) } else { ("404 Not Found", String::new()) };
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await
+    let mut response = Response::new(Full::new(resolver.metrics.render(resolver.remembered()).into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    response
 }

@@ -27,7 +27,7 @@ pub(super) struct Overrides {
     /// Names with fixed addresses.
     pub(super) hosts: HashMap<Name, Vec<IpAddr>>,
     /// Domains with resolvers of their own, the longest first.
-    stubs: Vec<(Name, Vec<SocketAddr>)>,
+    pub(super) stubs: Vec<(Name, Vec<SocketAddr>)>,
     /// Resolvers instead of the node's; none: the node's.
     pub(super) upstreams: Vec<SocketAddr>,
     /// What could not be read, for the log.
@@ -109,6 +109,16 @@ fn server(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| text.parse().ok().map(|address: IpAddr| SocketAddr::new(address, PORT)))
 }
 
+/// The domains that a resolv.conf(5) has names looked for in; the last line of them counts.
+pub(super) fn search_domains(resolv_conf: &str) -> Vec<Name> {
+    let lines = resolv_conf.lines().map(|line| line.split_whitespace());
+    let searches = lines.filter_map(|mut words| match words.next() {
+        Some("search" | "domain") => Some(words.filter(|word| *word != ".").filter_map(absolute).collect()),
+        _ => None,
+    });
+    searches.last().unwrap_or_default()
+}
+
 /// The resolvers that a resolv.conf(5) names.
 pub(super) fn name_servers(resolv_conf: &str) -> Vec<SocketAddr> {
     let words = resolv_conf.lines().map(|line| line.split_whitespace());
@@ -159,6 +169,7 @@ mod tests {
     fn name_servers_of_resolv_conf() {
         let text =
             "search lan\nnameserver 127.0.0.53\n nameserver 2001:db8::53\nnameserver nonsense\noptions ndots:1\n";
+        assert_eq!(search_domains(text), [absolute("lan").unwrap()]);
         assert_eq!(name_servers(text), ["127.0.0.53:53".parse().unwrap(), "[2001:db8::53]:53".parse().unwrap()]);
     }
 }

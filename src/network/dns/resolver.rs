@@ -3,14 +3,17 @@
 use super::cache::{Answer, Key};
 use super::forward::{DATAGRAM, Forwarder, exchange, unique_name};
 use super::metrics::Metrics;
-use super::overrides::{DnsConfigMap, Overrides, name_servers};
-use super::zone::{Lookup, Zone, addresses};
+use super::overrides::{DnsConfigMap, Overrides, name_servers, search_domains};
+use super::search::{Namespaces, Search};
+use super::zone::{Lookup, Zone, addresses, alias};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Notify;
 
 /// Names that may stand for one another in one answer.
 const MAX_ALIASES: usize = 8;
@@ -31,6 +34,9 @@ pub(super) struct Resolver {
     settings: RwLock<Settings>,
     /// A name that we sent out; it must not come back.
     probe: RwLock<Option<Name>>,
+    /// Other resolvers are to be used, which may send our questions back.
+    changed: Notify,
+    search: Search,
     pub(super) metrics: Metrics,
 }
 
@@ -39,6 +45,8 @@ struct Settings {
     overrides: Arc<Overrides>,
     /// The node's resolvers.
     node: Arc<Vec<SocketAddr>>,
+    /// The domains in which the node, and so its pods, look for names.
+    searches: Arc<Vec<Name>>,
     /// When resolv.conf was looked at, and how old it was then.
     looked: Option<(Instant, Option<SystemTime>)>,
     /// A resolver that sends our questions back.
@@ -62,11 +70,17 @@ pub(super) struct Asking {
     request: Message,
     aliases: Vec<Record>,
     key: Key,
+    /// What the name stands for if it is not this: the rest of the client's search list.
+    others: VecDeque<Name>,
+    /// The name that the client asked for first in its search list, and nobody has.
+    searched: Option<Name>,
 }
 
 impl Resolver {
-    pub(super) fn new(zone: Zone, own: Vec<IpAddr>, resolv_conf: PathBuf) -> Self {
+    pub(super) fn new(zone: Zone, own: Vec<IpAddr>, resolv_conf: PathBuf, namespaces: Namespaces) -> Self {
         Self {
+            changed: Notify::new(),
+            search: Search::new(namespaces, zone.apex()),
             zone,
             forwarder: Forwarder::new(),
             own,
@@ -86,21 +100,22 @@ impl Resolver {
         let mut settings = self.settings.write().unwrap_or_else(PoisonError::into_inner);
         settings.overrides = Arc::new(overrides);
         settings.looping.clear();
+        self.changed.notify_one();
     }
 
     /// Answers what can be answered at once. Beside it: the size of datagrams that the client takes, if it says so.
-    pub(super) fn begin(&self, bytes: &[u8]) -> (Step, Option<u16>) {
+    pub(super) fn begin(&self, bytes: &[u8], client: IpAddr) -> (Step, Option<u16>) {
         match Message::from_vec(bytes) {
             Ok(request) if request.metadata.message_type == MessageType::Response => (Step::Ignore, None),
             Ok(request) => {
                 let payload = request.edns.as_ref().map(Edns::max_payload);
-                (self.admit(request), payload)
+                (self.admit(request, client), payload)
             }
             Err(_) => (malformed(bytes), None),
         }
     }
 
-    fn admit(&self, request: Message) -> Step {
+    fn admit(&self, request: Message, client: IpAddr) -> Step {
         let question = match request.queries.as_slice() {
             _ if request.metadata.op_code != OpCode::Query => return refuse(&request, ResponseCode::NotImp),
             _ if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) => {
@@ -118,10 +133,10 @@ impl Resolver {
         if !self.zone.is_synced() {
             return refuse(&request, ResponseCode::ServFail);
         }
-        self.resolve(request, &question)
+        self.resolve(request, &question, client)
     }
 
-    fn resolve(&self, request: Message, question: &Query) -> Step {
+    fn resolve(&self, request: Message, question: &Query, client: IpAddr) -> Step {
         let dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
         let overrides = self.settings.read().unwrap_or_else(PoisonError::into_inner).overrides.clone();
         let kind = question.query_type;
@@ -136,6 +151,22 @@ impl Resolver {
             let answer = match lookup {
                 Lookup::Found { answers, additionals } => Answer { answers, additionals, ..Answer::default() },
                 Lookup::NoData => Answer { authorities: authorities(), ..Answer::default() },
+                Lookup::NoName if aliases.is_empty() && matches!(kind, RecordType::A | RecordType::AAAA) => {
+                    match self.go_on_searching(&overrides, &name, kind, client) {
+                        Found::Here(other) => {
+                            self.metrics.searched();
+                            aliases.push(alias(&name, &other));
+                            name = other;
+                            continue;
+                        }
+                        Found::Elsewhere(mut others) => {
+                            let Some(first) = others.pop_front() else { continue };
+                            let (searched, key) = (Some(name), Key { name: first, kind, dnssec });
+                            return Step::Ask(Box::new(Asking { request, aliases, key, others, searched }));
+                        }
+                        Found::Nowhere => self.no_name(),
+                    }
+                }
                 Lookup::NoName => {
                     Answer { code: ResponseCode::NXDomain, authorities: authorities(), ..Answer::default() }
                 }
@@ -153,7 +184,10 @@ impl Resolver {
                     self.metrics.looked_in_cache(cached.is_some());
                     return match cached {
                         Some(answer) => Step::Reply(Box::new(respond(&request, aliases, answer, false))),
-                        None => Step::Ask(Box::new(Asking { request, aliases, key })),
+                        None => {
+                            let (others, searched) = (VecDeque::new(), None);
+                            Step::Ask(Box::new(Asking { request, aliases, key, others, searched }))
+                        }
                     };
                 }
             };
@@ -162,40 +196,89 @@ impl Resolver {
         refuse(&request, ResponseCode::ServFail)
     }
 
+    fn no_name(&self) -> Answer {
+        let authorities = vec![self.zone.authority()];
+        Answer { code: ResponseCode::NXDomain, authorities, ..Answer::default() }
+    }
+
+    /// What a client's search list leads to behind its first name, which nobody has.
+    fn go_on_searching(&self, overrides: &Overrides, name: &Name, kind: RecordType, client: IpAddr) -> Found {
+        let searches = self.searches();
+        let mut names: VecDeque<Name> = self.search.after(name, client, &searches).into();
+        while let Some(name) = names.front() {
+            if overrides.hosts.contains_key(name) {
+                return Found::Here(name.clone());
+            }
+            match self.zone.lookup(name, kind) {
+                Lookup::NoName => {}
+                Lookup::NotOurs => return Found::Elsewhere(names),
+                Lookup::Found { .. } | Lookup::NoData | Lookup::Alias(..) => return Found::Here(name.clone()),
+            }
+            names.pop_front();
+        }
+        Found::Nowhere
+    }
+
     /// Asks others.
     pub(super) async fn finish(&self, asking: Asking) -> Message {
-        let Asking { request, aliases, key } = asking;
+        let Asking { request, mut aliases, mut key, mut others, searched } = asking;
         let came_back = self.probe.read().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&key.name);
         if came_back {
             self.metrics.probe_returned();
             return respond(&request, aliases, Answer::code(ResponseCode::Refused), false);
         }
-        let servers = self.servers(&key.name);
-        let answer = match servers.as_slice() {
-            [] => Answer::code(ResponseCode::ServFail),
-            servers => {
-                let started = Instant::now();
-                let answer = self.forwarder.ask(servers, key).await;
-                self.metrics.forwarded(started.elapsed());
-                answer
+        loop {
+            let answer = self.ask_others(key.clone()).await;
+            let Some(searched) = &searched else { return respond(&request, aliases, answer, false) };
+            match answer.code {
+                ResponseCode::NoError => {
+                    self.metrics.searched();
+                    aliases.push(alias(searched, &key.name));
+                    return respond(&request, aliases, answer, false);
+                }
+                ResponseCode::NXDomain => match others.pop_front() {
+                    Some(name) => key.name = name,
+                    None => return respond(&request, aliases, self.no_name(), true),
+                },
+                // The client goes on by itself, and gets to see what failed.
+                _ => return respond(&request, aliases, self.no_name(), true),
             }
-        };
-        respond(&request, aliases, answer, false)
+        }
+    }
+
+    async fn ask_others(&self, key: Key) -> Answer {
+        if let Some(answer) = self.forwarder.cached(&key) {
+            return answer;
+        }
+        let servers = self.servers(&key.name);
+        if servers.is_empty() {
+            return Answer::code(ResponseCode::ServFail);
+        }
+        let started = Instant::now();
+        let (answer, stale) = self.forwarder.ask(&servers, key).await;
+        self.metrics.forwarded(started.elapsed());
+        if stale {
+            self.metrics.served_stale();
+        }
+        answer
     }
 
     /// Who is to be asked about a name.
     fn servers(&self, name: &Name) -> Vec<SocketAddr> {
         let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(servers) = settings.overrides.stub(name) {
-            return servers.to_vec();
-        }
         let (overrides, looping) = (settings.overrides.clone(), settings.looping.clone());
         drop(settings);
-        let servers = match overrides.upstreams.as_slice() {
-            [] => self.node_servers(),
-            upstreams => Arc::new(upstreams.to_vec()),
+        let servers = match (overrides.stub(name), overrides.upstreams.as_slice()) {
+            (Some(stub), _) => Arc::new(stub.to_vec()),
+            (None, []) => self.node_servers(),
+            (None, upstreams) => Arc::new(upstreams.to_vec()),
         };
         servers.iter().filter(|server| !looping.contains(server)).copied().collect()
+    }
+
+    fn searches(&self) -> Arc<Vec<Name>> {
+        self.node_servers();
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).searches.clone()
     }
 
     /// The node's resolvers, read again when the file has changed.
@@ -217,17 +300,38 @@ impl Resolver {
                 tracing::warn!("{path} names no resolver but this one: only the cluster's names are known");
             }
             settings.node = Arc::new(servers);
+            settings.searches = Arc::new(search_domains(&text));
             settings.looping.clear();
+            self.changed.notify_one();
         }
         settings.looked = Some((now, modified));
         settings.node.clone()
     }
 
-    /// Finds resolvers that ask us what we asked them, and leaves them out from then on.
+    /// Finds resolvers that ask us what we asked them whenever there are others, and leaves them out from then on.
+    pub(super) async fn watch_for_loops(&self) {
+        loop {
+            // Reading the node's resolvers for the first time counts as a change that needs no second look.
+            self.node_servers();
+            let _ = tokio::time::timeout(Duration::ZERO, self.changed.notified()).await;
+            self.find_loops().await;
+            self.changed.notified().await;
+        }
+    }
+
     pub(super) async fn find_loops(&self) {
-        let Some(name) = unique_name() else { return };
+        let overrides = self.settings.read().unwrap_or_else(PoisonError::into_inner).overrides.clone();
+        let root = [Name::root()];
+        for domain in overrides.stubs.iter().map(|(domain, _)| domain).chain(&root) {
+            self.find_loops_below(domain).await;
+        }
+        *self.probe.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    async fn find_loops_below(&self, domain: &Name) {
+        let Some(name) = unique_name(domain) else { return };
         for server in self.servers(&name) {
-            let Some(name) = unique_name() else { return };
+            let Some(name) = unique_name(domain) else { return };
             *self.probe.write().unwrap_or_else(PoisonError::into_inner) = Some(name.clone());
             let before = self.metrics.probes_returned();
             let key = Key { name, kind: RecordType::HINFO, dnssec: false };
@@ -241,7 +345,6 @@ impl Resolver {
                 self.settings.write().unwrap_or_else(PoisonError::into_inner).looping.push(server);
             }
         }
-        *self.probe.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Answers of others that are remembered.
@@ -275,6 +378,16 @@ fn respond(request: &Message, aliases: Vec<Record>, answer: Answer, authoritativ
 
 fn refuse(request: &Message, code: ResponseCode) -> Step {
     Step::Reply(Box::new(respond(request, Vec::new(), Answer::code(code), false)))
+}
+
+/// Where a search list leads.
+enum Found {
+    /// To this name of ours.
+    Here(Name),
+    /// To the first of these that others know.
+    Elsewhere(VecDeque<Name>),
+    /// To nothing.
+    Nowhere,
 }
 
 /// Something with a header at least gets an answer.

@@ -82,10 +82,15 @@ fn cluster() -> Sources {
     sources
 }
 
+/// Somebody who is no pod.
+const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 99));
+
 fn resolver(sources: Sources, resolv_conf: &str) -> Resolver {
     let own: Vec<IpAddr> = vec!["10.43.0.10".parse().unwrap()];
     let zone = Zone::new(sources, absolute("cluster.local").unwrap(), own.clone());
-    Resolver::new(zone, own, PathBuf::from(resolv_conf))
+    let pods = [("10.42.0.9", "ns"), ("127.0.0.1", "ns")].map(|(ip, ns)| (ip.parse().unwrap(), ns.to_owned()));
+    let (_, namespaces) = tokio::sync::watch::channel(Arc::new(pods.into()));
+    Resolver::new(zone, own, PathBuf::from(resolv_conf), namespaces)
 }
 
 fn question(name: &str, kind: RecordType) -> Vec<u8> {
@@ -95,7 +100,11 @@ fn question(name: &str, kind: RecordType) -> Vec<u8> {
 }
 
 fn answer(resolver: &Resolver, name: &str, kind: RecordType) -> Option<Message> {
-    match resolver.begin(&question(name, kind)).0 {
+    answer_to(resolver, NOBODY, name, kind)
+}
+
+fn answer_to(resolver: &Resolver, client: IpAddr, name: &str, kind: RecordType) -> Option<Message> {
+    match resolver.begin(&question(name, kind), client).0 {
         Step::Reply(message) => Some(*message),
         _ => None,
     }
@@ -183,6 +192,7 @@ fn other_names_of_the_cluster() {
     check("cluster.local", SOA, &["SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"]);
     check("node-a", A, &["A 192.0.2.10"]);
     check("9.0.43.10.in-addr.arpa", PTR, &["PTR web.ns.svc.cluster.local."]);
+    check(&format!("9.{}d.f.ip6.arpa", "0.".repeat(29)), PTR, &["PTR web.ns.svc.cluster.local."]);
     check("3.0.42.10.in-addr.arpa", PTR, &["PTR db-0.db.ns.svc.cluster.local."]);
     check("8.0.43.10.in-addr.arpa", PTR, &["elsewhere"]);
     check("example.org", A, &["elsewhere"]);
@@ -202,7 +212,7 @@ fn external_names_are_aliases() {
 #[test]
 fn what_is_no_question_is_refused_by_its_code() {
     let resolver = resolver(cluster(), "/nonexistent");
-    let code = |bytes: &[u8]| match resolver.begin(bytes).0 {
+    let code = |bytes: &[u8]| match resolver.begin(bytes, NOBODY).0 {
         Step::Reply(message) => Some(message.metadata.response_code),
         _ => None,
     };
@@ -253,6 +263,76 @@ async fn ask(place: SocketAddr, name: &str) -> (ResponseCode, Vec<String>) {
     let key = Key { name: absolute(name).unwrap(), kind: RecordType::A, dnssec: false };
     let answer = exchange(place, &key).await.unwrap();
     (answer.code, text(&answer.answers))
+}
+
+#[test]
+fn a_pod_gets_at_once_what_its_search_list_leads_to() {
+    use RecordType::{A, AAAA, SRV};
+    let resolver = resolver(cluster(), "/nonexistent");
+    let pod: IpAddr = "10.42.0.9".parse().unwrap();
+    let lines = |name: &str, kind| answer_to(&resolver, pod, name, kind).map(|message| text(&message.answers));
+    let found = |lines: &[&str]| Some(lines.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let web = "CNAME web.ns.svc.cluster.local.";
+    assert_eq!(lines("web.ns.ns.svc.cluster.local", A), found(&["A 10.43.0.9", web]));
+    assert_eq!(lines("web.ns.ns.svc.cluster.local", AAAA), found(&["AAAA fd00::9", web]));
+    assert_eq!(lines("web.ns.svc.ns.svc.cluster.local", A), found(&["A 10.43.0.9", web]));
+    assert_eq!(lines("node-a.ns.svc.cluster.local", A), found(&["A 192.0.2.10", "CNAME node-a."]));
+    let near = "CNAME near.ns.svc.cluster.local.";
+    assert_eq!(lines("near.ns.ns.svc.cluster.local", A), found(&["A 10.43.0.9", near, web]));
+    // What only others know is asked there, once.
+    assert_eq!(lines("www.example.org.ns.svc.cluster.local", A), None);
+    // Other types, other namespaces and whoever is no pod get what the name says.
+    assert_eq!(lines("web.ns.ns.svc.cluster.local", SRV), found(&[]));
+    assert_eq!(lines("web.ns.other.svc.cluster.local", A), found(&[]));
+    let message = answer(&resolver, "web.ns.ns.svc.cluster.local", A).unwrap();
+    assert_eq!(message.metadata.response_code, ResponseCode::NXDomain);
+}
+
+#[tokio::test]
+async fn a_search_goes_through_the_nodes_domains_without_the_client() {
+    let shutdown = Shutdown::new();
+    let far = resolver(empty(), "/nonexistent");
+    far.configure(Some(&settings(json!({ "hosts": "192.0.2.7 www.example.org\n192.0.2.8 nas.lan" }))));
+    let (far_resolver, far) = serve("127.0.0.1", far, &shutdown).await;
+    let dir = std::env::temp_dir().join(format!("naru-dns-{}", std::process::id()));
+    std::fs::write(&dir, "search lan\n").unwrap();
+    let near = resolver(cluster(), dir.to_str().unwrap());
+    near.configure(Some(&settings(json!({ "upstreamNameservers": format!("[\"{far}\"]") }))));
+    let (_, near) = serve("127.0.0.1", near, &shutdown).await;
+    let nas = (ResponseCode::NoError, vec!["A 192.0.2.8".to_owned(), "CNAME nas.lan.".to_owned()]);
+    assert_eq!(ask(near, "nas.ns.svc.cluster.local").await, nas);
+    // The far one has no answer for what it does not know, so that the search ends there: the client goes on.
+    assert_eq!(ask(near, "www.example.org.ns.svc.cluster.local").await.0, ResponseCode::NXDomain);
+    assert_eq!(ask(near, "www.example.org").await.0, ResponseCode::NoError);
+    assert!(far_resolver.metrics.render(0).contains("coredns_dns_requests_total"));
+    std::fs::remove_file(dir).unwrap();
+    shutdown.trigger();
+}
+
+#[tokio::test]
+async fn metrics_have_the_names_that_dashboards_know() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let shutdown = Shutdown::new();
+    let (_, place) = serve("127.0.0.53", resolver(cluster(), "/nonexistent"), &shutdown).await;
+    assert_eq!(ask(place, "web.ns.svc.cluster.local").await.1, ["A 10.43.0.9"]);
+    let get = |path: &'static str| async move {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.53", 9153)).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        page
+    };
+    let page = get("/metrics").await;
+    for line in [
+        "coredns_dns_requests_total{server=\"dns://:53\",zone=\".\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 1",
+        "coredns_dns_responses_total{server=\"dns://:53\",zone=\".\",view=\"\",rcode=\"NOERROR\",plugin=\"\"} 1",
+        "coredns_dns_response_size_bytes_count{server=\"dns://:53\",zone=\".\",view=\"\",proto=\"udp\"} 1",
+        "coredns_cache_hits_total{server=\"dns://:53\",zones=\".\",view=\"\"} 0",
+    ] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+    assert!(get("/").await.starts_with("HTTP/1.1 404 Not Found\r\n"));
+    shutdown.trigger();
 }
 
 fn settings(data: Value) -> DnsConfigMap {

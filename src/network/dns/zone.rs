@@ -80,6 +80,11 @@ impl Zone {
         Self { sources, apex, domain, servers, slices_by_service, services_by_address, slices_by_address }
     }
 
+    /// The cluster's domain.
+    pub(super) fn apex(&self) -> &Name {
+        &self.apex
+    }
+
     /// Whether all caches have been filled once: before that nothing can be said not to exist.
     pub(super) fn is_synced(&self) -> bool {
         let Sources { services, slices, namespaces, nodes } = &self.sources;
@@ -301,7 +306,7 @@ fn external(name: &Name, kind: RecordType, service: &ServiceView) -> Lookup {
         return addresses(name, kind, &[address]);
     }
     match absolute(text) {
-        Some(target) => Lookup::Alias(Box::new(record(name, RData::CNAME(CNAME(target.clone())))), target),
+        Some(target) => Lookup::Alias(Box::new(alias(name, &target)), target),
         None => Lookup::NoName,
     }
 }
@@ -345,6 +350,11 @@ pub(super) fn absolute(text: &str) -> Option<Name> {
 
 fn below(text: &str, parent: &Name) -> Option<Name> {
     Name::from_ascii(text).ok()?.append_domain(parent).ok()
+}
+
+/// One name stands for another.
+pub(super) fn alias(name: &Name, target: &Name) -> Record {
+    record(name, RData::CNAME(CNAME(target.clone())))
 }
 
 fn record(name: &Name, data: RData) -> Record {

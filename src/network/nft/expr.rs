@@ -1,7 +1,8 @@
 //! Expressions: the steps of a rule. They work on registers of four bytes.
 
 use super::wire::{self, Message};
-use std::net::Ipv4Addr;
+use super::{Family, octets};
+use naru_api::address::Cidr;
 
 /// A register of four bytes, 0 to 15. Longer values take those that follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +85,11 @@ pub enum Expr {
     StoreMark(Reg),
     /// Goes on only if the comparison holds.
     Compare(Reg, Compare, Vec<u8>),
-    /// `(register & mask) ^ xor`, four bytes.
-    Bits(Reg, [u8; 4], [u8; 4]),
+    /// `(register & mask) ^ xor`, as many bytes as the mask has.
+    Bits(Reg, Vec<u8>, Vec<u8>),
     /// A random number below the modulus, and the offset added to it.
     Random(Reg, u32, u32),
-    /// A hash of the second register, below the modulus, which must be 2 or more, and the offset added to it.
+    /// A hash of the address in the second register, below the modulus, which must be 2 or more, and the offset added to it.
     Hash(Reg, Reg, u32, u32),
     /// Goes on only if the set has the key in the registers from this one on.
     Contains(&'static str, Reg),
@@ -115,20 +116,21 @@ pub enum Expr {
 
 impl Expr {
     /// Goes on only if the address in the register is (or is not) in the range.
-    pub fn in_range(register: Reg, compare: Compare, address: Ipv4Addr, prefix: u8) -> [Expr; 2] {
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-        let network = address.to_bits() & mask;
-        [
-            Expr::Bits(register, mask.to_be_bytes(), [0; 4]),
-            Expr::Compare(register, compare, network.to_be_bytes().to_vec()),
-        ]
+    pub fn in_range(register: Reg, compare: Compare, range: Cidr) -> [Expr; 2] {
+        let network = octets(range.network);
+        let all = u128::MAX.checked_shl(128 - u32::from(range.bits)).unwrap_or(0).to_be_bytes();
+        let mask = all.get(..network.len()).unwrap_or_default().to_vec();
+        [Expr::Bits(register, mask, vec![0; network.len()]), Expr::Compare(register, compare, network)]
     }
 
-    pub(super) fn write(&self, m: &mut Message<'_>) {
+    pub(super) fn write(&self, m: &mut Message<'_>, family: Family) {
         let mut expression = |name: &str, fill: &dyn Fn(&mut Message<'_>)| {
             m.text(wire::EXPRESSION_NAME, name);
             m.nest(wire::EXPRESSION_DATA, |m| fill(m));
         };
+        let length = 4 * u32::from(family.words());
+        // Where the source's address is in the header; the destination's follows.
+        let source = if family == Family::V4 { 12 } else { 8 };
         const NETWORK: u32 = 1;
         const TRANSPORT: u32 = 2;
         let payload = |register: Reg, base: u32, offset: u32, length: u32| {
@@ -146,8 +148,10 @@ impl Expr {
             }
         };
         match self {
-            Expr::LoadSource(register) => expression("payload", &payload(*register, NETWORK, 12, 4)),
-            Expr::LoadDestination(register) => expression("payload", &payload(*register, NETWORK, 16, 4)),
+            Expr::LoadSource(register) => expression("payload", &payload(*register, NETWORK, source, length)),
+            Expr::LoadDestination(register) => {
+                expression("payload", &payload(*register, NETWORK, source + length, length))
+            }
             Expr::LoadDestinationPort(register) => expression("payload", &payload(*register, TRANSPORT, 2, 2)),
             Expr::LoadProtocol(register) => expression("meta", &load(*register, 16)),
             Expr::LoadMark(register) => expression("meta", &load(*register, 3)),
@@ -176,7 +180,7 @@ impl Expr {
             Expr::Bits(register, mask, xor) => expression("bitwise", &|m| {
                 m.number(1, register.number());
                 m.number(2, register.number());
-                m.number(3, 4);
+                m.number(3, u32::try_from(mask.len()).unwrap_or_default());
                 m.nest(4, |m| m.bytes(wire::DATA_VALUE, mask));
                 m.nest(5, |m| m.bytes(wire::DATA_VALUE, xor));
             }),
@@ -191,7 +195,7 @@ impl Expr {
                 // A fixed seed: the choice must outlive a reload of the table.
                 const SEED: u32 = 0x6e61_7275;
                 for (kind, value) in
-                    [(1, source.number()), (2, register.number()), (3, 4), (4, *modulus), (5, SEED), (6, *offset)]
+                    [(1, source.number()), (2, register.number()), (3, length), (4, *modulus), (5, SEED), (6, *offset)]
                 {
                     m.number(kind, value);
                 }
@@ -227,9 +231,8 @@ impl Expr {
             }),
             Expr::RewriteDestination(address, port) => expression("nat", &|m| {
                 const DESTINATION: u32 = 1;
-                const IPV4: u32 = 2;
                 m.number(1, DESTINATION);
-                m.number(2, IPV4);
+                m.number(2, family.number().into());
                 m.number(3, address.number());
                 m.number(5, port.number());
             }),
@@ -239,9 +242,10 @@ impl Expr {
             }),
             Expr::Reject => expression("reject", &|m| {
                 const ICMP_UNREACHABLE: u32 = 0;
-                const PORT: u8 = 3;
+                // The port, in the family's own numbers.
+                let code = if family == Family::V4 { 3 } else { 4 };
                 m.number(1, ICMP_UNREACHABLE);
-                m.bytes(2, &[PORT]);
+                m.bytes(2, &[code]);
             }),
             Expr::Reset => expression("reject", &|m| {
                 const TCP_RESET: u32 = 1;

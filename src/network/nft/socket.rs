@@ -49,11 +49,43 @@ pub(crate) fn dump(request: &[u8], each: &mut dyn FnMut(&[u8])) -> Result<(), Er
     }
 }
 
+/// The upper half of the addresses of sockets by which we change our tables: so that what the kernel tells of changes
+/// can be told from others' changes.
+pub(crate) const OURS: u32 = 0x6e61_0000;
+
+/// Whether a change came by one of our sockets.
+pub(crate) fn is_ours(address: u32) -> bool {
+    address & 0xffff_0000 == OURS
+}
+
+/// Gives a socket one of our addresses. One that is taken by chance does not matter much: the kernel then chooses, and
+/// the change looks like somebody else's once.
+fn mark(socket: &impl std::os::fd::AsFd) {
+    for _ in 0..8 {
+        let address = net::netlink::SocketAddrNetlink::new(OURS | u32::from(rand::random::<u16>()), 0);
+        if net::bind(socket, &address).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Sends a batch of ours.
+pub(crate) fn commit(batch: &[u8]) -> Result<(), Error> {
+    send(Some(net::netlink::NETFILTER), batch, true)
+}
+
 /// Sends a batch, or one message of another netlink family (`None` is the first, routing), and waits for the kernel's verdict on it.
 pub(crate) fn exchange(family: Option<Protocol>, batch: &[u8]) -> Result<(), Error> {
+    send(family, batch, false)
+}
+
+fn send(family: Option<Protocol>, batch: &[u8], marked: bool) -> Result<(), Error> {
     let unavailable = |error: Errno| Error::Unavailable(error.into());
     let socket =
         net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, family).map_err(unavailable)?;
+    if marked {
+        mark(&socket);
+    }
     // A batch is one datagram. Forcing needs rights that a container may lack; small batches fit anyway.
     let size = batch.len() * 2 + 65_536;
     if sockopt::set_socket_send_buffer_size_force(&socket, size).is_err() {

@@ -1,5 +1,7 @@
 //! The netlink encoding: messages in a batch, attributes in messages. Numbers are the kernel's.
 
+use super::Family;
+
 /// Kinds of messages, numbered as in `linux/netfilter/nf_tables.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -53,7 +55,6 @@ const ACK: u16 = 4;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 const NESTED: u16 = 0x8000;
-const FAMILY_IPV4: u8 = 2;
 const FAMILY_NONE: u8 = 0;
 const HEADER: usize = 16;
 
@@ -89,13 +90,13 @@ impl Messages {
         self.buffer.extend_from_slice(&resource.to_be_bytes());
     }
 
-    pub(super) fn push(&mut self, kind: Kind, fill: impl FnOnce(&mut Message<'_>)) {
+    pub(super) fn push(&mut self, kind: Kind, family: Family, fill: impl FnOnce(&mut Message<'_>)) {
         let flags = match kind {
             Kind::NewTable | Kind::NewChain | Kind::NewSet | Kind::NewElements => REQUEST | CREATE,
             Kind::NewRule => REQUEST | CREATE | APPEND,
             Kind::DeleteTable | Kind::DeleteElements => REQUEST,
         };
-        self.begin((SUBSYSTEM << 8) | kind as u16, flags, FAMILY_IPV4, 0);
+        self.begin((SUBSYSTEM << 8) | kind as u16, flags, family.number(), 0);
         fill(&mut Message { buffer: &mut self.buffer });
         let length = u32::try_from(self.buffer.len() - self.last).unwrap_or(u32::MAX);
         self.buffer[self.last..self.last + 4].copy_from_slice(&length.to_ne_bytes());
@@ -170,7 +171,7 @@ mod tests {
     fn lengths_cover_nested_attributes_and_padding() {
         let mut messages = Messages::new();
         assert!(messages.is_empty());
-        messages.push(Kind::NewChain, |m| {
+        messages.push(Kind::NewChain, Family::V4, |m| {
             m.text(CHAIN_NAME, "abcd");
             m.nest(CHAIN_HOOK, |m| m.number(HOOK_NUMBER, 3));
         });

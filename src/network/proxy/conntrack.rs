@@ -2,17 +2,18 @@
 //! once had, even one that is gone, until the kernel forgets about it. So it is made to.
 
 use super::ruleset::{Backend, Frontend, Protocol, Ruleset};
-use crate::nft::{self, Error};
+use crate::nft::{self, Error, Family, attribute};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 const UDP: u8 = 17;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ADDRESSES: u16 = 1;
 const PROTOCOL: u16 = 2;
-const SOURCE: u16 = 1;
-const DESTINATION: u16 = 2;
+/// The source's address in a tuple; the destination's number follows.
+const SOURCE_V4: u16 = 1;
+const SOURCE_V6: u16 = 3;
 const NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
@@ -23,9 +24,9 @@ const DELETE: u16 = 2;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Stale {
     /// Frontends whose endpoints have changed, and the endpoints that they have now.
-    services: BTreeMap<(Ipv4Addr, u16), BTreeSet<Backend>>,
+    services: BTreeMap<(IpAddr, u16), BTreeSet<Backend>>,
     /// Ports of the node, and the endpoints that they no longer have.
-    node_ports: BTreeMap<u16, BTreeSet<Backend>>,
+    node_ports: BTreeMap<(Family, u16), BTreeSet<Backend>>,
 }
 
 impl Stale {
@@ -43,13 +44,11 @@ impl Stale {
             if before.is_subset(&now) && !first {
                 continue;
             }
-            match frontend.address {
-                Some(address) => {
-                    stale.services.insert((address, frontend.port), now);
-                }
-                None => {
-                    stale.node_ports.insert(frontend.port, before.difference(&now).copied().collect());
-                }
+            if frontend.is_node_port() {
+                let gone = before.difference(&now).copied().collect();
+                stale.node_ports.insert((frontend.family(), frontend.port), gone);
+            } else {
+                stale.services.insert((frontend.address, frontend.port), now);
             }
         }
         stale
@@ -61,27 +60,28 @@ impl Stale {
 
     fn has(&self, flow: &Flow<'_>) -> bool {
         let service = self.services.get(&(flow.asked, flow.asked_port));
-        let node_port = self.node_ports.get(&flow.asked_port);
+        let node_port = self.node_ports.get(&(Family::of(flow.asked), flow.asked_port));
         service.is_some_and(|now| !now.contains(&flow.answers))
             || node_port.is_some_and(|gone| gone.contains(&flow.answers))
     }
 
     /// Makes the kernel forget. Blocks.
     pub(super) fn forget(&self) -> Result<usize, Error> {
-        let mut found: Vec<Vec<u8>> = Vec::new();
-        nft::dump(&request(GET, &[]), &mut |body| {
+        const ALL_FAMILIES: u8 = 0;
+        let mut found: Vec<(Family, Vec<u8>)> = Vec::new();
+        nft::dump(&request(GET, ALL_FAMILIES, &[]), &mut |body| {
             if let Some(flow) = Flow::read(body).filter(|flow| self.has(flow)) {
-                found.push(flow.original.to_vec());
+                found.push((Family::of(flow.asked), flow.original.to_vec()));
             }
         })?;
         let mut forgotten = 0;
-        for original in &found {
+        for (family, original) in &found {
             let mut attribute = Vec::with_capacity(original.len() + 4);
             let length = u16::try_from(original.len() + 4).unwrap_or(u16::MAX);
             attribute.extend_from_slice(&length.to_ne_bytes());
             attribute.extend_from_slice(&(ORIGINAL | 0x8000).to_ne_bytes());
             attribute.extend_from_slice(original);
-            match nft::exchange(Some(rustix::net::netlink::NETFILTER), &request(DELETE, &attribute)) {
+            match nft::exchange(Some(rustix::net::netlink::NETFILTER), &request(DELETE, family.number(), &attribute)) {
                 Ok(()) => forgotten += 1,
                 // It has ended meanwhile.
                 Err(Error::Refused(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -92,12 +92,12 @@ impl Stale {
     }
 }
 
-/// One tracked flow of UDP over IPv4.
+/// One tracked flow of UDP.
 #[derive(Debug)]
 struct Flow<'a> {
     /// The attribute by which the kernel knows it.
     original: &'a [u8],
-    asked: Ipv4Addr,
+    asked: IpAddr,
     asked_port: u16,
     answers: Backend,
 }
@@ -111,9 +111,12 @@ impl<'a> Flow<'a> {
         if attribute(protocol, NUMBER)?.first() != Some(&UDP) {
             return None;
         }
-        let address = |tuple: &'a [u8], which: u16| -> Option<Ipv4Addr> {
-            let octets: [u8; 4] = attribute(attribute(tuple, ADDRESSES)?, which)?.try_into().ok()?;
-            Some(octets.into())
+        let address = |tuple: &'a [u8], which: u16| -> Option<IpAddr> {
+            let addresses = attribute(tuple, ADDRESSES)?;
+            match attribute(addresses, SOURCE_V4 + which) {
+                Some(octets) => Some(<[u8; 4]>::try_from(octets).ok()?.into()),
+                None => Some(<[u8; 16]>::try_from(attribute(addresses, SOURCE_V6 + which)?).ok()?.into()),
+            }
         };
         let port = |tuple: &'a [u8], which: u16| -> Option<u16> {
             let bytes = attribute(attribute(tuple, PROTOCOL)?, which)?;
@@ -121,38 +124,25 @@ impl<'a> Flow<'a> {
         };
         Some(Self {
             original,
-            asked: address(original, DESTINATION)?,
+            asked: address(original, 1)?,
             asked_port: port(original, DESTINATION_PORT)?,
-            answers: Backend { address: address(reply, SOURCE)?, port: port(reply, SOURCE_PORT)? },
+            answers: Backend { address: address(reply, 0)?, port: port(reply, SOURCE_PORT)? },
         })
     }
 }
 
-/// The value of the first attribute of a kind.
-fn attribute(mut bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    while bytes.len() >= 4 {
-        let length = usize::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
-        if u16::from_ne_bytes([bytes[2], bytes[3]]) & 0x3fff == kind {
-            return bytes.get(4..length);
-        }
-        bytes = bytes.get(length.max(4).next_multiple_of(4)..)?;
-    }
-    None
-}
-
-/// A message to the connection tracking of IPv4.
-fn request(kind: u16, attributes: &[u8]) -> Vec<u8> {
+/// A message to the connection tracking of a family.
+fn request(kind: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     const SUBSYSTEM: u16 = 1;
     const REQUEST_DUMP: u16 = 1 | 0x300;
     const REQUEST_ACK: u16 = 1 | 4;
-    const IPV4: u8 = 2;
     let length = u32::try_from(20 + attributes.len()).unwrap_or(u32::MAX);
     let mut message = Vec::with_capacity(20 + attributes.len());
     message.extend_from_slice(&length.to_ne_bytes());
     message.extend_from_slice(&((SUBSYSTEM << 8) | kind).to_ne_bytes());
     message.extend_from_slice(&if kind == GET { REQUEST_DUMP } else { REQUEST_ACK }.to_ne_bytes());
     message.extend_from_slice(&[0; 8]);
-    message.extend_from_slice(&[IPV4, 0, 0, 0]);
+    message.extend_from_slice(&[family, 0, 0, 0]);
     message.extend_from_slice(attributes);
     message
 }
@@ -162,8 +152,8 @@ mod tests {
     use super::super::ruleset::{Masquerade, Target};
     use super::*;
 
-    fn ruleset(protocol: Protocol, address: Option<Ipv4Addr>, pods: &[u8]) -> Ruleset {
-        let backends = pods.iter().map(|last| Backend { address: Ipv4Addr::new(10, 42, 0, *last), port: 53 }).collect();
+    fn ruleset(protocol: Protocol, address: IpAddr, pods: &[u8]) -> Ruleset {
+        let backends = pods.iter().map(|last| Backend { address: [10, 42, 0, *last].into(), port: 53 }).collect();
         let target =
             Target { backends, sticky: None, masquerade: Masquerade::Always, elsewhere: false, sources: Vec::new() };
         let frontends = [(Frontend { address, protocol, port: 53 }, target)].into();
@@ -172,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_lost_an_endpoint_or_got_its_first_is_stale() {
-        let service = Some(Ipv4Addr::new(10, 43, 0, 10));
+        let service = IpAddr::from([10, 43, 0, 10]);
         let check = |protocol, old: &[u8], new: &[u8], expect: bool| {
             let stale = Stale::between(&ruleset(protocol, service, old), &ruleset(protocol, service, new));
             assert_eq!(!stale.is_empty(), expect, "{old:?} {new:?}");
@@ -182,8 +172,8 @@ mod tests {
         check(Protocol::Udp, &[], &[2], true);
         check(Protocol::Udp, &[], &[], false);
         check(Protocol::Tcp, &[2, 3], &[3], false);
-        let gone = Stale::between(&ruleset(Protocol::Udp, None, &[2, 3]), &Ruleset::default());
-        assert_eq!(gone.node_ports[&53].len(), 2);
+        let gone = Stale::between(&ruleset(Protocol::Udp, Family::V4.unspecified(), &[2, 3]), &Ruleset::default());
+        assert_eq!(gone.node_ports[&(Family::V4, 53)].len(), 2);
     }
 
     #[test]

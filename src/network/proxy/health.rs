@@ -1,20 +1,17 @@
 //! Health check ports of Services: a balancer outside asks there whether this node has endpoints of its own.
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Response, StatusCode};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Checks answered at once on one port; more wait in the listen queue.
 const AT_ONCE: usize = 32;
-/// A request's head beyond this size is not read to its end.
-const MAX_HEAD: usize = 8 * 1024;
-/// How long a client may take over its request.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is said about one Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,20 +23,20 @@ pub(super) struct Health {
 }
 
 impl Health {
-    fn answer(&self) -> String {
-        let (code, reason) = if self.endpoints > 0 { (200, "OK") } else { (503, "Service Unavailable") };
+    fn answer(&self) -> Response<Full<Bytes>> {
+        let status = if self.endpoints > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let body = serde_json::json!({
             "service": { "namespace": self.namespace, "name": self.name },
             "localEndpoints": self.endpoints,
             "serviceProxyHealthy": true,
         });
-        let body = body.to_string();
-        format!(
-            "HTTP/1.1 {code} {reason}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
-             X-Load-Balancing-Endpoint-Weight: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            self.endpoints,
-            body.len()
-        )
+        let mut response = Response::new(Full::new(body.to_string().into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert("x-load-balancing-endpoint-weight", self.endpoints.into());
+        response
     }
 }
 
@@ -69,10 +66,12 @@ impl HealthPorts {
                 port.health.send_replace(health);
                 continue;
             }
-            match TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, number))).await {
+            match listen(number).await {
                 Ok(listener) => {
                     let (sender, receiver) = watch::channel(health);
-                    let task = naru_base::spawn("health-check-port", serve(listener, receiver));
+                    let task = naru_base::spawn("health-check-port", {
+                        crate::http::serve(listener, AT_ONCE, move |_: &_| receiver.borrow().answer())
+                    });
                     self.ports.insert(number, Port { health: sender, task });
                 }
                 Err(error) => {
@@ -84,42 +83,20 @@ impl HealthPorts {
     }
 }
 
-async fn serve(listener: TcpListener, health: watch::Receiver<Health>) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors: that passes.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let answer = health.borrow().answer();
-        naru_base::spawn("health-check", async move {
-            let _ = tokio::time::timeout(PATIENCE, converse(stream, &answer)).await;
-            drop(place);
-        });
+/// Of both families where the kernel has IPv6.
+async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await,
     }
-}
-
-/// Reads a request, whatever it asks for, and answers.
-async fn converse(mut stream: TcpStream, answer: &str) -> std::io::Result<()> {
-    let mut head = Vec::with_capacity(1024);
-    let mut buffer = [0; 1024];
-    while head.len() < MAX_HEAD && !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        let length = stream.read(&mut buffer).await?;
-        if length == 0 {
-            break;
-        }
-        head.extend_from_slice(&buffer[..length]);
-    }
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     async fn ask(port: u16) -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;

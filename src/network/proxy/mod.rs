@@ -1,10 +1,11 @@
-//! The service proxy: Services and EndpointSlices become one nftables table.
+//! The service proxy: Services and EndpointSlices become nftables, one table for each family.
 //!
 //! It works on routed packets in prerouting and output only, so that it needs neither bridges nor br_netfilter.
 //! The table outlives the process: connections go on while the agent restarts.
 
 mod config;
 mod conntrack;
+mod guard;
 mod health;
 mod program;
 mod route;
@@ -13,18 +14,19 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 
-pub use crate::nft::Error;
-pub use config::{InvalidCidr, Ipv4Cidr, ProxyConfig};
+pub use crate::nft::{Error, Family};
+pub use config::ProxyConfig;
 pub use ruleset::{Backend, Frontend, Here, Masquerade, Protocol, Ruleset, Target, ruleset};
 
 use conntrack::Stale;
+use guard::Guard;
 use health::{Health, HealthPorts};
 use naru_base::{Backoff, Shutdown};
 use naru_client::Informer;
 use naru_client::projections::{EndpointSliceView, NodeView, ServiceView};
 use program::{Base, Program};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -33,13 +35,14 @@ use tokio::sync::{Notify, watch};
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the kernel has: `None` until the first table of this process is in place.
-type Applied = Option<Arc<BTreeSet<Ipv4Addr>>>;
+type Applied = Option<Arc<BTreeSet<IpAddr>>>;
 
 /// A running proxy. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Proxy {
     applied: watch::Receiver<Applied>,
     host_ports: Arc<watch::Sender<BTreeMap<Frontend, Backend>>>,
+    redirects: Arc<watch::Sender<BTreeMap<Frontend, Backend>>>,
 }
 
 impl Proxy {
@@ -53,9 +56,11 @@ impl Proxy {
         shutdown: &Shutdown,
     ) -> Self {
         let (sender, applied) = watch::channel(None);
-        let (host_ports, ports) = watch::channel(BTreeMap::new());
-        let proxy = Self { applied, host_ports: Arc::new(host_ports) };
-        let worker = Worker { services, slices, nodes, config, applied: sender, host_ports: ports };
+        let (host_ports, of_ports) = watch::channel(BTreeMap::new());
+        let (redirects, of_redirects) = watch::channel(BTreeMap::new());
+        let proxy = Self { applied, host_ports: Arc::new(host_ports), redirects: Arc::new(redirects) };
+        let (host_ports, redirects) = (of_ports, of_redirects);
+        let worker = Worker { services, slices, nodes, config, applied: sender, host_ports, redirects };
         let shutdown = shutdown.clone();
         naru_base::spawn("service-proxy", async move { shutdown.guard(worker.run()).await });
         proxy
@@ -75,9 +80,13 @@ impl Proxy {
         self.host_ports.send_replace(ports);
     }
 
+    /// Sends what comes for an address and port that this host answers on itself to another port.
+    pub fn redirect(&self, ports: impl IntoIterator<Item = (Frontend, Backend)>) {
+        self.redirects.send_modify(|all| all.extend(ports));
+    }
+
     /// Completes when no new connection is sent to `address` any more (true), or after `timeout` (false).
     pub async fn wait_dropped(&self, address: IpAddr, timeout: Duration) -> bool {
-        let IpAddr::V4(address) = address else { return true };
         let mut applied = self.applied.clone();
         let dropped = applied.wait_for(|applied| applied.as_ref().is_some_and(|all| !all.contains(&address)));
         matches!(tokio::time::timeout(timeout, dropped).await, Ok(Ok(_)))
@@ -101,6 +110,7 @@ struct Worker {
     config: ProxyConfig,
     applied: watch::Sender<Applied>,
     host_ports: watch::Receiver<BTreeMap<Frontend, Backend>>,
+    redirects: watch::Receiver<BTreeMap<Frontend, Backend>>,
 }
 
 impl Worker {
@@ -134,6 +144,26 @@ impl Worker {
         asked.map(said).collect()
     }
 
+    /// Routes and kernel settings.
+    async fn prepare(&self) -> Base {
+        for range in self.config.service_cidrs.clone() {
+            let routed = tokio::task::spawn_blocking(move || route::ensure(range)).await;
+            if let Ok(Err(error)) = routed {
+                tracing::warn!(%error, "no route to {range}: processes of this host reach no cluster addresses");
+            }
+        }
+        let pods = self.config.cluster_cidrs.clone();
+        let has = |family| pods.iter().any(|range| Family::of(range.network) == family);
+        let loopback = self.config.localhost_node_ports;
+        let wanted = sysctl::Wanted { loopback, v4: has(Family::V4), v6: has(Family::V6) };
+        Base {
+            table: self.config.table.clone(),
+            loopback: sysctl::prepare(wanted),
+            routed_v6: self.config.routed_v6,
+            pods,
+        }
+    }
+
     async fn follow(mut self) {
         let changed = Arc::new(Notify::new());
         let wake = Arc::clone(&changed);
@@ -147,17 +177,9 @@ impl Worker {
                 wake.notify_one();
             }
         });
-        let service_cidr = self.config.service_cidr;
-        let routed = tokio::task::spawn_blocking(move || route::ensure(service_cidr)).await;
-        if let Ok(Err(error)) = routed {
-            tracing::warn!(%error, "no route to {service_cidr}: processes of this host reach no cluster addresses");
-        }
-        let base = Base {
-            table: self.config.table.clone(),
-            cluster_cidr: self.config.cluster_cidr,
-            loopback: sysctl::prepare(self.config.localhost_node_ports),
-        };
+        let base = self.prepare().await;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut guard = Guard::open(&self.config.table);
         let mut current: Option<(Program, Ruleset)> = None;
         let mut health = HealthPorts::default();
         loop {
@@ -167,7 +189,8 @@ impl Worker {
             health.set(self.health(&services, &slices)).await;
             let zone = self.zone();
             let mut wanted = ruleset(&services, &slices, Here { node: &self.config.node_name, zone: &zone });
-            wanted.serve_host_ports(&self.host_ports.borrow_and_update());
+            wanted.serve_ports(&self.redirects.borrow_and_update());
+            wanted.serve_ports(&self.host_ports.borrow_and_update());
             let unchanged = current.as_ref().is_some_and(|(_, ruleset)| *ruleset == wanted);
             if !unchanged {
                 // Of what an earlier process has had nothing is known but what is wanted now.
@@ -190,6 +213,17 @@ impl Worker {
             tokio::select! {
                 () = changed.notified() => {}
                 Ok(()) = self.host_ports.changed() => {}
+                Ok(()) = self.redirects.changed() => {}
+                () = guard.meddled() => {
+                    tracing::warn!(
+                        "somebody has removed rules of the table {}, which is put back: services on this node would \
+                         not answer without it",
+                        self.config.table
+                    );
+                    current = None;
+                    // Whoever does this again and again is not raced.
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
             }
         }
     }

@@ -1,13 +1,15 @@
-//! The ruleset as one nftables table: base chains, maps, and a chain for each number of endpoints.
+//! The ruleset as nftables, one table for each family: base chains, maps, and a chain for each number of endpoints.
 //!
 //! A Service is elements in maps, never a chain of its own: its address, protocol and port lead to the
 //! chain that draws one of N, and that number together with the key leads to the endpoint.
 
-use super::config::Ipv4Cidr;
 use super::ruleset::{Frontend, Masquerade, Ruleset, Target};
-use crate::nft::{Batch, ChainType, Compare, Error, Expr, Field, Hook, Reg, SetKind, SetSpec, Value, Verdict};
+use crate::nft::{
+    Batch, ChainType, Compare, Error, Expr, Family, Field, Hook, Reg, SetKind, SetSpec, Value, Verdict, octets,
+};
+use naru_api::address::Cidr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 const SERVICES: &str = "services";
 const NODE_PORTS: &str = "node-ports";
@@ -74,30 +76,90 @@ const MARK: u32 = 0x4000;
 const REFUSE_PRIORITY: i32 = -110;
 const TRANSLATE_PRIORITY: i32 = -100;
 const LEAVE_PRIORITY: i32 = 100;
-const LOOPBACK: Ipv4Cidr = Ipv4Cidr { address: Ipv4Addr::new(127, 0, 0, 0), prefix: 8 };
-const MULTICAST: Ipv4Cidr = Ipv4Cidr { address: Ipv4Addr::new(224, 0, 0, 0), prefix: 4 };
 
 const R0: Reg = Reg(0);
 const R1: Reg = Reg(1);
-const R2: Reg = Reg(2);
-const R3: Reg = Reg(3);
-const R4: Reg = Reg(4);
-const R5: Reg = Reg(5);
-const R6: Reg = Reg(6);
 
-/// What the table depends on beside the Services.
+/// Addresses of the host alone.
+fn loopback(family: Family) -> Cidr {
+    match family {
+        Family::V4 => Cidr { network: Ipv4Addr::new(127, 0, 0, 0).into(), bits: 8 },
+        Family::V6 => Cidr { network: Ipv6Addr::LOCALHOST.into(), bits: 128 },
+    }
+}
+
+/// Addresses of many.
+fn multicast(family: Family) -> Cidr {
+    match family {
+        Family::V4 => Cidr { network: Ipv4Addr::new(224, 0, 0, 0).into(), bits: 4 },
+        Family::V6 => Cidr { network: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), bits: 8 },
+    }
+}
+
+/// Where the parts of a key are: an address of IPv6 takes four registers.
+impl Family {
+    /// A second address, or the protocol.
+    fn second(self) -> Reg {
+        Reg(self.words())
+    }
+
+    /// The port, after address and protocol.
+    fn port(self) -> Reg {
+        Reg(self.words() + 1)
+    }
+
+    /// What follows address, protocol and port.
+    fn fourth(self) -> Reg {
+        Reg(self.words() + 2)
+    }
+
+    /// What follows an address there.
+    fn fifth(self) -> Reg {
+        Reg(2 * self.words() + 2)
+    }
+
+    /// What follows another address there.
+    fn sixth(self) -> Reg {
+        Reg(3 * self.words() + 2)
+    }
+}
+
+/// What the tables depend on beside the Services.
 #[derive(Debug, Clone)]
 pub(super) struct Base {
     pub(super) table: String,
-    /// The addresses of all pods.
-    pub(super) cluster_cidr: Ipv4Cidr,
+    /// The addresses of all pods, of one or both families; the others have no table.
+    pub(super) pods: Vec<Cidr>,
     /// Whether node ports are served on 127.0.0.0/8 as well.
     pub(super) loopback: bool,
+    /// Whether pods leave the cluster with their own addresses of IPv6.
+    pub(super) routed_v6: bool,
+}
+
+impl Base {
+    fn families(&self) -> impl Iterator<Item = OneBase> {
+        self.pods.iter().map(|pods| {
+            let family = Family::of(pods.network);
+            let hidden = family == Family::V4 || !self.routed_v6;
+            OneBase { family, pods: *pods, loopback: self.loopback && family == Family::V4, hidden }
+        })
+    }
+}
+
+/// The same, of one family.
+#[derive(Debug, Clone, Copy)]
+struct OneBase {
+    family: Family,
+    pods: Cidr,
+    loopback: bool,
+    /// Whether pods that leave the cluster get the node's address.
+    hidden: bool,
 }
 
 /// A chain that draws an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Draw {
+    family: Family,
     node_port: bool,
     inside: bool,
     sticky: Option<u32>,
@@ -109,7 +171,8 @@ impl Draw {
     fn of(frontend: &Frontend, target: &Target, inside: bool) -> Option<Self> {
         let count = u32::try_from(target.backends.len()).ok().filter(|count| *count > 0)?;
         let (sticky, masquerade) = (target.sticky, target.masquerade);
-        Some(Self { node_port: frontend.address.is_none(), inside, sticky, masquerade, count })
+        let (family, node_port) = (frontend.family(), frontend.is_node_port());
+        Some(Self { family, node_port, inside, sticky, masquerade, count })
     }
 
     fn name(self) -> String {
@@ -128,90 +191,101 @@ impl Draw {
         format!("{place}-{masquerade}-{how}-of-{}", self.count)
     }
 
-    fn add(self, batch: &mut Batch, base: &Base) {
+    fn add(self, batch: &mut Batch, base: &OneBase) {
         let name = self.name();
         batch.add_chain(&name);
         match self.masquerade {
             Masquerade::Always => batch.add_rule(&name, &set_mark(true)),
             Masquerade::Outside => {
-                let mut rule = vec![Expr::LoadSource(R0)];
-                rule.extend(base.cluster_cidr.check(R0, Compare::NotEqual));
+                let mut rule = from_cluster(base, Compare::NotEqual);
                 rule.extend(set_mark(true));
                 batch.add_rule(&name, &rule);
             }
             Masquerade::Never => {}
         }
-        let key = || {
-            let address = if self.node_port {
-                Expr::Load(R0, Ipv4Addr::UNSPECIFIED.octets().to_vec())
-            } else {
-                Expr::LoadDestination(R0)
-            };
-            vec![address, Expr::LoadProtocol(R1), Expr::LoadDestinationPort(R2)]
-        };
         let offset = if self.inside { INSIDE } else { 0 };
-        let any = Expr::Random(R3, self.count, offset);
-        let mut draw = key();
-        let Some(seconds) = self.sticky else {
-            draw.extend([any, Expr::Map(ENDPOINTS, R0, R4), Expr::RewriteDestination(R4, R5)]);
-            return batch.add_rule(&name, &draw);
+        let family = self.family;
+        let (number, address, port) = (family.fourth(), Reg(family.fourth().0 + 1), Reg(family.fifth().0 + 1));
+        let any = Expr::Random(number, self.count, offset);
+        if self.sticky.is_some() {
+            return self.add_sticky(batch, any, offset);
+        }
+        let mut draw = self.key();
+        draw.extend([any, Expr::Map(ENDPOINTS, R0, address), Expr::RewriteDestination(address, port)]);
+        batch.add_rule(&name, &draw);
+    }
+
+    fn key(self) -> Vec<Expr> {
+        let address = match self.node_port {
+            true => Expr::Load(R0, octets(self.family.unspecified())),
+            false => Expr::LoadDestination(R0),
         };
+        vec![address, Expr::LoadProtocol(self.family.second()), Expr::LoadDestinationPort(self.family.port())]
+    }
+
+    fn add_sticky(self, batch: &mut Batch, any: Expr, offset: u32) {
+        let (name, family, seconds) = (self.name(), self.family, self.sticky.unwrap_or_default());
+        let (client, value, port) = (family.fourth(), family.fifth(), family.sixth());
         // The endpoint that the client has, if the Service still has it: it takes the client's place in the key.
-        let mut known = key();
-        known.extend([Expr::LoadSource(R3), Expr::Map(AFFINITY, R0, R3), Expr::Contains(CURRENT, R0)]);
-        known.extend([Expr::LoadSource(R3), Expr::Map(AFFINITY, R0, R5), Expr::Remember(AFFINITY, R0, R5, seconds)]);
-        known.push(Expr::RewriteDestination(R5, R6));
+        let mut known = self.key();
+        known.extend([Expr::LoadSource(client), Expr::Map(AFFINITY, R0, client), Expr::Contains(CURRENT, R0)]);
+        known.extend([Expr::LoadSource(client), Expr::Map(AFFINITY, R0, value)]);
+        known.extend([Expr::Remember(AFFINITY, R0, value, seconds), Expr::RewriteDestination(value, port)]);
         batch.add_rule(&name, &known);
         // One that is gone is forgotten: what is there cannot be changed, only kept longer.
-        let mut gone = key();
-        gone.extend([Expr::LoadSource(R3), Expr::Load(R5, vec![0; 8]), Expr::Forget(AFFINITY, R0, R5)]);
+        let mut gone = self.key();
+        gone.extend([Expr::LoadSource(client), Expr::Load(value, octets(family.unspecified()))]);
+        gone.extend([Expr::Load(port, vec![0; 4]), Expr::Forget(AFFINITY, R0, value)]);
         batch.add_rule(&name, &gone);
         // The choice of a client that nobody remembers is the same every time, too.
         // A hash of one is refused by the kernel, and the same as any draw of one.
-        let choice = if self.count > 1 { Expr::Hash(R3, R4, self.count, offset) } else { any };
-        draw.extend([Expr::LoadSource(R4), choice, Expr::Map(ENDPOINTS, R0, R5)]);
+        let hashed = Reg(client.0 + 1);
+        let choice = if self.count > 1 { Expr::Hash(client, hashed, self.count, offset) } else { any };
+        let mut draw = self.key();
+        draw.extend([Expr::LoadSource(hashed), choice, Expr::Map(ENDPOINTS, R0, value)]);
         let mut remembered = draw.clone();
-        remembered.extend([Expr::LoadSource(R3), Expr::Remember(AFFINITY, R0, R5, seconds)]);
+        remembered.extend([Expr::LoadSource(client), Expr::Remember(AFFINITY, R0, value, seconds)]);
         for mut rule in [remembered, draw] {
-            rule.push(Expr::RewriteDestination(R5, R6));
+            rule.push(Expr::RewriteDestination(value, port));
             batch.add_rule(&name, &rule);
         }
     }
 }
 
 /// The clients that may reach a guarded frontend: a chain that drops all others.
-fn guard_name(sources: &[Ipv4Cidr]) -> String {
+fn guard_name(sources: &[Cidr]) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in sources.iter().flat_map(|range| [&range.address.octets()[..], &[range.prefix]].concat()) {
+    for byte in sources.iter().flat_map(|range| [octets(range.network), vec![range.bits]].concat()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     format!("only-from-{hash:016x}")
 }
 
-fn add_guard(batch: &mut Batch, sources: &[Ipv4Cidr]) {
+fn add_guard(batch: &mut Batch, sources: &[Cidr]) {
     let name = guard_name(sources);
     batch.add_chain(&name);
     for range in sources {
         let mut rule = vec![Expr::LoadSource(R0)];
-        rule.extend(range.check(R0, Compare::Equal));
+        rule.extend(Expr::in_range(R0, Compare::Equal, *range));
         rule.push(Expr::Verdict(Verdict::Return));
         batch.add_rule(&name, &rule);
     }
     batch.add_rule(&name, &[Expr::Verdict(Verdict::Drop)]);
 }
 
-fn guards(ruleset: &Ruleset) -> BTreeSet<Vec<Ipv4Cidr>> {
+fn guards(ruleset: &Ruleset) -> BTreeSet<Vec<Cidr>> {
     ruleset.frontends.values().filter(|target| !target.sources.is_empty()).map(|t| t.sources.clone()).collect()
 }
 
 /// Sets or clears the mark.
 fn set_mark(on: bool) -> [Expr; 3] {
     let xor = if on { MARK } else { 0 };
-    [Expr::LoadMark(R0), Expr::Bits(R0, (!MARK).to_ne_bytes(), xor.to_ne_bytes()), Expr::StoreMark(R0)]
+    let (mask, xor) = ((!MARK).to_ne_bytes().to_vec(), u32::to_ne_bytes(xor).to_vec());
+    [Expr::LoadMark(R0), Expr::Bits(R0, mask, xor), Expr::StoreMark(R0)]
 }
 
-/// The elements of all sets, by set and key.
-type Elements = BTreeMap<(&'static str, Vec<u8>), Value>;
+/// The elements of all sets, by family, set and key.
+type Elements = BTreeMap<(Family, &'static str, Vec<u8>), Value>;
 
 fn port_key(frontend: &Frontend) -> Vec<u8> {
     let [high, low] = frontend.port.to_be_bytes();
@@ -219,54 +293,59 @@ fn port_key(frontend: &Frontend) -> Vec<u8> {
 }
 
 fn service_key(frontend: &Frontend) -> Vec<u8> {
-    let address = frontend.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-    [&address.octets()[..], &port_key(frontend)].concat()
+    [octets(frontend.address), port_key(frontend)].concat()
 }
 
 fn elements(ruleset: &Ruleset) -> Elements {
     let mut elements = Elements::new();
     for (frontend, target) in &ruleset.frontends {
+        let family = frontend.family();
         let has_inside = ruleset.inside.get(frontend).is_some_and(|inside| !inside.backends.is_empty());
-        let (map, refused, silent, key) = match (frontend.address, has_inside) {
-            (Some(_), false) => (SERVICES, REFUSED, SILENT, service_key(frontend)),
-            (Some(_), true) => (SERVICES, REFUSED, SILENT_OUTSIDE, service_key(frontend)),
-            (None, false) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS, port_key(frontend)),
-            (None, true) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS_OUTSIDE, port_key(frontend)),
+        let (map, refused, silent, key) = match (frontend.is_node_port(), has_inside) {
+            (false, false) => (SERVICES, REFUSED, SILENT, service_key(frontend)),
+            (false, true) => (SERVICES, REFUSED, SILENT_OUTSIDE, service_key(frontend)),
+            (true, false) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS, port_key(frontend)),
+            (true, true) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS_OUTSIDE, port_key(frontend)),
         };
-        if frontend.address.is_some() && !target.sources.is_empty() {
+        if !frontend.is_node_port() && !target.sources.is_empty() {
             let guard = Verdict::Jump(guard_name(&target.sources));
-            elements.insert((GUARDED, key.clone()), Value::Verdict(guard));
+            elements.insert((family, GUARDED, key.clone()), Value::Verdict(guard));
         }
         match Draw::of(frontend, target, false) {
             Some(draw) => draw_elements(&mut elements, draw, map, frontend, target),
-            None => drop(elements.insert((if target.elsewhere { silent } else { refused }, key), Value::None)),
+            None => {
+                let set = if target.elsewhere { silent } else { refused };
+                elements.insert((family, set, key), Value::None);
+            }
         }
     }
     for (frontend, target) in &ruleset.inside {
-        let map = if frontend.address.is_some() { SERVICES_INSIDE } else { NODE_PORTS_INSIDE };
+        let map = if frontend.is_node_port() { NODE_PORTS_INSIDE } else { SERVICES_INSIDE };
         if let Some(draw) = Draw::of(frontend, target, true) {
             draw_elements(&mut elements, draw, map, frontend, target);
         }
     }
     for address in ruleset.addresses() {
-        elements.insert((HAIRPIN, [address.octets(), address.octets()].concat()), Value::None);
+        let pair = [octets(address), octets(address)].concat();
+        elements.insert((Family::of(address), HAIRPIN, pair), Value::None);
     }
     elements
 }
 
 /// The way from a frontend to its endpoints.
 fn draw_elements(elements: &mut Elements, draw: Draw, map: &'static str, frontend: &Frontend, target: &Target) {
-    let key = if frontend.address.is_some() { service_key(frontend) } else { port_key(frontend) };
-    elements.insert((map, key), Value::Verdict(Verdict::Goto(draw.name())));
+    let (family, whole) = (draw.family, service_key(frontend));
+    let key = if frontend.is_node_port() { port_key(frontend) } else { whole.clone() };
+    elements.insert((family, map, key), Value::Verdict(Verdict::Goto(draw.name())));
     let first = if draw.inside { INSIDE } else { 0 };
     for (index, backend) in (first..).zip(&target.backends) {
-        let key = [&service_key(frontend)[..], &index.to_ne_bytes()].concat();
+        let key = [&whole[..], &index.to_ne_bytes()].concat();
         let [high, low] = backend.port.to_be_bytes();
-        let value = [&backend.address.octets()[..], &[high, low, 0, 0]].concat();
+        let value = [&octets(backend.address)[..], &[high, low, 0, 0]].concat();
         if draw.sticky.is_some() {
-            elements.insert((CURRENT, [&service_key(frontend)[..], &value].concat()), Value::None);
+            elements.insert((family, CURRENT, [&whole[..], &value].concat()), Value::None);
         }
-        elements.insert((ENDPOINTS, key), Value::Data(value));
+        elements.insert((family, ENDPOINTS, key), Value::Data(value));
     }
 }
 
@@ -275,36 +354,37 @@ fn draws(ruleset: &Ruleset) -> BTreeSet<Draw> {
     outside.chain(ruleset.inside.iter().filter_map(|(frontend, target)| Draw::of(frontend, target, true))).collect()
 }
 
-/// The table as it is in the kernel.
+/// The tables as they are in the kernel.
 #[derive(Debug)]
 pub(super) struct Program {
     base: Base,
     elements: Elements,
     draws: BTreeSet<Draw>,
-    guards: BTreeSet<Vec<Ipv4Cidr>>,
+    guards: BTreeSet<Vec<Cidr>>,
 }
 
 impl Program {
-    /// Puts the whole table in place of whatever was there under its name.
+    /// Puts whole tables in place of whatever was there under their name, both families in one step.
     pub(super) fn replace(base: Base, ruleset: &Ruleset) -> Result<Self, Error> {
         let program = Self { base, elements: elements(ruleset), draws: draws(ruleset), guards: guards(ruleset) };
         let mut batch = Batch::new(&program.base.table);
-        // Adding first makes deleting possible where there was nothing.
-        batch.add_table();
-        batch.delete_table();
-        batch.add_table();
-        for set in &SETS {
-            batch.add_set(set);
-        }
-        add_base(&mut batch, &program.base);
-        for draw in &program.draws {
-            draw.add(&mut batch, &program.base);
-        }
-        for sources in &program.guards {
-            add_guard(&mut batch, sources);
-        }
-        for set in &SETS {
-            batch.add_elements(set.name, &of_set(&program.elements, set.name, |_, _| true));
+        delete(&mut batch);
+        for base in program.base.families() {
+            batch.turn_to(base.family);
+            batch.add_table();
+            for set in &SETS {
+                batch.add_set(set);
+            }
+            add_base(&mut batch, &base);
+            for draw in program.draws.iter().filter(|draw| draw.family == base.family) {
+                draw.add(&mut batch, &base);
+            }
+            for sources in of_family(&program.guards, base.family) {
+                add_guard(&mut batch, sources);
+            }
+            for set in &SETS {
+                batch.add_elements(set.name, &of_set(&program.elements, base.family, set.name, |_, _| true));
+            }
         }
         batch.commit()?;
         Ok(program)
@@ -314,20 +394,24 @@ impl Program {
     pub(super) fn update(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
         let (new, draws, guards) = (elements(ruleset), draws(ruleset), guards(ruleset));
         let mut batch = Batch::new(&self.base.table);
-        // Chains that are not needed any more stay: there are few, and they may be needed again.
-        for draw in draws.difference(&self.draws) {
-            draw.add(&mut batch, &self.base);
-        }
-        for sources in guards.difference(&self.guards) {
-            add_guard(&mut batch, sources);
-        }
-        for set in &SETS {
-            let gone = of_set(&self.elements, set.name, |key, value| new.get(key) != Some(value));
-            batch.delete_elements(set.name, &gone);
-        }
-        for set in &SETS {
-            let come = of_set(&new, set.name, |key, value| self.elements.get(key) != Some(value));
-            batch.add_elements(set.name, &come);
+        for base in self.base.families() {
+            let family = base.family;
+            batch.turn_to(family);
+            // Chains that are not needed any more stay: there are few, and they may be needed again.
+            for draw in draws.difference(&self.draws).filter(|draw| draw.family == family) {
+                draw.add(&mut batch, &base);
+            }
+            for sources in of_family(&guards, family).filter(|sources| !self.guards.contains(*sources)) {
+                add_guard(&mut batch, sources);
+            }
+            for set in &SETS {
+                let gone = of_set(&self.elements, family, set.name, |key, value| new.get(key) != Some(value));
+                batch.delete_elements(set.name, &gone);
+            }
+            for set in &SETS {
+                let come = of_set(&new, family, set.name, |key, value| self.elements.get(key) != Some(value));
+                batch.add_elements(set.name, &come);
+            }
         }
         batch.commit()?;
         self.elements = new;
@@ -337,29 +421,48 @@ impl Program {
     }
 }
 
-/// Deletes the table, if it is there.
+fn of_family(guards: &BTreeSet<Vec<Cidr>>, family: Family) -> impl Iterator<Item = &Vec<Cidr>> {
+    guards.iter().filter(move |sources| sources.iter().any(|range| Family::of(range.network) == family))
+}
+
+/// Deletes the tables of both families, whether they are there or not: adding first makes deleting possible.
+fn delete(batch: &mut Batch) {
+    let families: &[Family] = if has_ipv6() { &[Family::V4, Family::V6] } else { &[Family::V4] };
+    for family in families {
+        batch.turn_to(*family);
+        batch.add_table();
+        batch.delete_table();
+    }
+}
+
+/// Whether the kernel knows IPv6 at all.
+fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// Deletes the tables, if they are there.
 pub(super) fn remove(table: &str) -> Result<(), Error> {
     let mut batch = Batch::new(table);
-    batch.add_table();
-    batch.delete_table();
+    delete(&mut batch);
     batch.commit()
 }
 
 fn of_set(
     elements: &Elements,
+    family: Family,
     set: &'static str,
-    choose: impl Fn(&(&'static str, Vec<u8>), &Value) -> bool,
+    choose: impl Fn(&(Family, &'static str, Vec<u8>), &Value) -> bool,
 ) -> Vec<(Vec<u8>, Value)> {
     elements
-        .range((set, Vec::new())..)
-        .take_while(|((name, _), _)| *name == set)
+        .range((family, set, Vec::new())..)
+        .take_while(|((of, name, _), _)| *of == family && *name == set)
         .filter(|(key, value)| choose(key, value))
-        .map(|((_, key), value)| (key.clone(), value.clone()))
+        .map(|((_, _, key), value)| (key.clone(), value.clone()))
         .collect()
 }
 
 /// The rules that all packets pass, whatever Services there are.
-fn add_base(batch: &mut Batch, base: &Base) {
+fn add_base(batch: &mut Batch, base: &OneBase) {
     const LOOPBACK_INDEX: u32 = 1;
     for (chain, hook) in [("refuse-arriving", Hook::Prerouting), ("refuse-local", Hook::Output)] {
         batch.add_base_chain(chain, ChainType::Filter, hook, REFUSE_PRIORITY);
@@ -370,13 +473,13 @@ fn add_base(batch: &mut Batch, base: &Base) {
                 Expr::Compare(R0, Compare::NotEqual, LOOPBACK_INDEX.to_ne_bytes().to_vec()),
                 Expr::LoadDestination(R0),
             ];
-            rule.extend(LOOPBACK.check(R0, Compare::Equal));
+            rule.extend(Expr::in_range(R0, Compare::Equal, loopback(base.family)));
             rule.push(Expr::Verdict(Verdict::Drop));
             batch.add_rule(chain, &rule);
         }
         if hook == Hook::Prerouting {
             let mut rule = new_connections().to_vec();
-            rule.extend(load_service());
+            rule.extend(load_service(base));
             rule.push(Expr::VerdictMap(GUARDED, R0));
             batch.add_rule(chain, &rule);
         }
@@ -385,7 +488,7 @@ fn add_base(batch: &mut Batch, base: &Base) {
             silence.push((SILENT_OUTSIDE, SILENT_PORTS_OUTSIDE, from_cluster(base, Compare::NotEqual)));
         }
         for (services, ports, from) in silence {
-            for (load, set) in [(load_service().to_vec(), services), (load_node_port(base), ports)] {
+            for (load, set) in [(load_service(base).to_vec(), services), (load_node_port(base), ports)] {
                 let mut rule = new_connections().to_vec();
                 rule.extend(from.clone());
                 rule.extend(load);
@@ -393,20 +496,20 @@ fn add_base(batch: &mut Batch, base: &Base) {
                 batch.add_rule(chain, &rule);
             }
         }
-        refuse(batch, chain, &load_service(), Expr::Contains(REFUSED, R0), R1);
+        refuse(batch, chain, &load_service(base), Expr::Contains(REFUSED, R0), base.family.second());
         refuse(batch, chain, &load_node_port(base), Expr::Contains(REFUSED_PORTS, R0), R0);
     }
     for (chain, hook) in [("translate-arriving", Hook::Prerouting), ("translate-local", Hook::Output)] {
         batch.add_base_chain(chain, ChainType::Nat, hook, TRANSLATE_PRIORITY);
         // What the host sends is from inside whatever its address.
         let from = if hook == Hook::Prerouting { from_cluster(base, Compare::Equal) } else { Vec::new() };
-        for (load, map) in [(load_service().to_vec(), SERVICES_INSIDE), (load_node_port(base), NODE_PORTS_INSIDE)] {
+        for (load, map) in [(load_service(base).to_vec(), SERVICES_INSIDE), (load_node_port(base), NODE_PORTS_INSIDE)] {
             let mut rule = from.clone();
             rule.extend(load);
             rule.push(Expr::VerdictMap(map, R0));
             batch.add_rule(chain, &rule);
         }
-        let mut rule = load_service().to_vec();
+        let mut rule = load_service(base).to_vec();
         rule.push(Expr::VerdictMap(SERVICES, R0));
         batch.add_rule(chain, &rule);
         let mut rule = load_node_port(base);
@@ -428,48 +531,52 @@ fn refuse(batch: &mut Batch, chain: &str, load: &[Expr], contains: Expr, protoco
     }
 }
 
-fn add_leaving(batch: &mut Batch, base: &Base) {
+fn add_leaving(batch: &mut Batch, base: &OneBase) {
     let chain = "leaving";
     batch.add_base_chain(chain, ChainType::Nat, Hook::Postrouting, LEAVE_PRIORITY);
-    let hairpin = [Expr::LoadSource(R0), Expr::LoadDestination(R1), Expr::Contains(HAIRPIN, R0), Expr::Masquerade];
+    let second = base.family.second();
+    let hairpin = [Expr::LoadSource(R0), Expr::LoadDestination(second), Expr::Contains(HAIRPIN, R0), Expr::Masquerade];
     batch.add_rule(chain, &hairpin);
     let mut marked = vec![
         Expr::LoadMark(R0),
-        Expr::Bits(R0, MARK.to_ne_bytes(), [0; 4]),
+        Expr::Bits(R0, MARK.to_ne_bytes().to_vec(), vec![0; 4]),
         Expr::Compare(R0, Compare::NotEqual, vec![0; 4]),
     ];
     marked.extend(set_mark(false));
     marked.push(Expr::Masquerade);
     batch.add_rule(chain, &marked);
+    if !base.hidden {
+        return;
+    }
     // Pods that leave the cluster.
-    let mut egress = vec![Expr::LoadSource(R0)];
-    egress.extend(base.cluster_cidr.check(R0, Compare::Equal));
-    egress.push(Expr::LoadDestination(R0));
-    egress.extend(base.cluster_cidr.check(R0, Compare::NotEqual));
-    egress.push(Expr::LoadDestination(R0));
-    egress.extend(MULTICAST.check(R0, Compare::NotEqual));
+    let mut egress = from_cluster(base, Compare::Equal);
+    for range in [base.pods, multicast(base.family)] {
+        egress.push(Expr::LoadDestination(R0));
+        egress.extend(Expr::in_range(R0, Compare::NotEqual, range));
+    }
     egress.push(Expr::Masquerade);
     batch.add_rule(chain, &egress);
 }
 
 /// Goes on for packets of pods, or for all others.
-fn from_cluster(base: &Base, compare: Compare) -> Vec<Expr> {
+fn from_cluster(base: &OneBase, compare: Compare) -> Vec<Expr> {
     let mut rule = vec![Expr::LoadSource(R0)];
-    rule.extend(base.cluster_cidr.check(R0, compare));
+    rule.extend(Expr::in_range(R0, compare, base.pods));
     rule
 }
 
-fn load_service() -> [Expr; 3] {
-    [Expr::LoadDestination(R0), Expr::LoadProtocol(R1), Expr::LoadDestinationPort(R2)]
+fn load_service(base: &OneBase) -> [Expr; 3] {
+    let (protocol, port) = (base.family.second(), base.family.port());
+    [Expr::LoadDestination(R0), Expr::LoadProtocol(protocol), Expr::LoadDestinationPort(port)]
 }
 
 /// Goes on for packets to the node itself, with protocol and port loaded.
-fn load_node_port(base: &Base) -> Vec<Expr> {
+fn load_node_port(base: &OneBase) -> Vec<Expr> {
     const LOCAL: u32 = 2;
     let mut rule = vec![Expr::LoadDestinationType(R0), Expr::Compare(R0, Compare::Equal, LOCAL.to_ne_bytes().to_vec())];
     if !base.loopback {
         rule.push(Expr::LoadDestination(R0));
-        rule.extend(LOOPBACK.check(R0, Compare::NotEqual));
+        rule.extend(Expr::in_range(R0, Compare::NotEqual, loopback(base.family)));
     }
     rule.extend([Expr::LoadProtocol(R0), Expr::LoadDestinationPort(R1)]);
     rule
@@ -480,7 +587,7 @@ fn new_connections() -> [Expr; 3] {
     const NEW: u32 = 8;
     [
         Expr::LoadConnectionState(R0),
-        Expr::Bits(R0, NEW.to_ne_bytes(), [0; 4]),
+        Expr::Bits(R0, NEW.to_ne_bytes().to_vec(), vec![0; 4]),
         Expr::Compare(R0, Compare::NotEqual, vec![0; 4]),
     ]
 }

@@ -1,10 +1,11 @@
 //! What the kernel is to do, worked out from Services and EndpointSlices. Pure.
 
-use super::config::Ipv4Cidr;
+use crate::nft::Family;
+use naru_api::address::{Cidr, parse_cidr};
 use naru_client::projections::{Endpoint, EndpointSliceView, ServicePort, ServiceView};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A transport protocol.
@@ -33,19 +34,31 @@ impl Protocol {
 /// Where clients knock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Frontend {
-    /// The Service's address; `None` for a node port, which is on each address of the node.
-    pub address: Option<Ipv4Addr>,
+    /// The Service's address. The unspecified one is for a node port: each address of the node, of that family.
+    pub address: IpAddr,
     /// Protocol.
     pub protocol: Protocol,
     /// Port.
     pub port: u16,
 }
 
+impl Frontend {
+    /// The family that it serves.
+    pub fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+
+    /// Whether it is on each address of the node.
+    pub fn is_node_port(&self) -> bool {
+        self.address.is_unspecified()
+    }
+}
+
 /// Where they are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend {
     /// The endpoint's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its port.
     pub port: u16,
 }
@@ -73,7 +86,7 @@ pub struct Target {
     /// Whether there are endpoints on other nodes, so that nothing is said where there are none here.
     pub elsewhere: bool,
     /// The clients that may come from outside; none means all.
-    pub sources: Vec<Ipv4Cidr>,
+    pub sources: Vec<Cidr>,
 }
 
 /// All of it.
@@ -88,13 +101,18 @@ pub struct Ruleset {
 
 impl Ruleset {
     /// The addresses of all endpoints.
-    pub fn addresses(&self) -> BTreeSet<Ipv4Addr> {
-        let targets = self.frontends.values().chain(self.inside.values());
-        targets.flat_map(|target| &target.backends).map(|backend| backend.address).collect()
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let targets = self.frontends.iter().chain(&self.inside);
+        // A port of the host's own that only leads to another one needs no detour.
+        let endpoints = targets.flat_map(|(frontend, target)| {
+            target.backends.iter().map(|backend| backend.address).filter(|address| *address != frontend.address)
+        });
+        endpoints.collect()
     }
 
-    /// Ports of this node that lead to its pods. What a Service has claimed stays the Service's.
-    pub(super) fn serve_host_ports(&mut self, ports: &BTreeMap<Frontend, Backend>) {
+    /// Ports of this node that lead to its pods, or to others of its own. What a Service has claimed stays the
+    /// Service's.
+    pub(super) fn serve_ports(&mut self, ports: &BTreeMap<Frontend, Backend>) {
         for (frontend, backend) in ports {
             let target = Target {
                 backends: vec![*backend],
@@ -138,41 +156,57 @@ struct Chosen {
     any: bool,
 }
 
-/// Works out the ruleset. Only IPv4 for now.
+/// Works out the ruleset.
 pub fn ruleset(services: &[Arc<ServiceView>], slices: &[Arc<EndpointSliceView>], here: Here<'_>) -> Ruleset {
-    let mut by_service: HashMap<(&str, &str), Vec<&EndpointSliceView>> = HashMap::new();
+    let mut by_service: HashMap<(Family, &str, &str), Vec<&EndpointSliceView>> = HashMap::new();
     for slice in slices {
-        if let Some(service) = slice.service_name().filter(|_| slice.address_type == "IPv4") {
-            by_service.entry((&slice.metadata.namespace, service)).or_default().push(slice);
+        let family = match slice.address_type.as_str() {
+            "IPv4" => Family::V4,
+            "IPv6" => Family::V6,
+            _ => continue,
+        };
+        if let Some(service) = slice.service_name() {
+            by_service.entry((family, &slice.metadata.namespace, service)).or_default().push(slice);
         }
     }
     let mut ruleset = Ruleset::default();
-    for service in services {
-        let key = (&*service.metadata.namespace, &*service.metadata.name);
-        let slices = by_service.get(&key).map_or(&[][..], Vec::as_slice);
-        add_service(&mut ruleset, service, slices, here);
+    for service in services.iter().filter(|service| service.spec.kind != "ExternalName" && !service.is_headless()) {
+        let clusters = match service.spec.cluster_ips.as_slice() {
+            [] => addresses(std::iter::once(&service.spec.cluster_ip)),
+            ips => addresses(ips.iter()),
+        };
+        for cluster in clusters {
+            let key = (Family::of(cluster), &*service.metadata.namespace, &*service.metadata.name);
+            let slices = by_service.get(&key).map_or(&[][..], Vec::as_slice);
+            add_service(&mut ruleset, service, cluster, slices, here);
+        }
     }
     ruleset
 }
 
-fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<Ipv4Addr> {
+fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
     texts.filter_map(|text| text.parse().ok()).collect()
 }
 
-fn add_service(ruleset: &mut Ruleset, service: &ServiceView, slices: &[&EndpointSliceView], here: Here<'_>) {
-    let spec = &service.spec;
-    if spec.kind == "ExternalName" || service.is_headless() {
-        return;
-    }
-    let inside = match spec.cluster_ips.as_slice() {
-        [] => addresses(std::iter::once(&spec.cluster_ip)),
-        ips => addresses(ips.iter()),
+/// Adds a Service in the family of its address, which is what its other addresses are served in.
+fn add_service(
+    ruleset: &mut Ruleset,
+    service: &ServiceView,
+    cluster: IpAddr,
+    slices: &[&EndpointSliceView],
+    here: Here<'_>,
+) {
+    let (spec, family) = (&service.spec, Family::of(cluster));
+    let of_family = |mut all: Vec<IpAddr>| {
+        all.retain(|address| Family::of(*address) == family && !address.is_unspecified());
+        all
     };
-    let external = addresses(spec.external_ips.iter());
+    let external = of_family(addresses(spec.external_ips.iter()));
     let ingress = service.status.load_balancer.ingress.iter().filter(|ingress| ingress.ip_mode != "Proxy");
-    let balancers = addresses(ingress.map(|ingress| &ingress.ip));
-    let sources: Vec<Ipv4Cidr> =
-        spec.load_balancer_source_ranges.iter().filter_map(|range| range.trim().parse().ok()).collect();
+    let balancers = of_family(addresses(ingress.map(|ingress| &ingress.ip)));
+    let mut sources: Vec<Cidr> =
+        spec.load_balancer_source_ranges.iter().filter_map(|range| parse_cidr(range.trim())).collect();
+    sources.retain(|range| Family::of(range.network) == family);
     let timeout = spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(AFFINITY_SECONDS);
     let sticky = (spec.session_affinity == "ClientIP").then_some(timeout);
     for port in &spec.ports {
@@ -182,24 +216,22 @@ fn add_service(ruleset: &mut Ruleset, service: &ServiceView, slices: &[&Endpoint
             let backends = if local { chosen.here.clone() } else { chosen.all.clone() };
             Target { backends, sticky, masquerade, elsewhere: local && chosen.any, sources: Vec::new() }
         };
-        let front = |address: Option<Ipv4Addr>, port| Frontend { address, protocol, port };
-        for address in &inside {
-            let local = spec.internal_traffic_policy == "Local";
-            ruleset.serve(front(Some(*address), port.port), target(local, Masquerade::Outside), None);
-        }
+        let front = |address: IpAddr, port| Frontend { address, protocol, port };
+        let local = spec.internal_traffic_policy == "Local";
+        ruleset.serve(front(cluster, port.port), target(local, Masquerade::Outside), None);
         let local = spec.external_traffic_policy == "Local";
         let masquerade = if local { Masquerade::Never } else { Masquerade::Always };
         let from_inside = || local.then(|| target(false, Masquerade::Outside));
         for address in &external {
-            ruleset.serve(front(Some(*address), port.port), target(local, masquerade), from_inside());
+            ruleset.serve(front(*address, port.port), target(local, masquerade), from_inside());
         }
         for address in &balancers {
             let guarded = |target| Target { sources: sources.clone(), ..target };
             let outside = guarded(target(local, masquerade));
-            ruleset.serve(front(Some(*address), port.port), outside, from_inside().map(guarded));
+            ruleset.serve(front(*address, port.port), outside, from_inside().map(guarded));
         }
         if port.node_port != 0 {
-            ruleset.serve(front(None, port.node_port), target(local, masquerade), from_inside());
+            ruleset.serve(front(family.unspecified(), port.node_port), target(local, masquerade), from_inside());
         }
     }
 }
@@ -310,9 +342,10 @@ mod tests {
             .frontends
             .iter()
             .map(|(front, target)| {
-                let address = front.address.map_or("node".to_owned(), |address| address.to_string());
+                let address = if front.is_node_port() { "node".to_owned() } else { front.address.to_string() };
+                let last = |address: IpAddr| crate::nft::octets(address).pop().unwrap();
                 let backends: Vec<String> =
-                    target.backends.iter().map(|b| format!("{}:{}", b.address.octets()[3], b.port)).collect();
+                    target.backends.iter().map(|b| format!("{}:{}", last(b.address), b.port)).collect();
                 let sticky = target.sticky.map_or(String::new(), |seconds| format!(" sticky {seconds}"));
                 let elsewhere = if target.elsewhere && backends.is_empty() { " elsewhere" } else { "" };
                 format!("{address}:{} {:?}{sticky}{elsewhere} [{}]", front.port, target.masquerade, backends.join(" "))
@@ -397,9 +430,9 @@ mod tests {
         let slices = [slice(json!([endpoint("10.42.0.3", "there"), endpoint("10.42.0.2", "here")]))];
         let local = service(spec(json!({"externalTrafficPolicy": "Local"})));
         let ruleset = ruleset(&[local], &slices, Here { node: "here", zone: "" });
-        let inside: Vec<(Option<Ipv4Addr>, usize, Masquerade)> =
-            ruleset.inside.iter().map(|(f, t)| (f.address, t.backends.len(), t.masquerade)).collect();
-        assert_eq!(inside, [(None, 2, Masquerade::Outside)]);
+        let inside: Vec<(bool, usize, Masquerade)> =
+            ruleset.inside.iter().map(|(f, t)| (f.is_node_port(), t.backends.len(), t.masquerade)).collect();
+        assert_eq!(inside, [(true, 2, Masquerade::Outside)]);
     }
 
     #[test]
@@ -441,10 +474,33 @@ mod tests {
         check(&balancer, &slices, &["10.43.0.9:80 Outside [2:8080]", "198.51.100.1:80 Always [2:8080]"]);
         let ruleset = ruleset(&balancer, &slices, Here::default());
         let sources: Vec<String> =
-            ruleset.frontends.values().flat_map(|target| &target.sources).map(Ipv4Cidr::to_string).collect();
+            ruleset.frontends.values().flat_map(|target| &target.sources).map(Cidr::to_string).collect();
         assert_eq!(sources, ["192.0.2.0/24"]);
         assert_eq!(ready_here(&balancer[0], &slices, "here"), 1);
         assert_eq!(ready_here(&balancer[0], &slices, "there"), 0);
+    }
+
+    #[test]
+    fn each_family_has_its_own_endpoints() {
+        let six = json!({
+            "metadata": {"namespace": "default", "name": "web-2", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv6", "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
+            "endpoints": [{"addresses": ["fd00:42::5"], "conditions": {"ready": true}}],
+        });
+        let slices =
+            [slice(json!([endpoint("10.42.0.2", "here")])), Arc::new(serde_json::from_value(six.clone()).unwrap())];
+        let both = json!({"clusterIPs": ["10.43.0.9", "fd00:43::9"], "externalIPs": ["2001:db8::7"]});
+        let expected = [
+            "node:30080 Always [2:8080]",
+            "10.43.0.9:80 Outside [2:8080]",
+            "node:30080 Always [5:8080]",
+            "2001:db8::7:80 Always [5:8080]",
+            "fd00:43::9:80 Outside [5:8080]",
+        ];
+        check(&[service(spec(both))], &slices, &expected);
+        // A Service of one family is not served in the other, whatever else it names.
+        let one = json!({"externalIPs": ["2001:db8::7"]});
+        check(&[service(spec(one))], &slices, &expected[..2]);
     }
 
     #[test]

@@ -2,16 +2,46 @@
 
 use std::fs;
 
+/// What is to be set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// Node ports on 127.0.0.1.
+    pub(super) loopback: bool,
+    pub(super) v4: bool,
+    pub(super) v6: bool,
+}
+
 /// Turns on forwarding, and routing of loopback addresses if wanted. Returns whether that is on.
-pub(super) fn prepare(loopback: bool) -> bool {
-    if !set("net/ipv4/ip_forward", "1") {
+pub(super) fn prepare(wanted: Wanted) -> bool {
+    if wanted.v4 && !set("net/ipv4/ip_forward", "1") {
         tracing::warn!("net.ipv4.ip_forward is 0 and cannot be set: pods reach nothing outside their node");
     }
-    let on = loopback && set("net/ipv4/conf/all/route_localnet", "1");
-    if loopback && !on {
+    if wanted.v6 {
+        keep_router_advertisements();
+        if !set("net/ipv6/conf/all/forwarding", "1") {
+            tracing::warn!(
+                "net.ipv6.conf.all.forwarding is 0 and cannot be set: pods reach nothing outside their node by IPv6"
+            );
+        }
+    }
+    let on = wanted.loopback && wanted.v4 && set("net/ipv4/conf/all/route_localnet", "1");
+    if wanted.loopback && wanted.v4 && !on {
         tracing::warn!("net.ipv4.conf.all.route_localnet cannot be set: node ports do not answer on 127.0.0.1");
     }
     on
+}
+
+/// A host that forwards stops listening to routers, and would lose its own default route, unless it is told to.
+fn keep_router_advertisements() {
+    let interfaces = fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten();
+    for interface in interfaces {
+        let path = interface.path().join("accept_ra");
+        if fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1")
+            && let Err(error) = fs::write(&path, "2")
+        {
+            tracing::debug!(%error, "{} stays 1: routes that a router announces may go", path.display());
+        }
+    }
 }
 
 /// Writes only what differs, since a read-only /proc/sys may well hold the right value.

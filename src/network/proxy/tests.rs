@@ -4,10 +4,11 @@
 
 use super::*;
 use crate::nft::Batch;
+use naru_api::address::{Cidr, parse_cidr};
 use naru_client::ObjectKey;
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -94,7 +95,8 @@ impl Network {
         let network =
             Self { node: Namespace::new(), a: Namespace::new(), b: Namespace::new(), outside: Namespace::new() };
         let node = &network.node;
-        for (name, pod, ip) in [("to-a", &network.a, "10.42.0.2"), ("to-b", &network.b, "10.42.0.3")] {
+        for (name, pod, last) in [("to-a", &network.a, 2), ("to-b", &network.b, 3)] {
+            let (ip, ip6) = (format!("10.42.0.{last}"), format!("fd00:42::{last}"));
             node.ip(&format!("link add {name} type veth peer name eth0 netns {}", pod.thread_id));
             node.ip(&format!("addr add 10.42.0.1/32 dev {name}"));
             node.ip(&format!("link set {name} up"));
@@ -103,6 +105,11 @@ impl Network {
             pod.ip("link set eth0 up");
             pod.ip("route add 10.42.0.1/32 dev eth0");
             pod.ip("route add default via 10.42.0.1 dev eth0");
+            node.ip(&format!("addr add fd00:42::1/128 dev {name} nodad"));
+            node.ip(&format!("route add {ip6}/128 dev {name}"));
+            pod.ip(&format!("addr add {ip6}/128 dev eth0 nodad"));
+            pod.ip("route add fd00:42::1/128 dev eth0");
+            pod.ip("route add default via fd00:42::1 dev eth0");
         }
         node.ip(&format!("link add out type veth peer name eth0 netns {}", network.outside.thread_id));
         node.ip("addr add 192.0.2.1/24 dev out");
@@ -110,16 +117,22 @@ impl Network {
         network.outside.ip("addr add 192.0.2.2/24 dev eth0");
         network.outside.ip("link set eth0 up");
         node.ip("route add default via 192.0.2.2");
+        node.ip("addr add 2001:db8::1/64 dev out nodad");
+        network.outside.ip("addr add 2001:db8::2/64 dev eth0 nodad");
+        node.ip("route add default via 2001:db8::2");
         network.a.serve("a", "10.42.0.2:8080");
         network.b.serve("b", "10.42.0.3:8080");
         network.outside.serve("outside", "192.0.2.2:80");
+        network.a.serve("a", "[fd00:42::2]:8080");
+        network.b.serve("b", "[fd00:42::3]:8080");
+        network.outside.serve("outside", "[2001:db8::2]:80");
         network
     }
 
     /// Puts a table in place on the node.
     fn program(&self, ruleset: Ruleset) -> Program {
         self.node.run(move || {
-            let loopback = sysctl::prepare(true);
+            let loopback = sysctl::prepare(sysctl::Wanted { loopback: true, v4: true, v6: true });
             Program::replace(base(loopback), &ruleset).unwrap()
         })
     }
@@ -132,26 +145,39 @@ impl Network {
     }
 }
 
+fn range(text: &str) -> Cidr {
+    parse_cidr(text).unwrap()
+}
+
 fn base(loopback: bool) -> Base {
-    Base { table: "naru".to_owned(), cluster_cidr: "10.42.0.0/16".parse().unwrap(), loopback }
+    let pods = ["10.42.0.0/16", "fd00:42::/56"].map(|range| parse_cidr(range).unwrap()).to_vec();
+    Base { table: "naru".to_owned(), pods, loopback, routed_v6: false }
 }
 
 /// One Service on the cluster address and node port 30080.
 fn rules(pods: &[u8], sticky: bool) -> Ruleset {
+    rules_of(Family::V4, pods, sticky)
+}
+
+fn rules_of(family: Family, pods: &[u8], sticky: bool) -> Ruleset {
     let sticky = sticky.then_some(600);
-    let backends: Vec<Backend> =
-        pods.iter().map(|last| Backend { address: Ipv4Addr::new(10, 42, 0, *last), port: 8080 }).collect();
+    let pod = |last: u8| match family {
+        Family::V4 => IpAddr::from([10, 42, 0, last]),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, last.into()).into(),
+    };
+    let backends: Vec<Backend> = pods.iter().map(|last| Backend { address: pod(*last), port: 8080 }).collect();
+    let cluster = if family == Family::V4 { "10.43.0.9" } else { "fd00:43::9" };
     let target = |masquerade| {
         let (backends, sources) = (backends.clone(), Vec::new());
         Target { backends, sticky, masquerade, elsewhere: false, sources }
     };
     let front = |address: Option<&str>, port| Frontend {
-        address: address.map(|text| text.parse().unwrap()),
+        address: address.map_or(family.unspecified(), |text| text.parse().unwrap()),
         protocol: Protocol::Tcp,
         port,
     };
     let frontends = [
-        (front(Some("10.43.0.9"), 80), target(Masquerade::Outside)),
+        (front(Some(cluster), 80), target(Masquerade::Outside)),
         (front(None, 30080), target(Masquerade::Always)),
         (front(None, 30081), target(Masquerade::Never)),
     ];
@@ -173,6 +199,61 @@ fn connections_reach_the_endpoints() {
     assert_eq!(network.node.ask("127.0.0.1:30080").unwrap(), "b 10.42.0.1", "node ports are on localhost, too");
     assert_eq!(network.a.ask("192.0.2.2:80").unwrap(), "outside 192.0.2.1", "pods leave with the node's address");
     assert_eq!(network.a.ask("10.42.0.3:8080").unwrap(), "b 10.42.0.2", "direct traffic is left alone");
+}
+
+#[test]
+fn both_families_are_served_side_by_side() {
+    let network = Network::new();
+    let both = |pods: &[u8], sticky| {
+        let mut all = rules(pods, sticky);
+        all.frontends.extend(rules_of(Family::V6, pods, sticky).frontends);
+        all
+    };
+    let (vip, node) = ("[fd00:43::9]:80", "[2001:db8::1]");
+    let program = network.program(both(&[3], false));
+    assert_eq!(network.a.ask(VIP).unwrap(), "b 10.42.0.2");
+    assert_eq!(network.a.ask(vip).unwrap(), "b fd00:42::2", "a pod sees which pod asks");
+    assert_eq!(network.b.ask(vip).unwrap(), "b fd00:42::1", "a pod reaches itself");
+    assert_eq!(network.node.ask(vip).unwrap(), "b fd00:42::1", "the host reaches the cluster address");
+    assert_eq!(network.outside.ask(&format!("{node}:30080")).unwrap(), "b fd00:42::1");
+    assert_eq!(network.outside.ask(&format!("{node}:30081")).unwrap(), "b 2001:db8::2", "the client's address is kept");
+    assert_eq!(network.a.ask(&format!("{node}:30080")).unwrap(), "b fd00:42::1");
+    assert!(network.node.refused("[::1]:30080"));
+    assert_eq!(network.a.ask("[2001:db8::2]:80").unwrap(), "outside 2001:db8::1", "pods leave with the node's address");
+    assert_eq!(network.a.ask("[fd00:42::3]:8080").unwrap(), "b fd00:42::2", "direct traffic is left alone");
+    let name = || network.node.ask(vip).unwrap().split(' ').next().unwrap().to_owned();
+    let program = network.update(program, both(&[2], true));
+    assert_eq!(name(), "a");
+    let program = network.update(program, both(&[3, 2, 4, 5, 6, 7, 8, 9], true));
+    for _ in 0..8 {
+        assert_eq!(name(), "a", "the client keeps its endpoint");
+    }
+    let program = network.update(program, both(&[3], true));
+    assert_eq!(name(), "b", "one that is gone is not kept");
+    let program = network.update(program, both(&[], false));
+    assert!(network.a.refused(vip) && network.node.refused(vip) && network.a.refused(VIP));
+    assert!(network.outside.refused(&format!("{node}:30080")));
+    let mut guarded = rules_of(Family::V6, &[2], false);
+    guarded.frontends.retain(|frontend, _| !frontend.is_node_port());
+    guarded.frontends.values_mut().for_each(|target| target.sources = vec![range("2001:db8:1::/48")]);
+    network.outside.ip("route add fd00:43::/112 via 2001:db8::1");
+    network.update(program, guarded);
+    assert_eq!(network.node.ask(vip).unwrap(), "a fd00:42::1", "the host itself is never kept out");
+    let address: SocketAddr = vip.parse().unwrap();
+    let silent = move || TcpStream::connect_timeout(&address, Duration::from_millis(300)).unwrap_err().kind();
+    assert_eq!(network.outside.run(silent), io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn pods_that_the_network_outside_knows_keep_their_addresses() {
+    let network = Network::new();
+    network.outside.ip("route add fd00:42::/56 via 2001:db8::1");
+    network.node.run(|| {
+        sysctl::prepare(sysctl::Wanted { loopback: false, v4: true, v6: true });
+        Program::replace(Base { routed_v6: true, ..base(false) }, &Ruleset::default()).unwrap();
+    });
+    assert_eq!(network.a.ask("[2001:db8::2]:80").unwrap(), "outside fd00:42::2");
+    assert_eq!(network.a.ask("192.0.2.2:80").unwrap(), "outside 192.0.2.1");
 }
 
 #[test]
@@ -231,8 +312,8 @@ fn guarded_addresses_let_in_whom_they_may_and_silence_is_kept() {
         let mut ruleset = rules(&[2], false);
         let (_, mut target) = ruleset.frontends.pop_first().unwrap();
         target.masquerade = Masquerade::Always;
-        target.sources = sources.iter().map(|range| range.parse().unwrap()).collect();
-        let address = Some("192.0.2.1".parse().unwrap());
+        target.sources = sources.iter().map(|range| parse_cidr(range).unwrap()).collect();
+        let address = "192.0.2.1".parse().unwrap();
         ruleset.frontends.insert(Frontend { address, protocol: Protocol::Tcp, port: 80 }, target);
         ruleset
     };
@@ -274,13 +355,8 @@ fn a_policy_of_local_endpoints_is_for_those_outside() {
 #[test]
 fn udp_clients_are_led_away_from_endpoints_that_are_gone() {
     let network = Network::new();
-    let udp = |pods: &[u8]| {
-        let frontends = rules(pods, false).frontends.into_iter();
-        let frontends = frontends.map(|(f, t)| (Frontend { protocol: Protocol::Udp, ..f }, t)).collect();
-        Ruleset { frontends, ..Ruleset::default() }
-    };
     for (pod, name) in [(&network.a, "a"), (&network.b, "b")] {
-        let socket = pod.run(|| std::net::UdpSocket::bind("0.0.0.0:8080").unwrap());
+        let socket = pod.run(|| std::net::UdpSocket::bind("[::]:8080").unwrap());
         thread::spawn(move || {
             let mut buffer = [0; 16];
             while let Ok((_, client)) = socket.recv_from(&mut buffer) {
@@ -288,12 +364,23 @@ fn udp_clients_are_led_away_from_endpoints_that_are_gone() {
             }
         });
     }
-    let client = network.node.run(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    for (family, vip) in [(Family::V4, VIP), (Family::V6, "[fd00:43::9]:80")] {
+        udp_clients_are_led_away(&network, family, vip);
+    }
+}
+
+fn udp_clients_are_led_away(network: &Network, family: Family, vip: &str) {
+    let udp = |pods: &[u8]| {
+        let frontends = rules_of(family, pods, false).frontends.into_iter();
+        let frontends = frontends.map(|(f, t)| (Frontend { protocol: Protocol::Udp, ..f }, t)).collect();
+        Ruleset { frontends, ..Ruleset::default() }
+    };
+    let client = network.node.run(move || std::net::UdpSocket::bind((family.unspecified(), 0)).unwrap());
     client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let client = std::sync::Arc::new(client);
     let ask = || -> Option<String> {
         let (client, mut buffer) = (client.clone(), [0; 16]);
-        client.send_to(b"x", VIP).unwrap();
+        client.send_to(b"x", vip).unwrap();
         let length = client.recv(&mut buffer).ok()?;
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     };
@@ -301,7 +388,10 @@ fn udp_clients_are_led_away_from_endpoints_that_are_gone() {
     assert_eq!(ask().as_deref(), Some("a"));
     let program = network.update(program, udp(&[3]));
     assert_eq!(ask().as_deref(), Some("a"), "the kernel remembers the flow");
-    let forgotten = network.node.run(move || Stale::between(&udp(&[2]), &udp(&[3])).forget().unwrap());
+    let forgotten = {
+        let (old, new) = (udp(&[2]), udp(&[3]));
+        network.node.run(move || Stale::between(&old, &new).forget().unwrap())
+    };
     assert_eq!(forgotten, 1);
     assert_eq!(ask().as_deref(), Some("b"));
     drop(program);
@@ -324,13 +414,13 @@ fn services_without_endpoints_refuse() {
 #[test]
 fn a_host_without_a_default_route_reaches_services_too() {
     let network = Network::new();
-    network.node.run(|| route::ensure(SERVICES.parse().unwrap()).unwrap());
+    network.node.run(|| route::ensure(range(SERVICES)).unwrap());
     network.node.ip("route del default");
     network.program(rules(&[2], false));
     assert!(network.node.ask(VIP).is_err(), "the route was not needed, and not made");
     network.node.run(|| {
-        route::ensure(SERVICES.parse().unwrap()).unwrap();
-        route::ensure(SERVICES.parse().unwrap()).unwrap();
+        route::ensure(range(SERVICES)).unwrap();
+        route::ensure(range(SERVICES)).unwrap();
     });
     assert_eq!(network.node.ask(VIP).unwrap(), "a 10.42.0.1");
     assert_eq!(network.b.ask(VIP).unwrap(), "a 10.42.0.3");
@@ -341,6 +431,18 @@ fn a_host_without_a_default_route_reaches_services_too() {
         remove_table("naru").unwrap();
     });
     assert!(network.node.ask(VIP).is_err_and(|error| error.kind() == io::ErrorKind::NetworkUnreachable));
+    let (vip, services) = ("[fd00:43::9]:80", range("fd00:43::/112"));
+    network.node.ip("-6 route del default");
+    network.program(rules_of(Family::V6, &[2], false));
+    assert!(network.node.ask(vip).is_err());
+    network.node.run(move || {
+        route::ensure(services).unwrap();
+        route::ensure(services).unwrap();
+    });
+    assert!(network.node.ask(vip).unwrap().starts_with("a "));
+    assert_eq!(network.b.ask(vip).unwrap(), "a fd00:42::3");
+    network.node.run(|| remove_table("naru").unwrap());
+    assert!(network.node.ask(vip).is_err_and(|error| error.kind() == io::ErrorKind::NetworkUnreachable));
 }
 
 #[test]
@@ -350,10 +452,10 @@ fn thousands_of_services_fit_into_one_batch() {
     for i in 0..5_000_u16 {
         let [high, low] = i.to_be_bytes();
         let backends = vec![
-            Backend { address: Ipv4Addr::new(10, 42, high, low), port: 80 },
-            Backend { address: Ipv4Addr::new(10, 41, high, low), port: 80 },
+            Backend { address: [10, 42, high, low].into(), port: 80 },
+            Backend { address: [10, 41, high, low].into(), port: 80 },
         ];
-        let address = Some(Ipv4Addr::new(10, 43, high, low));
+        let address = [10, 43, high, low].into();
         let (elsewhere, sources) = (false, Vec::new());
         let target = Target { backends, sticky: None, masquerade: Masquerade::Outside, elsewhere, sources };
         ruleset.frontends.insert(Frontend { address, protocol: Protocol::Udp, port: 53 }, target);
@@ -410,35 +512,80 @@ fn follows_the_informers_and_says_when_an_endpoint_is_out() {
             let config = ProxyConfig {
                 table: "naru".to_owned(),
                 node_name: "node".to_owned(),
-                cluster_cidr: "10.42.0.0/16".parse().unwrap(),
-                service_cidr: SERVICES.parse().unwrap(),
+                cluster_cidrs: vec![range("10.42.0.0/16")],
+                service_cidrs: vec![range(SERVICES)],
+                routed_v6: false,
                 localhost_node_ports: false,
                 answered_here: Vec::new(),
             };
             let (sender, applied) = watch::channel(None);
-            let (host_ports, ports) = watch::channel(BTreeMap::new());
-            let proxy = Proxy { applied, host_ports: Arc::new(host_ports) };
-            let worker = Worker { services, slices, nodes, config, applied: sender, host_ports: ports };
+            let (host_ports, of_ports) = watch::channel(BTreeMap::new());
+            let (redirects, of_redirects) = watch::channel(BTreeMap::new());
+            let proxy = Proxy { applied, host_ports: Arc::new(host_ports), redirects: Arc::new(redirects) };
+            let (host_ports, redirects) = (of_ports, of_redirects);
+            let worker = Worker { services, slices, nodes, config, applied: sender, host_ports, redirects };
             let worker = naru_base::spawn("proxy", worker.follow());
             proxy.synced().await;
             let a = "10.42.0.2".parse().unwrap();
             assert!(!proxy.wait_dropped(a, Duration::from_millis(1)).await);
             publish("2", &["10.42.0.3"]);
             assert!(proxy.wait_dropped(a, WAIT).await);
-            // Somebody flushes the table: the next change puts it back.
+            // The table goes without our being told: the next change puts it back.
             program::remove("naru").unwrap();
             publish("3", &["10.42.0.2"]);
             assert!(proxy.wait_dropped("10.42.0.3".parse().unwrap(), WAIT).await);
+            // Somebody flushes it: it comes back without a change.
+            let mut flush = Batch::new("naru");
+            flush.delete_table();
+            flush.commit_as_somebody_else().unwrap();
+            assert!(!crate::nft::has_table("naru").unwrap());
+            while !crate::nft::has_table("naru").unwrap() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            // A port that is another's leads to where we listen.
+            let taken = Frontend { address: "10.43.0.10".parse().unwrap(), protocol: Protocol::Tcp, port: 53 };
+            let b: IpAddr = "10.42.0.3".parse().unwrap();
+            proxy.redirect([(taken, Backend { address: b, port: 8080 })]);
+            let mut applied = proxy.applied.clone();
+            applied.wait_for(|all| all.as_ref().is_some_and(|all| all.contains(&b))).await.unwrap();
             worker.abort();
         });
     });
     assert_eq!(network.b.ask(VIP).unwrap(), "a 10.42.0.3");
+    assert_eq!(network.a.ask("10.43.0.10:53").unwrap(), "b 10.42.0.2");
 }
 
 #[test]
-fn reads_ranges() {
-    assert_eq!("10.42.0.0/16".parse::<Ipv4Cidr>().unwrap().to_string(), "10.42.0.0/16");
-    for text in ["10.42.0.0", "10.42.0.0/33", "fd00::/8", "/8", ""] {
-        assert!(text.parse::<Ipv4Cidr>().is_err(), "{text}");
-    }
+fn connections_outlive_the_table_and_its_return() {
+    let network = Network::new();
+    let listener = network.a.run(|| TcpListener::bind("10.42.0.2:9000").unwrap());
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() {
+            stream.write_all(&byte).unwrap();
+        }
+    });
+    let mut to_9000 = rules(&[2], false);
+    to_9000.frontends.values_mut().flat_map(|target| &mut target.backends).for_each(|backend| backend.port = 9000);
+    let before = to_9000.clone();
+    network.program(to_9000);
+    let mut stream = network.outside.run(|| TcpStream::connect("192.0.2.1:30080").unwrap());
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    let mut still_there = || {
+        let mut byte = [7];
+        stream.write_all(&byte).unwrap();
+        stream.read_exact(&mut byte).unwrap();
+    };
+    still_there();
+    // A start after a crash: whole tables in place of those that are there.
+    network.program(before.clone());
+    still_there();
+    // Another start, with the endpoint gone from the Service.
+    network.program(rules(&[3], false));
+    still_there();
+    network.program(before);
+    still_there();
+    drop(stream);
+    echo.join().unwrap();
 }

@@ -110,7 +110,5 @@ pub(crate) fn name_warning(object: &Value) -> Option<String> {
 
 /// Warnings about the template.
 pub(crate) fn warnings(object: &Value) -> Vec<String> {
-    let path = Path::root("spec");
-    let at = path.child("template");
-    pod::warnings::of_spec(&object["spec"]["template"]["spec"], at.child("spec"))
+    pod::warnings::of_template(&object["spec"]["template"], Path::root("spec").child("template"))
 }

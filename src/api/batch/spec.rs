@@ -154,7 +154,6 @@ pub(super) fn warnings(spec: &Value, path: Path<'_>) -> Vec<String> {
             "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
         ));
     }
-    let template = path.child("template");
-    found.extend(pod::warnings::of_spec(&spec["template"]["spec"], template.child("spec")));
+    found.extend(pod::warnings::of_template(&spec["template"], path.child("template")));
     found
 }

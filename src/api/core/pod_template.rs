@@ -52,8 +52,7 @@ fn validate(template: &Value, errors: &mut FieldErrors) {
 }
 
 fn warnings(template: &Value) -> Vec<String> {
-    let path = Path::root("template");
-    pod::warnings::of_spec(&template["template"]["spec"], path.child("spec"))
+    pod::warnings::of_template(&template["template"], Path::root("template"))
 }
 
 #[cfg(test)]

@@ -28,9 +28,21 @@ pub static SERVICE_ACCOUNTS: Resource = Resource {
         prepare_create: keep_names_of_secrets,
         prepare_update: |new, _| keep_names_of_secrets(new),
         row,
+        warnings,
         ..Rules::NONE
     },
 };
+
+/// Says which secrets pods of the account may mount.
+pub const MOUNTABLE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
+
+fn warnings(account: &Value) -> Vec<String> {
+    let set = !account["metadata"]["annotations"][MOUNTABLE_SECRETS].is_null();
+    let text = format!(
+        "metadata.annotations[{MOUNTABLE_SECRETS}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+    );
+    if set { vec![text] } else { Vec::new() }
+}
 
 /// References to secrets are by name alone.
 fn keep_names_of_secrets(account: &mut Value) {
@@ -55,5 +67,7 @@ mod tests {
         let mut account = json!({"secrets": [{"name": "s", "namespace": "n", "uid": "u"}]});
         keep_names_of_secrets(&mut account);
         assert_eq!(account, json!({"secrets": [{"name": "s"}]}));
+        assert!(warnings(&account).is_empty());
+        assert_eq!(warnings(&json!({"metadata": {"annotations": {MOUNTABLE_SECRETS: "false"}}})).len(), 1);
     }
 }

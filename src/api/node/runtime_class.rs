@@ -6,7 +6,7 @@ use crate::meta::{names, validate as meta};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
-use crate::tree::text;
+use crate::tree::{entries, text};
 use serde_json::Value;
 
 /// RuntimeClasses.
@@ -24,7 +24,7 @@ pub static RUNTIME_CLASSES: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Handler", "string"), Column::new("Age", "string")],
-    rules: Rules { row, validate, validate_update, ..Rules::NONE },
+    rules: Rules { row, validate, validate_update, warnings, ..Rules::NONE },
 };
 
 fn row(class: &Value, now: i64) -> Vec<Value> {
@@ -45,6 +45,14 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     if new["handler"] != old["handler"] {
         errors.immutable("handler", &new["handler"]);
     }
+}
+
+fn warnings(class: &Value) -> Vec<String> {
+    let selected = entries(&class["scheduling"]["nodeSelector"]);
+    selected
+        .filter_map(|(key, _)| pod::warnings::renamed(key))
+        .map(|why| format!("scheduling.nodeSelector: {why}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -69,5 +77,9 @@ mod tests {
             ]
         );
         assert_eq!(row(&class, 0), ["c", "a.b", "<unknown>"]);
+        assert_eq!(
+            warnings(&json!({"scheduling": {"nodeSelector": {"a": "b", "beta.kubernetes.io/os": "linux"}}})),
+            ["scheduling.nodeSelector: deprecated since v1.14; use \"kubernetes.io/os\" instead"]
+        );
     }
 }

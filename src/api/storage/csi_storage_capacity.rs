@@ -1,12 +1,13 @@
 //! CSIStorageCapacity: how much a class can still provide in a part of the cluster.
 
 use crate::checks::{self, complain};
+use crate::core::pod;
 use crate::meta::{names, validate as meta};
 use crate::quantity::Quantity;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
-use crate::tree::text;
+use crate::tree::{entries, text};
 use serde_json::Value;
 
 /// CSIStorageCapacities.
@@ -24,7 +25,7 @@ pub static CSI_STORAGE_CAPACITIES: Resource = Resource {
     churn: Churn::Durable,
     subresources: &[],
     columns: &[Column::NAME, Column::new("Created At", "date")],
-    rules: Rules { row, validate, validate_update, ..Rules::NONE },
+    rules: Rules { row, validate, validate_update, warnings, ..Rules::NONE },
 };
 
 fn row(capacity: &Value, _now: i64) -> Vec<Value> {
@@ -50,6 +51,17 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     }
 }
 
+fn warnings(capacity: &Value) -> Vec<String> {
+    let (topology, path) = (&capacity["nodeTopology"], Path::root("nodeTopology"));
+    let mut all = Vec::new();
+    pod::warnings::expressions(topology, path, &mut all);
+    let at = path.child("matchLabels");
+    for (key, _) in entries(&topology["matchLabels"]) {
+        all.extend(pod::warnings::renamed(key).map(|why| format!("{}: {why}", at.child(key))));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +73,15 @@ mod tests {
         let mut errors = FieldErrors::default();
         validate(&good, &mut errors);
         assert!(errors.is_empty());
+        let old = json!({"nodeTopology": {"matchLabels": {"beta.kubernetes.io/os": "linux"},
+            "matchExpressions": [{"key": "beta.kubernetes.io/arch", "operator": "Exists"}]}});
+        assert_eq!(
+            warnings(&old),
+            [
+                "nodeTopology.matchExpressions[0].key: beta.kubernetes.io/arch is deprecated since v1.14; use \"kubernetes.io/arch\" instead",
+                "nodeTopology.matchLabels.beta.kubernetes.io/os: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+            ]
+        );
         let bad = json!({"storageClassName": "slow", "capacity": "-1"});
         validate(&bad, &mut errors);
         validate_update(&bad, &good, &mut errors);

@@ -2,6 +2,7 @@
 
 use super::validate as shared;
 use crate::checks::one_of;
+use crate::core::pod;
 use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
@@ -32,7 +33,7 @@ pub static STORAGE_CLASSES: Resource = Resource {
         Column::new("AllowVolumeExpansion", "string"),
         Column::new("Age", "string"),
     ],
-    rules: Rules { default, row, validate, validate_update, ..Rules::NONE },
+    rules: Rules { default, row, validate, validate_update, warnings, ..Rules::NONE },
 };
 
 const DEFAULT_ANNOTATIONS: [&str; 2] =
@@ -58,6 +59,17 @@ fn row(class: &Value, now: i64) -> Vec<Value> {
         flag(&class["allowVolumeExpansion"]).into(),
         table::created(class, now),
     ]
+}
+
+fn warnings(class: &Value) -> Vec<String> {
+    let mut all = Vec::new();
+    for (i, topology) in list(&class["allowedTopologies"]).iter().enumerate() {
+        for (j, expression) in list(&topology["matchLabelExpressions"]).iter().enumerate() {
+            let why = pod::warnings::renamed(text(&expression["key"]));
+            all.extend(why.map(|why| format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key: {why}")));
+        }
+    }
+    all
 }
 
 fn validate(class: &Value, errors: &mut FieldErrors) {

@@ -1,4 +1,4 @@
-//! NamespaceLifecycle: nothing is created in namespaces that do not exist or are on their way out,
+//! NamespaceLifecycle: nothing is written in namespaces that do not exist, nothing created in those on their way out,
 //! and the first namespaces stay.
 
 use super::{Attributes, Operation, Plugin};
@@ -22,12 +22,15 @@ fn admit(state: &State, attributes: &Attributes<'_>, _: &mut Value) -> Result<()
         return Ok(());
     }
     let Some(namespace) = attributes.namespace else { return Ok(()) };
-    if operation != Operation::Create {
+    if !matches!(operation, Operation::Create | Operation::Update) {
         return Ok(());
     }
     let Some(found) = state.cache.get(&registry::NAMESPACES, None, namespace) else {
         return Err(Box::new(Status::not_found("", "namespaces", namespace)));
     };
+    if operation == Operation::Update {
+        return Ok(());
+    }
     let found = crate::objects::tree(&found)?;
     if meta::deletion_timestamp(&found).is_none() && found["status"]["phase"] != "Terminating" {
         return Ok(());

@@ -10,6 +10,7 @@ use crate::services::{self, Reservation};
 use bytes::Bytes;
 use naru_api::certificates::request::{self, Requestor};
 use naru_api::codec;
+use naru_api::core::pod::app_armor;
 use naru_api::meta;
 use naru_api::registry::Resource;
 use naru_api::status::{FieldErrors, Status};
@@ -137,6 +138,9 @@ async fn insert_named(
     // What admission added has defaults of its own.
     codec::apply_constant_defaults(&mut object, ty);
     (resource.rules.default)(&mut object);
+    if std::ptr::eq(resource, &naru_api::registry::PODS) {
+        app_armor::complete(&mut object).into_iter().for_each(|warning| call.notes.warn(warning));
+    }
     (resource.rules.prepare_create)(&mut object);
     set_requestor(call, resource, &mut object);
     let reservation = services::reserve(state, resource, &mut object, None, dry_run)?;

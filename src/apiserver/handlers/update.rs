@@ -14,6 +14,7 @@ use naru_api::apply::Ignored;
 use naru_api::certificates::request;
 use naru_api::codec;
 use naru_api::core::persistent_volume;
+use naru_api::core::service_account::MOUNTABLE_SECRETS;
 use naru_api::meta;
 use naru_api::registry::{self, Piece, Resource};
 use naru_api::status::{FieldErrors, Status};
@@ -66,11 +67,12 @@ pub(crate) struct Changed {
     pub(crate) advise: bool,
 }
 
-/// Whether an update is warned about: not of pods, which programs change all day, and of workloads only where
-/// their spec has changed.
+/// Whether an update is warned about: not of pods, which programs change all day, nor of what upstream says once,
+/// and of workloads only where their spec has changed.
 fn advises(resource: &Resource, new: &Value, old: &Value) -> bool {
     match (resource.storage().group, resource.plural) {
-        ("", "pods") => false,
+        ("", "pods") | ("networking.k8s.io", "ingresses") => false,
+        ("", "serviceaccounts") => old["metadata"]["annotations"][MOUNTABLE_SECRETS].is_null(),
         ("apps" | "batch", _) | ("", "replicationcontrollers") => meta::generation(new) != meta::generation(old),
         _ => true,
     }

@@ -274,6 +274,10 @@ fn warnings(volume: &Value) -> Vec<String> {
             path.child("persistentVolumeReclaimPolicy")
         ));
     }
+    let terms = path.child("nodeAffinity");
+    let terms = terms.child("required");
+    let required = &spec["nodeAffinity"]["required"];
+    pod::warnings::selector_terms(&required["nodeSelectorTerms"], terms.child("nodeSelectorTerms"), &mut all);
     all.extend(modes::fraction(&spec["capacity"]["storage"], path.child("capacity").key("storage")));
     all.extend(source::warning(spec));
     all

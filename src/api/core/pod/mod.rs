@@ -6,6 +6,7 @@ pub mod references;
 mod selectors;
 pub(crate) mod validate;
 pub(crate) mod warnings;
+pub mod app_armor;
 
 use crate::quantity::Quantity;
 use crate::tree::{ensure, list, object, text};

@@ -1,5 +1,8 @@
 //! What is allowed in a pod, but hardly meant.
 
+mod overlaps;
+
+use crate::core::persistent_volume_claim as claims;
 use crate::meta::names;
 use crate::quantity::Quantity;
 use crate::status::{Path, quote};
@@ -47,11 +50,17 @@ const OLD_VOLUMES: [(&str, &str, &str); 9] = [
 ];
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+const SECCOMP: &str = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+/// Resources that are counted in whole bytes.
+const BYTES: [&str; 2] = ["memory", "ephemeral-storage"];
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 /// Warnings about a new pod.
 pub(crate) fn of_pod(pod: &Value) -> Vec<String> {
     let mut warnings = Vec::new();
+    let (metadata, spec) = (Path::root("metadata"), Path::root("spec"));
     let wrong = names::dns_label(text(&pod["metadata"]["name"]));
     if !wrong.is_empty() {
         warnings.push(format!(
@@ -59,66 +68,110 @@ pub(crate) fn of_pod(pod: &Value) -> Vec<String> {
             wrong.join(" ")
         ));
     }
-    let spec = &pod["spec"];
-    let metadata = Path::root("metadata");
-    of_annotations(&pod["metadata"]["annotations"], spec, metadata.child("annotations"), &mut warnings);
-    warnings.extend(of_spec(spec, Path::root("spec")));
-    warnings.truncate(MAX_WARNINGS);
+    all(pod, (metadata, spec), false, &mut warnings);
     warnings
 }
 
-fn of_annotations(annotations: &Value, spec: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
+/// Warnings about a template.
+pub(crate) fn of_template(template: &Value, path: Path<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    all(template, (path.child("metadata"), path.child("spec")), true, &mut warnings);
+    warnings
+}
+
+/// What is said about both, in upstream's order.
+fn all(pod: &Value, (metadata, path): (Path<'_>, Path<'_>), is_template: bool, warnings: &mut Vec<String>) {
+    let (spec, annotations) = (&pod["spec"], &pod["metadata"]["annotations"]);
+    placement(spec, path, warnings);
     for (key, why) in DEAD.iter().filter(|(key, _)| !annotations[*key].is_null()) {
-        warnings.push(format!("{}: {why}", path.key(key)));
+        warnings.push(format!("{}: {why}", metadata.child("annotations").key(key)));
     }
-    const SECCOMP: &str = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
+    volumes(&spec["volumes"], path.child("volumes"), warnings);
+    warnings.extend(overlaps::warnings(&spec["volumes"]));
+    doubles(&spec["hostAliases"], "ip", path.child("hostAliases"), warnings);
+    doubles(&spec["imagePullSecrets"], "name", path.child("imagePullSecrets"), warnings);
+    let at = path.child("imagePullSecrets");
+    for (i, _) in list(&spec["imagePullSecrets"]).iter().enumerate().filter(|(_, s)| text(&s["name"]).is_empty()) {
+        warnings.push(format!("{}: invalid empty name \"\"", at.index(i).child("name")));
+    }
+    for name in BYTES {
+        fraction(&spec["overhead"], name, path.child("overhead"), warnings);
+    }
     if !spec["securityContext"]["seccompProfile"].is_object() && !annotations[SECCOMP_POD].is_null() {
-        warnings.push(format!("{}: {SECCOMP}", path.key(SECCOMP_POD)));
+        warnings.push(format!("{}: {SECCOMP}", metadata.child("annotations").key(SECCOMP_POD)));
     }
-    for container in CONTAINERS.iter().flat_map(|kind| list(&spec[*kind])) {
+    each_container(spec, path, |container, at| {
         let key = format!("{SECCOMP_CONTAINER}{}", text(&container["name"]));
         if !container["securityContext"]["seccompProfile"].is_object() && !annotations[&key].is_null() {
-            warnings.push(format!("{}: {SECCOMP}", path.key(&key)));
+            warnings.push(format!("{}: {SECCOMP}", metadata.child("annotations").key(&key)));
+        }
+        if is_template {
+            app_armor(annotations, spec, container, metadata, warnings);
+        }
+        let resources = at.child("resources");
+        for name in BYTES {
+            for kind in ["limits", "requests"] {
+                fraction(&container["resources"][kind], name, resources.child(kind), warnings);
+            }
+        }
+        variables(container, at.child("env"), warnings);
+    });
+    ports(spec, path, warnings);
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0) {
+        let at = path.child("terminationGracePeriodSeconds");
+        warnings.push(format!("{at}: must be >= 0; negative values are invalid and will be treated as 1"));
+    }
+    affinity(&spec["affinity"], path.child("affinity"), warnings);
+    warnings.truncate(MAX_WARNINGS);
+}
+
+/// Does something with each container and its place.
+fn each_container(spec: &Value, path: Path<'_>, mut each: impl FnMut(&Value, Path<'_>)) {
+    for field in CONTAINERS {
+        let at = path.child(field);
+        for (i, container) in list(&spec[field]).iter().enumerate() {
+            each(container, at.index(i));
+        }
+    }
+}
+
+/// A profile that an annotation gives where no field does.
+fn app_armor(annotations: &Value, spec: &Value, container: &Value, metadata: Path<'_>, warnings: &mut Vec<String>) {
+    let key = format!("{}{}", super::app_armor::PREFIX, text(&container["name"]));
+    let given = [spec, container].iter().any(|of| of["securityContext"]["appArmorProfile"].is_object());
+    if !given && !annotations[&key].is_null() {
+        warnings.push(super::app_armor::warning(metadata.child("annotations"), &key));
+    }
+}
+
+/// Terms that have no selector match nothing.
+fn affinity(affinity: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
+    const NOTHING: &str = "a null labelSelector results in matching no pod";
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let at = path.child(kind);
+        for (field, inner) in [(REQUIRED, None), (PREFERRED, Some("podAffinityTerm"))] {
+            let at = at.child(field);
+            for (i, term) in list(&affinity[kind][field]).iter().enumerate() {
+                let item = at.index(i);
+                let selects = |term: &Value| term["labelSelector"].is_object();
+                match inner {
+                    None if !selects(term) => {
+                        warnings.push(format!("{}: {NOTHING}", item.child("labelSelector")));
+                    }
+                    Some(inner) if !selects(&term[inner]) => {
+                        warnings.push(format!("{}: {NOTHING}", item.child(inner).child("labelSelector")));
+                    }
+                    _ => {}
+                }
+            }
         }
     }
 }
 
 /// What is said about a label of nodes that was renamed.
-fn renamed(label: &str) -> Option<String> {
+pub(crate) fn renamed(label: &str) -> Option<String> {
     let (_, new, since) = RENAMED.iter().find(|(old, _, _)| *old == label)?;
     Some(format!("deprecated since v{since}; use \"{new}\" instead"))
-}
-
-/// Warnings about the spec of a pod or a template.
-pub(crate) fn of_spec(spec: &Value, path: Path<'_>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    placement(spec, path, &mut warnings);
-    volumes(&spec["volumes"], path.child("volumes"), &mut warnings);
-    doubles(&spec["hostAliases"], "ip", path.child("hostAliases"), &mut warnings);
-    doubles(&spec["imagePullSecrets"], "name", path.child("imagePullSecrets"), &mut warnings);
-    let at = path.child("imagePullSecrets");
-    for (i, _) in list(&spec["imagePullSecrets"]).iter().enumerate().filter(|(_, s)| text(&s["name"]).is_empty()) {
-        warnings.push(format!("{}: invalid empty name \"\"", at.index(i).child("name")));
-    }
-    fractions(&spec["overhead"], path.child("overhead"), &mut warnings);
-    for field in CONTAINERS {
-        let at = path.child(field);
-        for (i, container) in list(&spec[field]).iter().enumerate() {
-            let item = at.index(i);
-            for kind in ["limits", "requests"] {
-                let resources = item.child("resources");
-                fractions(&container["resources"][kind], resources.child(kind), &mut warnings);
-            }
-            variables(container, item.child("env"), &mut warnings);
-        }
-    }
-    ports(spec, path, &mut warnings);
-    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0) {
-        let at = path.child("terminationGracePeriodSeconds");
-        warnings.push(format!("{at}: must be >= 0; negative values are invalid and will be treated as 1"));
-    }
-    warnings.truncate(MAX_WARNINGS);
-    warnings
 }
 
 fn placement(spec: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
@@ -128,14 +181,9 @@ fn placement(spec: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
     }
     let (affinity, node) = (path.child("affinity"), &spec["affinity"]["nodeAffinity"]);
     let at = affinity.child("nodeAffinity");
-    let required = at.child("requiredDuringSchedulingIgnoredDuringExecution");
-    let terms = required.child("nodeSelectorTerms");
-    let all = &node["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
-    for (i, term) in list(all).iter().enumerate() {
-        expressions(term, terms.index(i), warnings);
-    }
-    let preferred = at.child("preferredDuringSchedulingIgnoredDuringExecution");
-    for (i, term) in list(&node["preferredDuringSchedulingIgnoredDuringExecution"]).iter().enumerate() {
+    selector_terms(&node[REQUIRED]["nodeSelectorTerms"], at.child(REQUIRED).child("nodeSelectorTerms"), warnings);
+    let preferred = at.child(PREFERRED);
+    for (i, term) in list(&node[PREFERRED]).iter().enumerate() {
         let item = preferred.index(i);
         expressions(&term["preference"], item.child("preference"), warnings);
     }
@@ -150,7 +198,15 @@ fn placement(spec: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
     }
 }
 
-fn expressions(term: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
+/// Warnings about terms that select nodes by labels that were renamed.
+pub(crate) fn selector_terms(terms: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
+    for (i, term) in list(terms).iter().enumerate() {
+        expressions(term, path.index(i), warnings);
+    }
+}
+
+/// Warnings about expressions over labels of nodes that were renamed.
+pub(crate) fn expressions(term: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
     let at = path.child("matchExpressions");
     for (i, expression) in list(&term["matchExpressions"]).iter().enumerate() {
         let key = text(&expression["key"]);
@@ -159,29 +215,16 @@ fn expressions(term: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
 }
 
 fn volumes(volumes: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
-    let mut tokens: BTreeSet<&str> = BTreeSet::new();
     for (i, volume) in list(volumes).iter().enumerate() {
-        for (field, shown, why) in OLD_VOLUMES.iter().filter(|(field, _, _)| volume[*field].is_object()) {
-            let _ = field;
-            warnings.push(format!("{}: {why}", path.index(i).child(shown)));
-        }
-        let sources = list(&volume["projected"]["sources"]).iter();
-        tokens.extend(sources.filter_map(|s| s["serviceAccountToken"]["path"].as_str()));
-    }
-    for (i, volume) in list(volumes).iter().enumerate().filter(|_| !tokens.is_empty()) {
         let item = path.index(i);
-        let at = item.child("projected");
-        let at = at.child("sources");
-        for source in list(&volume["projected"]["sources"]) {
-            for (kind, shown) in [("configMap", "configMap"), ("secret", "secrets"), ("downwardAPI", "downwardAPI")] {
-                for (j, file) in list(&source[kind]["items"]).iter().enumerate() {
-                    let name = text(&file["path"]);
-                    if tokens.contains(name) {
-                        let at = at.child(shown);
-                        let at = at.index(j);
-                        warnings.push(format!("{at}: has duplicated path with ServiceAccountToken {}", quote(name)));
-                    }
-                }
+        for (field, shown, why) in OLD_VOLUMES {
+            if field == "cephfs" && volume["ephemeral"]["volumeClaimTemplate"].is_object() {
+                let (template, at) = (&volume["ephemeral"]["volumeClaimTemplate"], item.child("ephemeral"));
+                let at = at.child("volumeClaimTemplate");
+                warnings.extend(claims::spec_warnings(&template["spec"], at.child("spec")));
+            }
+            if volume[field].is_object() {
+                warnings.push(format!("{}: {why}", item.child(shown)));
             }
         }
     }
@@ -198,13 +241,11 @@ fn doubles(items: &Value, field: &str, path: Path<'_>, warnings: &mut Vec<String
 }
 
 /// Bytes do not come in parts.
-fn fractions(amounts: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
-    for name in ["memory", "ephemeral-storage"] {
-        let Ok(amount) = Quantity::parse(text(&amounts[name])) else { continue };
-        if !amount.is_integer() {
-            let item = path.key(name);
-            warnings.push(format!("{item}: fractional byte value \"{amount}\" is invalid, must be an integer"));
-        }
+fn fraction(amounts: &Value, name: &str, path: Path<'_>, warnings: &mut Vec<String>) {
+    let Ok(amount) = Quantity::parse(text(&amounts[name])) else { return };
+    if !amount.is_integer() {
+        let item = path.key(name);
+        warnings.push(format!("{item}: fractional byte value \"{amount}\" is invalid, must be an integer"));
     }
 }
 
@@ -235,6 +276,9 @@ fn ports(spec: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
             let at = item.child("ports");
             for (n, port) in list(&container["ports"]).iter().enumerate() {
                 let here = at.index(n).to_string();
+                if !text(&port["hostIP"]).is_empty() && int(&port["hostPort"]) == 0 {
+                    warnings.push(format!("{here}: hostIP set without hostPort: {}", as_struct(port)));
+                }
                 let others = seen.entry((int(&port["containerPort"]), text(&port["protocol"]))).or_default();
                 if warnings.len() < MAX_WARNINGS {
                     warnings.extend(others.iter().filter_map(|(there, other)| overlap(port, other, &here, there)));
@@ -245,13 +289,22 @@ fn ports(spec: &Value, path: Path<'_>, warnings: &mut Vec<String>) {
     }
 }
 
+/// A port as Go prints the struct.
+fn as_struct(port: &Value) -> String {
+    let (name, protocol, ip) = (text(&port["name"]), text(&port["protocol"]), text(&port["hostIP"]));
+    let (host, own) = (int(&port["hostPort"]), int(&port["containerPort"]));
+    format!("{{Name:{name} HostPort:{host} ContainerPort:{own} Protocol:{protocol} HostIP:{ip}}}")
+}
+
 fn overlap(port: &Value, other: &Value, here: &str, there: &str) -> Option<String> {
     let host = |p: &Value| (text(&p["hostIP"]).to_owned(), int(&p["hostPort"]));
     let ((ip, number), (other_ip, other_number)) = (host(port), host(other));
     if ip == other_ip && number == other_number {
         Some(format!("{here}: duplicate port definition with {there}"))
-    } else if number == 0 || other_number == 0 || (number == other_number && (ip.is_empty() || other_ip.is_empty())) {
+    } else if number == 0 || other_number == 0 {
         Some(format!("{here}: overlapping port definition with {there}"))
+    } else if number == other_number && ip.is_empty() != other_ip.is_empty() {
+        Some(format!("{here}: dangerously ambiguous port definition with {there}"))
     } else {
         None
     }
@@ -262,6 +315,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn of_spec(spec: Value) -> Vec<String> {
+        of_template(&json!({ "spec": spec }), Path::root("template"))
+    }
+
     #[test]
     fn hidden_variables_and_double_ports() {
         let spec = json!({"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "containers": [{
@@ -269,13 +326,61 @@ mod tests {
             "ports": [{"containerPort": 80, "protocol": "TCP"}, {"containerPort": 80, "protocol": "TCP", "name": "x"}],
             "resources": {"limits": {"memory": "100m"}}}]});
         assert_eq!(
-            of_spec(&spec, Path::root("spec")),
+            of_spec(spec),
             [
-                "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
-                "spec.containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, must be an integer",
-                "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
-                "spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]",
+                "template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+                "template.spec.containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, must be an integer",
+                "template.spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
+                "template.spec.containers[0].ports[1]: duplicate port definition with template.spec.containers[0].ports[0]",
             ]
         );
+    }
+
+    #[test]
+    fn ports_of_hosts() {
+        let port =
+            |ip: &str, host: i64| json!({"containerPort": 80, "protocol": "TCP", "hostIP": ip, "hostPort": host});
+        let spec = |ports: Value| json!({"containers": [{ "ports": ports }]});
+        assert_eq!(
+            of_spec(spec(json!([port("10.0.0.1", 0)]))),
+            [
+                "template.spec.containers[0].ports[0]: hostIP set without hostPort: {Name: HostPort:0 ContainerPort:80 Protocol:TCP HostIP:10.0.0.1}"
+            ]
+        );
+        assert_eq!(
+            of_spec(spec(json!([port("10.0.0.1", 8), port("", 8), port("10.0.0.2", 8)]))),
+            [
+                "template.spec.containers[0].ports[1]: dangerously ambiguous port definition with template.spec.containers[0].ports[0]",
+                "template.spec.containers[0].ports[2]: dangerously ambiguous port definition with template.spec.containers[0].ports[1]",
+            ]
+        );
+        assert_eq!(of_spec(spec(json!([port("10.0.0.1", 8), port("10.0.0.1", 9)]))), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_template_says_about_itself_counts_too() {
+        let key = "container.apparmor.security.beta.kubernetes.io/c";
+        let mut template = json!({
+            "metadata": {"annotations": {"scheduler.alpha.kubernetes.io/critical-pod": "", SECCOMP_POD: "", key: "unconfined"}},
+            "spec": {"containers": [{"name": "c"}],
+                "affinity": {"podAffinity": {REQUIRED: [{"topologyKey": "a"}], PREFERRED: [{"podAffinityTerm": {}}]}},
+                "volumes": [{"ephemeral": {"volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "1m"}}}}}}]}});
+        let armor = "metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: deprecated since v1.30; use the \"appArmorProfile\" field instead";
+        let affinity = "template.spec.affinity.podAffinity";
+        assert_eq!(
+            of_template(&template, Path::root("template")),
+            [
+                "template.metadata.annotations[scheduler.alpha.kubernetes.io/critical-pod]: non-functional in v1.16+; use the \"priorityClassName\" field instead".to_owned(),
+                "template.spec.volumes[0].ephemeral.volumeClaimTemplate.spec.resources.requests[storage]: fractional byte value \"1m\" is invalid, must be an integer".to_owned(),
+                format!("template.metadata.annotations[{SECCOMP_POD}]: {SECCOMP}"),
+                format!("template.{armor}"),
+                format!("{affinity}.{REQUIRED}[0].labelSelector: a null labelSelector results in matching no pod"),
+                format!("{affinity}.{PREFERRED}[0].podAffinityTerm.labelSelector: a null labelSelector results in matching no pod"),
+            ]
+        );
+        template["metadata"]["name"] = "a.b".into();
+        let of_pod = of_pod(&template);
+        assert!(of_pod[0].starts_with("metadata.name: this is used in the Pod's hostname"), "{of_pod:?}");
+        assert!(!of_pod.iter().any(|w| w == armor));
     }
 }

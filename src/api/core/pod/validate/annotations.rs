@@ -3,13 +3,13 @@
 
 use super::container::relative_path;
 use super::{MIRROR, each_container};
+use crate::core::pod::app_armor::PREFIX as APP_ARMOR;
 use crate::status::{FieldErrors, Path};
 use crate::tree::{entries, some_text, text};
 use serde_json::Value;
 
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-pub(super) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Errors of a pod's annotations.

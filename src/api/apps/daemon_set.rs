@@ -3,6 +3,7 @@
 use super::validate::{always_restarted, collisions, selected, selects_something};
 use crate::checks::{self, non_negative};
 use crate::core::pod;
+use crate::meta::prepare;
 use crate::meta::validate as meta;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
@@ -79,21 +80,14 @@ fn set_template_generation(set: &mut Value, generation: i64) {
 fn prepare_create(set: &mut Value) {
     let generation = template_generation(set).max(1);
     set_template_generation(set, generation);
-    let set = tree::object(set);
     let none = ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"];
-    set.insert(
-        "status".to_owned(),
-        none.map(|field| (field.to_owned(), Value::from(0))).into_iter().collect::<Value>(),
-    );
-    tree::ensure(set, "metadata").insert("generation".to_owned(), 1.into());
+    prepare::create_with(set, none.map(|field| (field.to_owned(), Value::from(0))).into_iter().collect());
 }
 
 fn prepare_update(new: &mut Value, old: &Value) {
     let changed = new["spec"]["template"] != old["spec"]["template"];
     set_template_generation(new, template_generation(old).saturating_add(i64::from(changed)));
-    let set = tree::object(new);
-    tree::keep_status(set, old);
-    tree::bump_generation(set, old, |new, old| new.get("spec") != Some(&old["spec"]));
+    prepare::update(new, old);
 }
 
 fn row(set: &Value, now: i64) -> Vec<Value> {

@@ -2,6 +2,7 @@
 
 use crate::checks;
 use crate::core::pod;
+use crate::meta::prepare::create_with;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -63,9 +64,7 @@ fn default(deployment: &mut Value) {
 }
 
 fn prepare_create(deployment: &mut Value) {
-    let deployment = tree::object(deployment);
-    deployment.insert("status".to_owned(), json!({}));
-    tree::ensure(deployment, "metadata").insert("generation".to_owned(), 1.into());
+    create_with(deployment, json!({}));
 }
 
 fn prepare_update(new: &mut Value, old: &Value) {

@@ -2,6 +2,7 @@
 
 use crate::checks;
 use crate::core::pod;
+use crate::meta::prepare::{create_with, replicas as fields, update as prepare_update};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -55,19 +56,7 @@ fn default(set: &mut Value) {
 }
 
 fn prepare_create(set: &mut Value) {
-    let set = tree::object(set);
-    set.insert("status".to_owned(), json!({"replicas": 0}));
-    tree::ensure(set, "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    let set = tree::object(new);
-    tree::keep_status(set, old);
-    tree::bump_generation(set, old, |new, old| new.get("spec") != Some(&old["spec"]));
-}
-
-fn fields(set: &Value) -> Vec<(&'static str, String)> {
-    vec![("status.replicas", int(&set["status"]["replicas"]).to_string())]
+    create_with(set, json!({"replicas": 0}));
 }
 
 fn row(set: &Value, now: i64) -> Vec<Value> {

@@ -4,6 +4,7 @@ use super::validate::{always_restarted, collisions, selected};
 use crate::checks::{complain, non_negative};
 use crate::core::{persistent_volume_claim as claims, pod};
 use crate::meta::names;
+use crate::meta::prepare::{create_with, update as prepare_update};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -87,15 +88,7 @@ fn default(set: &mut Value) {
 }
 
 fn prepare_create(set: &mut Value) {
-    let set = tree::object(set);
-    set.insert("status".to_owned(), json!({"replicas": 0, "availableReplicas": 0}));
-    tree::ensure(set, "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    let set = tree::object(new);
-    tree::keep_status(set, old);
-    tree::bump_generation(set, old, |new, old| new.get("spec") != Some(&old["spec"]));
+    create_with(set, json!({"replicas": 0, "availableReplicas": 0}));
 }
 
 fn row(set: &Value, now: i64) -> Vec<Value> {

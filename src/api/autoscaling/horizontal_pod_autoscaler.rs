@@ -1,5 +1,6 @@
 //! HorizontalPodAutoscaler as autoscaling/v2 has it, which is how it is stored.
 
+use crate::meta::prepare::keep_status as prepare_update;
 use crate::quantity::Quantity;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::table;
@@ -72,10 +73,6 @@ fn rules(rules: &mut Map<String, Value>, policies: Value) {
 
 fn prepare_create(autoscaler: &mut Value) {
     tree::object(autoscaler).insert("status".to_owned(), json!({"desiredReplicas": 0}));
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::keep_status(tree::object(new), old);
 }
 
 fn row(autoscaler: &Value, now: i64) -> Vec<Value> {

@@ -4,6 +4,7 @@ use super::schedule::{Schedule, Zone};
 use super::spec;
 use crate::apps::validate::name_warning;
 use crate::checks::{non_negative, required_one_of};
+use crate::meta::prepare::{create_with, update as prepare_update};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -64,15 +65,7 @@ fn default(cron: &mut Value) {
 }
 
 fn prepare_create(cron: &mut Value) {
-    let cron = tree::object(cron);
-    cron.insert("status".to_owned(), json!({}));
-    tree::ensure(cron, "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    let cron = tree::object(new);
-    tree::keep_status(cron, old);
-    tree::bump_generation(cron, old, tree::spec_differs);
+    create_with(cron, json!({}));
 }
 
 fn row(cron: &Value, now: i64) -> Vec<Value> {

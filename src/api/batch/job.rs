@@ -3,6 +3,7 @@
 use super::spec::{self, is_indexed};
 use super::status;
 use crate::apps::validate::{name_warning, selected};
+use crate::meta::prepare::{create_with, update as prepare_update};
 use crate::meta::{names, validate};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
@@ -88,9 +89,8 @@ fn take_labels(job: &mut Map<String, Value>, labels: Value) {
 
 fn prepare_create(job: &mut Value) {
     let (uid, name) = (job["metadata"]["uid"].clone(), job["metadata"]["name"].clone());
+    create_with(job, json!({}));
     let job = tree::object(job);
-    job.insert("status".to_owned(), json!({}));
-    tree::ensure(job, "metadata").insert("generation".to_owned(), 1.into());
     let spec = tree::ensure(job, "spec");
     if spec.get("manualSelector").is_some_and(flag) {
         return;
@@ -104,12 +104,6 @@ fn prepare_create(job: &mut Value) {
     let wanted = tree::ensure(tree::ensure(spec, "selector"), "matchLabels");
     wanted.entry(UID_LABEL).or_insert(uid);
     take_labels(job, labels);
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    let job = tree::object(new);
-    tree::keep_status(job, old);
-    tree::bump_generation(job, old, tree::spec_differs);
 }
 
 fn fields(job: &Value) -> Vec<(&'static str, String)> {

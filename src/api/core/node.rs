@@ -3,6 +3,7 @@
 use crate::address;
 use crate::checks::{self, complain};
 use crate::meta::names;
+use crate::meta::prepare::keep_status as prepare_update;
 use crate::quantity::Quantity;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
@@ -78,10 +79,6 @@ fn default(node: &mut Value) {
     if let Some(capacity) = status.get("capacity").cloned() {
         tree::default(status, "allocatable", capacity);
     }
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::keep_status(tree::object(new), old);
 }
 
 fn fields(node: &Value) -> Vec<(&'static str, String)> {

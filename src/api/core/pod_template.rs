@@ -1,6 +1,7 @@
 //! PodTemplate: a template by itself, for controllers of others.
 
 use super::pod;
+use crate::meta::prepare::create as prepare_create;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -32,10 +33,6 @@ pub static POD_TEMPLATES: Resource = Resource {
 
 fn default(template: &mut Value) {
     pod::defaults::template(tree::object(template).entry("template").or_insert(Value::Null));
-}
-
-fn prepare_create(template: &mut Value) {
-    tree::ensure(tree::object(template), "metadata").insert("generation".to_owned(), 1.into());
 }
 
 fn prepare_update(new: &mut Value, old: &Value) {

@@ -3,6 +3,7 @@
 use super::pod;
 use crate::apps::validate::{always_restarted, counts, named_warnings, selected};
 use crate::checks::non_negative;
+use crate::meta::prepare::{create_with, replicas as fields, update as prepare_update};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -67,19 +68,7 @@ fn default(controller: &mut Value) {
 }
 
 fn prepare_create(controller: &mut Value) {
-    let controller = tree::object(controller);
-    controller.insert("status".to_owned(), json!({"replicas": 0}));
-    tree::ensure(controller, "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    let controller = tree::object(new);
-    tree::keep_status(controller, old);
-    tree::bump_generation(controller, old, |new, old| new.get("spec") != Some(&old["spec"]));
-}
-
-fn fields(controller: &Value) -> Vec<(&'static str, String)> {
-    vec![("status.replicas", int(&controller["status"]["replicas"]).to_string())]
+    create_with(controller, json!({"replicas": 0}));
 }
 
 fn row(controller: &Value, now: i64) -> Vec<Value> {

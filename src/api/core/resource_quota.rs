@@ -1,6 +1,7 @@
 //! ResourceQuota: how much of what a namespace may have, and how much it has.
 
 use super::resource_names as resources;
+use crate::meta::prepare::keep_status as prepare_update;
 use crate::quantity::Quantity;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
@@ -39,10 +40,6 @@ pub static RESOURCE_QUOTAS: Resource = Resource {
 
 fn prepare_create(quota: &mut Value) {
     tree::object(quota).insert("status".to_owned(), json!({}));
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::keep_status(tree::object(new), old);
 }
 
 fn row(quota: &Value, now: i64) -> Vec<Value> {

@@ -3,6 +3,7 @@
 use crate::address;
 use crate::checks::{self, complain};
 use crate::meta::names;
+use crate::meta::prepare::create as prepare_create;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -42,11 +43,6 @@ fn default(slice: &mut Value) {
         tree::default(port, "name", "");
         tree::default_zero(port, "protocol", "TCP");
     }
-}
-
-fn prepare_create(slice: &mut Value) {
-    tree::ensure(tree::object(slice), "metadata").insert("generation".to_owned(), 1.into());
-    drop_topology(slice);
 }
 
 /// Nodes and zones have fields of their own in this version.

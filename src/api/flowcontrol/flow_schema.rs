@@ -2,6 +2,7 @@
 
 use crate::checks::complain;
 use crate::meta::names;
+use crate::meta::prepare::{create_with, update as prepare_update};
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -56,15 +57,7 @@ fn default(schema: &mut Value) {
 }
 
 fn prepare_create(schema: &mut Value) {
-    let schema = tree::object(schema);
-    schema.insert("status".to_owned(), json!({}));
-    tree::ensure(schema, "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    let schema = tree::object(new);
-    tree::keep_status(schema, old);
-    tree::bump_generation(schema, old, |new, old| new.get("spec") != Some(&old["spec"]));
+    create_with(schema, json!({}));
 }
 
 fn row(schema: &Value, now: i64) -> Vec<Value> {

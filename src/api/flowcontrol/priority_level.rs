@@ -1,5 +1,6 @@
 //! PriorityLevelConfiguration: how many requests of a level run at once, and what the others do.
 
+use crate::meta::prepare::{create_with, update as prepare_update};
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -68,15 +69,7 @@ fn default(level: &mut Value) {
 }
 
 fn prepare_create(level: &mut Value) {
-    let level = tree::object(level);
-    level.insert("status".to_owned(), json!({}));
-    tree::ensure(level, "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    let level = tree::object(new);
-    tree::keep_status(level, old);
-    tree::bump_generation(level, old, |new, old| new.get("spec") != Some(&old["spec"]));
+    create_with(level, json!({}));
 }
 
 fn row(level: &Value, now: i64) -> Vec<Value> {

@@ -2,6 +2,7 @@
 
 pub mod names;
 mod object;
+pub(crate) mod prepare;
 pub mod time;
 pub mod validate;
 

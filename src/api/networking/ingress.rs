@@ -2,6 +2,7 @@
 
 use crate::checks::{complain, required};
 use crate::meta::names;
+use crate::meta::prepare::{create_with, update as prepare_update};
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::tree::{self, is_empty, list, some_text, text};
@@ -52,15 +53,7 @@ pub static INGRESSES: Resource = Resource {
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 fn prepare_create(ingress: &mut Value) {
-    let ingress = tree::object(ingress);
-    ingress.insert("status".to_owned(), json!({"loadBalancer": {}}));
-    tree::ensure(ingress, "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    let ingress = tree::object(new);
-    tree::keep_status(ingress, old);
-    tree::bump_generation(ingress, old, tree::spec_differs);
+    create_with(ingress, json!({"loadBalancer": {}}));
 }
 
 /// So many hosts are named; the others are counted.

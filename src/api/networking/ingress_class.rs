@@ -2,6 +2,7 @@
 
 use crate::checks::{complain, domain_prefixed_path, required};
 use crate::meta::names;
+use crate::meta::prepare::{create as prepare_create, update_spec as prepare_update};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -38,14 +39,6 @@ fn default(class: &mut Value) {
     if let Some(parameters) = tree::sub(spec, "parameters") {
         tree::default(parameters, "scope", "Cluster");
     }
-}
-
-fn prepare_create(class: &mut Value) {
-    tree::ensure(tree::object(class), "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::bump_generation(tree::object(new), old, tree::spec_differs);
 }
 
 fn parameters(parameters: &Value) -> Value {

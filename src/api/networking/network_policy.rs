@@ -2,6 +2,7 @@
 
 use crate::address::{self, Cidr};
 use crate::checks::{complain, one_of};
+use crate::meta::prepare::{create as prepare_create, update_spec as prepare_update};
 use crate::meta::{names, validate as meta};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
@@ -44,14 +45,6 @@ fn default(policy: &mut Value) {
             if spec.get("egress").is_some_and(|e| !list(e).is_empty()) { &["Ingress", "Egress"] } else { &["Ingress"] };
         spec.insert("policyTypes".to_owned(), json!(types));
     }
-}
-
-fn prepare_create(policy: &mut Value) {
-    tree::ensure(tree::object(policy), "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::bump_generation(tree::object(new), old, tree::spec_differs);
 }
 
 fn row(policy: &Value, now: i64) -> Vec<Value> {

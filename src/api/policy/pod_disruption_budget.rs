@@ -1,11 +1,12 @@
 //! PodDisruptionBudget: how many of some pods may be missing at once by choice.
 
 use crate::checks::{at_most_all, complain, int_or_percent, non_negative, one_of};
+use crate::meta::prepare::{create_with, update as prepare_update};
 use crate::meta::{names, validate};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
-use crate::tree::{self, int, list, text};
+use crate::tree::{int, list, text};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -37,16 +38,8 @@ pub static POD_DISRUPTION_BUDGETS: Resource = Resource {
 const COUNTS: [&str; 4] = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
 
 fn prepare_create(budget: &mut Value) {
-    let budget = tree::object(budget);
     let status = json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
-    budget.insert("status".to_owned(), status);
-    tree::ensure(budget, "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    let budget = tree::object(new);
-    tree::keep_status(budget, old);
-    tree::bump_generation(budget, old, tree::spec_differs);
+    create_with(budget, status);
 }
 
 fn row(budget: &Value, now: i64) -> Vec<Value> {

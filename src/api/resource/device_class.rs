@@ -2,9 +2,10 @@
 
 use super::validate::{MAX_CONFIGS, config, items, selectors};
 use crate::core::resource_names::is_extended;
+use crate::meta::prepare::{create as prepare_create, update_spec as prepare_update};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
-use crate::{table, tree};
+use crate::table;
 use serde_json::Value;
 
 /// DeviceClasses.
@@ -24,14 +25,6 @@ pub static DEVICE_CLASSES: Resource = Resource {
     columns: &[Column::NAME, Column::new("Age", "string")],
     rules: Rules { prepare_create, prepare_update, row, validate, ..Rules::NONE },
 };
-
-fn prepare_create(class: &mut Value) {
-    tree::ensure(tree::object(class), "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::bump_generation(tree::object(new), old, |new, old| new.get("spec") != Some(&old["spec"]));
-}
 
 fn row(class: &Value, now: i64) -> Vec<Value> {
     vec![table::name(class), table::created(class, now)]

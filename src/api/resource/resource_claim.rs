@@ -4,6 +4,7 @@ use super::claim;
 use super::qualified::uid;
 use super::validate::{MAX_CONFIGS, binding, config, items, label, pool, raw, set, toleration};
 use crate::core::pod::validate::node_term;
+use crate::meta::prepare::keep_status as prepare_update;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::storage::driver_name;
@@ -55,10 +56,6 @@ fn default(object: &mut Value) {
 
 fn prepare_create(object: &mut Value) {
     tree::object(object).insert("status".to_owned(), json!({}));
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::keep_status(tree::object(new), old);
 }
 
 fn row(object: &Value, now: i64) -> Vec<Value> {

@@ -1,10 +1,11 @@
 //! ResourceSlice: devices that a driver offers, on a node or elsewhere.
 
 use super::slice;
+use crate::meta::prepare::{create as prepare_create, update_spec as prepare_update};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
-use crate::tree::{self, text};
+use crate::tree::text;
 use serde_json::Value;
 
 /// ResourceSlices.
@@ -38,14 +39,6 @@ pub static RESOURCE_SLICES: Resource = Resource {
         ..Rules::NONE
     },
 };
-
-fn prepare_create(object: &mut Value) {
-    tree::ensure(tree::object(object), "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::bump_generation(tree::object(new), old, |new, old| new.get("spec") != Some(&old["spec"]));
-}
 
 fn fields(object: &Value) -> Vec<(&'static str, String)> {
     let spec = &object["spec"];

@@ -1,6 +1,7 @@
 //! PriorityClass: a name for a pod's priority.
 
 use crate::checks;
+use crate::meta::prepare::create as prepare_create;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -33,10 +34,6 @@ pub static PRIORITY_CLASSES: Resource = Resource {
 
 fn default(class: &mut Value) {
     tree::default_zero(tree::object(class), "preemptionPolicy", "PreemptLowerPriority");
-}
-
-fn prepare_create(class: &mut Value) {
-    tree::ensure(tree::object(class), "metadata").insert("generation".to_owned(), 1.into());
 }
 
 fn row(class: &Value, now: i64) -> Vec<Value> {

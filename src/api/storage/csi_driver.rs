@@ -1,6 +1,7 @@
 //! CSIDriver: what a driver of volumes wants from the cluster.
 
 use crate::checks::one_of;
+use crate::meta::prepare::{create as prepare_create, update_spec as prepare_update};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -45,14 +46,6 @@ fn default(driver: &mut Value) {
     if spec.get("volumeLifecycleModes").is_none_or(is_empty) {
         spec.insert("volumeLifecycleModes".to_owned(), json!(["Persistent"]));
     }
-}
-
-fn prepare_create(driver: &mut Value) {
-    tree::ensure(tree::object(driver), "metadata").insert("generation".to_owned(), 1.into());
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::bump_generation(tree::object(new), old, tree::spec_differs);
 }
 
 fn row(driver: &Value, now: i64) -> Vec<Value> {

@@ -4,6 +4,7 @@ use super::validate::{self as shared, driver_name};
 use crate::checks::{complain, required};
 use crate::core::persistent_volume;
 use crate::meta::names;
+use crate::meta::prepare::keep_status as prepare_update;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
@@ -54,10 +55,6 @@ const ONE_SOURCE: &str = "must specify exactly one of inlineVolumeSpec and persi
 
 fn prepare_create(attachment: &mut Value) {
     tree::object(attachment).insert("status".to_owned(), json!({"attached": false}));
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    tree::keep_status(tree::object(new), old);
 }
 
 fn row(attachment: &Value, now: i64) -> Vec<Value> {

@@ -6,11 +6,9 @@ use crate::server::certificates;
 use futures::future::BoxFuture;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{PrivateKeyDer, ServerName};
 use std::fmt::{Debug, Display};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -102,7 +100,7 @@ impl Backends {
                 .with_safe_default_protocol_versions()
                 .map_err(|error| wrong("tls")(error.to_string()))
         };
-        let anybody = Arc::new(Anybody(provider.clone()));
+        let anybody = naru_client::https::any_server(&provider);
         let unverified = builder()?.dangerous().with_custom_certificate_verifier(anybody.clone()).with_no_client_auth();
         let kubelet = match &config.kubelet_client {
             None => None,
@@ -177,44 +175,4 @@ fn dial_error(to: &Destination, error: &io::Error) -> String {
         _ => error.to_string(),
     };
     format!("dial tcp {to}: {why}")
-}
-
-/// Takes any certificate: pods have their own, of authorities that the cluster does not know. That the other
-/// side has the key to it is still checked.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -199,6 +199,25 @@ pub struct AuditFlags {
     pub log_compress: Option<bool>,
     /// `batch`, `blocking` or `blocking-strict`.
     pub log_mode: Option<String>,
+    /// Who else is told.
+    pub webhook: AuditWebhookFlags,
+}
+
+/// `--audit-webhook-*`.
+#[derive(Debug, Clone, Default)]
+pub struct AuditWebhookFlags {
+    /// How it is reached, as a kubeconfig.
+    pub config_file: Option<PathBuf>,
+    /// `batch`, `blocking` or `blocking-strict`.
+    pub mode: Option<String>,
+    /// Events that may wait.
+    pub batch_buffer_size: Option<usize>,
+    /// Events that are sent together.
+    pub batch_max_size: Option<usize>,
+    /// How long an event waits for others.
+    pub batch_max_wait: Option<Duration>,
+    /// Before what could not be sent is sent again.
+    pub initial_backoff: Option<Duration>,
 }
 
 /// One flag.
@@ -231,7 +250,17 @@ pub static FLAGS: &[Flag] = &[
     flag("audit-log-maxsize", |f, v| put(&mut f.audit.log_maxsize_mib, integer(v))),
     flag("audit-log-mode", |f, v| put(&mut f.audit.log_mode, one_of(v, &["batch", "blocking", "blocking-strict"]))),
     flag("audit-log-path", |f, v| put(&mut f.audit.log_path, file(v))),
+    flag("audit-log-version", |_, v| one_of(v, &["audit.k8s.io/v1"]).map(|_| ())),
     flag("audit-policy-file", |f, v| put(&mut f.audit.policy_file, file(v))),
+    flag("audit-webhook-batch-buffer-size", |f, v| put(&mut f.audit.webhook.batch_buffer_size, integer(v))),
+    flag("audit-webhook-batch-max-size", |f, v| put(&mut f.audit.webhook.batch_max_size, integer(v))),
+    flag("audit-webhook-batch-max-wait", |f, v| put(&mut f.audit.webhook.batch_max_wait, duration(v))),
+    flag("audit-webhook-config-file", |f, v| put(&mut f.audit.webhook.config_file, file(v))),
+    flag("audit-webhook-initial-backoff", |f, v| put(&mut f.audit.webhook.initial_backoff, duration(v))),
+    flag("audit-webhook-mode", |f, v| {
+        put(&mut f.audit.webhook.mode, one_of(v, &["batch", "blocking", "blocking-strict"]))
+    }),
+    flag("audit-webhook-version", |_, v| one_of(v, &["audit.k8s.io/v1"]).map(|_| ())),
     flag("authentication-config", |f, v| put(&mut f.authentication_config, file(v))),
     flag("authentication-token-webhook-cache-ttl", |f, v| put(&mut f.token_webhook.cache_ttl, duration(v))),
     flag("authentication-token-webhook-config-file", |f, v| put(&mut f.token_webhook.config_file, file(v))),
@@ -374,18 +403,17 @@ impl Flags {
     }
 }
 
-/// Every feature at this level, and whether it is on.
-const FEATURES: &str = include_str!("flags/features.txt");
-
 impl Flags {
     /// A feature may be named as it is; another state of it does not exist here.
     fn check_features(&self) -> Result<(), FlagError> {
         for (name, value) in &self.feature_gates {
-            let known = FEATURES.lines().filter_map(|line| line.split_once(' ')).find(|(feature, _)| feature == name);
-            let reason = match (known, value.as_str()) {
-                (Some((_, "on")), "true") | (Some((_, "off")), "false") => continue,
+            let reason = match (naru_api::facts::feature(name), value.as_str()) {
+                (Some(true), "true") | (Some(false), "false") => continue,
                 (None, _) => format!("unrecognized feature gate: {name}"),
-                (Some((_, state)), _) => format!("the feature is {state} here and cannot be changed"),
+                (Some(on), _) => {
+                    let state = if on { "on" } else { "off" };
+                    format!("the feature is {state} here and cannot be changed")
+                }
             };
             return Err(FlagError::Value { name: "feature-gates", value: format!("{name}={value}"), reason });
         }

@@ -44,7 +44,7 @@ pub use config::{ClientIdentity, Config, FrontProxy, ServeError, StartError, Sta
 pub use dialer::{Destination, Dialer, Direct, Stream};
 pub use extension::{Caller, Extension, ExtensionRequest};
 pub use flags::{
-    AuditFlags, AuthorizationFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, OidcFlags, RequestHeaderFlags,
+    AuditFlags, AuditWebhookFlags, AuthorizationFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, OidcFlags, RequestHeaderFlags,
     ServiceAccountFlags, TokenWebhookFlags,
 };
 pub use server::{api_tls_config, tls_config};
@@ -74,7 +74,11 @@ impl ApiServer {
     /// (bounded). `tls` comes from [`api_tls_config`], or is any configuration that offers `h2` and
     /// `http/1.1` and asks for client certificates.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) -> Result<(), ServeError> {
-        server::serve(self.state.clone(), listener, tls).await
+        let served = server::serve(self.state.clone(), listener, tls).await;
+        if let Some(audit) = &self.state.audit {
+            audit.flush().await;
+        }
+        served
     }
 
     /// Lets `/readyz` fail while everything is still served, so that who balances load looks elsewhere first.

@@ -539,6 +539,7 @@ async fn answered(
         body,
         incoming,
         upgrade: request.upgrade,
+        client: marks.client,
         notes: notes.clone(),
     };
     let outcome = handlers::dispatch(call).await;

@@ -272,6 +272,8 @@ fn parse_mode(text: &str) -> Result<Mode, String> {
 pub enum EncryptionProvider {
     /// AES in CBC mode.
     Aescbc,
+    /// AES in GCM mode; its key must be rotated before a few thousand million writes.
+    Aesgcm,
     /// XSalsa20 and Poly1305.
     Secretbox,
 }
@@ -281,6 +283,7 @@ impl EncryptionProvider {
     pub(crate) fn field(self) -> &'static str {
         match self {
             Self::Aescbc => "aescbc",
+            Self::Aesgcm => "aesgcm",
             Self::Secretbox => "secretbox",
         }
     }
@@ -289,6 +292,7 @@ impl EncryptionProvider {
     pub(crate) fn key_name(self) -> &'static str {
         match self {
             Self::Aescbc => "aescbckey",
+            Self::Aesgcm => "aesgcmkey",
             Self::Secretbox => "secretboxkey",
         }
     }
@@ -320,6 +324,9 @@ pub enum EncryptCommand {
         /// Where state is kept.
         #[command(flatten)]
         data: DataDir,
+        /// How they are encrypted from now on, if not as before
+        #[arg(long)]
+        provider: Option<EncryptionProvider>,
     },
 }
 

@@ -47,14 +47,18 @@ pub(crate) fn prepare(layout: &Layout, on: bool, provider: EncryptionProvider) -
 
 /// `naru secrets-encrypt ...`
 pub(crate) fn command(command: EncryptCommand) -> Result<()> {
-    let (data, change): (_, fn(&mut Value) -> Result<()>) = match &command {
+    type Change = Box<dyn FnOnce(&mut Value) -> Result<()>>;
+    let (data, change): (_, Change) = match &command {
         EncryptCommand::Status { data } => {
             let (_, config) = load(&Layout::new(&data.data_dir)?)?;
             return print_status(&config);
         }
-        EncryptCommand::Enable { data } => (data, |config| set_enabled(config, true)),
-        EncryptCommand::Disable { data } => (data, |config| set_enabled(config, false)),
-        EncryptCommand::RotateKeys { data } => (data, rotate),
+        EncryptCommand::Enable { data } => (data, Box::new(|config| set_enabled(config, true))),
+        EncryptCommand::Disable { data } => (data, Box::new(|config| set_enabled(config, false))),
+        EncryptCommand::RotateKeys { data, provider } => {
+            let provider = *provider;
+            (data, Box::new(move |config| rotate(config, provider)))
+        }
     };
     let layout = Layout::new(&data.data_dir)?;
     let (_, mut config) = load(&layout)?;
@@ -124,11 +128,17 @@ fn set_enabled(config: &mut Value, enabled: bool) -> Result<()> {
     Ok(())
 }
 
-/// A new key before the others of the first provider that has keys.
-fn rotate(config: &mut Value) -> Result<()> {
+/// A new key before all others: of the first provider that has keys, or of another one, which then comes first.
+fn rotate(config: &mut Value, wanted: Option<EncryptionProvider>) -> Result<()> {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let providers = providers_mut(config)?.iter_mut().filter_map(Value::as_object_mut);
-    for (field, provider) in providers.flat_map(|provider| provider.iter_mut()) {
+    let providers = providers_mut(config)?;
+    let first = providers.iter().position(|provider| provider.get("identity").is_none());
+    let first = first.context("the configuration has no keys")?;
+    if let Some(wanted) = wanted.filter(|wanted| providers[first].get(wanted.field()).is_none()) {
+        providers.insert(first, new_provider(wanted, format!("{}-{now}", wanted.key_name())));
+        return Ok(());
+    }
+    for (field, provider) in providers[first].as_object_mut().into_iter().flatten() {
         if let Some(keys) = provider["keys"].as_array_mut() {
             keys.insert(0, new_key(format!("{field}key-{now}")));
             return Ok(());
@@ -194,13 +204,22 @@ mod tests {
     #[test]
     fn rotation_keeps_the_old_keys_for_reading() -> Result<()> {
         let mut config = configuration(&[new_provider(EncryptionProvider::Secretbox, "one".into()), identity()]);
-        rotate(&mut config)?;
+        rotate(&mut config, None)?;
         let text = status(&config)?;
         assert!(text.starts_with("Encryption Status: Enabled\n"), "{text}");
         assert!(text.contains(" *      XSalsa20-POLY1305  secretboxkey-20"), "{text}");
         assert!(text.ends_with("        XSalsa20-POLY1305  one\n"), "{text}");
         set_enabled(&mut config, false)?;
         assert!(status(&config)?.starts_with("Encryption Status: Disabled\n"));
+        set_enabled(&mut config, true)?;
+        rotate(&mut config, Some(EncryptionProvider::Aesgcm))?;
+        rotate(&mut config, Some(EncryptionProvider::Aesgcm))?;
+        let kinds = |config: &Value| -> Vec<String> {
+            let all = providers(config).into_iter().flatten().filter_map(Value::as_object);
+            all.flat_map(|provider| provider.keys().cloned()).collect()
+        };
+        assert_eq!(kinds(&config), ["aesgcm", "secretbox", "identity"]);
+        assert_eq!(config["resources"][0]["providers"][0]["aesgcm"]["keys"].as_array().map(Vec::len), Some(2));
         Ok(())
     }
 }

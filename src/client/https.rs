@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 use tokio_rustls::client::TlsStream;
 
 pub use names::resolve;
+pub use tls::any_server;
 
 /// How long a connection may take to be made.
 const DIAL: Duration = Duration::from_secs(10);

@@ -21,6 +21,11 @@ impl Zone {
         TimeZone::tzif(known, data).ok().map(Self)
     }
 
+    /// For calculations.
+    pub(crate) fn into_inner(self) -> TimeZone {
+        self.0
+    }
+
     /// A moment, in seconds since the epoch, as this zone's clocks show it: `2006-01-02T15:04:05+01:00`.
     pub fn rfc3339(&self, seconds: i64) -> String {
         let Ok(moment) = Timestamp::from_second(seconds) else { return String::new() };

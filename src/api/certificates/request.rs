@@ -109,12 +109,11 @@ pub fn stamp_conditions(new: &mut Value, old: &Value, now: &str) {
     }
 }
 
-/// The request after a change through `/approval`: the old one with the new conditions.
+/// The request after a change through `/approval`: of the status, only the conditions are new.
 pub fn approved(old: &Value, new: &Value) -> Value {
-    let mut merged = old.clone();
-    if !merged["status"].is_object() {
-        merged["status"] = json!({});
-    }
+    let mut merged = new.clone();
+    merged["spec"] = old["spec"].clone();
+    merged["status"] = if old["status"].is_object() { old["status"].clone() } else { json!({}) };
     match new["status"].get("conditions") {
         Some(conditions) => merged["status"]["conditions"] = conditions.clone(),
         None => drop(merged["status"].as_object_mut().and_then(|status| status.remove("conditions"))),

@@ -244,6 +244,16 @@ pub fn gvks_of(ty: &'static Type) -> impl Iterator<Item = (&'static str, &'stati
     tables::KINDS.iter().filter(move |(_, _, _, t)| *t == ty).map(|(g, v, k, _)| (*g, *v, *k))
 }
 
+/// Features with their default at this API level, `NAME on|off STAGE since-VERSION`, as a running control plane lists
+/// them.
+const FEATURE_GATES: &str = include_str!("feature-gates.txt");
+
+/// Whether a feature is on at this API level; `None` when there is no such feature.
+pub fn feature(name: &str) -> Option<bool> {
+    let mut lines = FEATURE_GATES.lines().map(|line| line.split(' '));
+    lines.find_map(|mut words| (words.next() == Some(name)).then(|| words.next() == Some("on")))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -277,16 +287,9 @@ mod tests {
         assert_eq!(type_by_gvk("apps", "v1", "DeleteOptions"), Some(core));
     }
 
-    /// Features with their default at this API level, `NAME on|off STAGE since-VERSION`, as a running control plane
-    /// lists them.
-    const GATES: &str = include_str!("feature-gates.txt");
-
     #[test]
     fn fields_are_dropped_where_their_feature_is_off_by_default() {
-        let off = |gate: &str| {
-            let line = GATES.lines().find(|line| line.split(' ').next() == Some(gate));
-            line.map(|line| line.split(' ').nth(1) == Some("off"))
-        };
+        let off = |gate: &str| feature(gate).map(|on| !on);
         let used: std::collections::BTreeSet<&str> =
             tables::TYPES.iter().flat_map(|ty| ty.fields).flat_map(|field| field.schema.gates).copied().collect();
         for gate in used.iter().filter(|gate| off(gate).is_some()) {

@@ -10,8 +10,9 @@ use crate::negotiate::{self, BodyFormat};
 use crate::request_info::RequestInfo;
 use crate::response::{Outcome, Reply};
 use http::HeaderMap;
+use naru_api::registry::{self, Resource};
 use naru_api::status::Status;
-use naru_api::{codec, facts, registry};
+use naru_api::{codec, facts};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -197,10 +198,14 @@ pub(crate) struct Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.done
-            && let Some(line) = self.line(Stage::ResponseComplete)
-        {
-            self.audit.log.write_later(line);
+        if self.done || !self.enter(Stage::ResponseComplete) {
+            return;
+        }
+        if let Some(log) = &self.audit.log {
+            log.write_later(self.log_line());
+        }
+        if let Some(webhook) = &self.audit.webhook {
+            webhook.write_later(self.json());
         }
     }
 }
@@ -208,7 +213,7 @@ impl Drop for Record {
 impl Record {
     /// The request is here; `Err` when that had to be written and could not be.
     pub(crate) async fn received(&mut self) -> Result<(), Box<Status>> {
-        if self.tell(Stage::RequestReceived).await || !self.audit.log.is_strict() {
+        if self.tell(Stage::RequestReceived).await {
             return Ok(());
         }
         Err(Box::new(Status::internal("failed to store audit event")))
@@ -259,9 +264,9 @@ impl Record {
                 self.refer(&metadata);
             }
             let resource = registry::find(&info.group, &info.version, &info.resource);
-            let ty = resource.filter(|_| info.subresource.is_empty() && !info.verb.starts_with("delete"));
-            if let Some(ty) = ty.and_then(|resource| facts::type_by_name(resource.type_name)) {
-                codec::apply_constant_defaults(&mut value, ty);
+            let is_whole = matches!(info.subresource.as_str(), "" | "status") && !info.verb.starts_with("delete");
+            if let Some(resource) = resource.filter(|_| full && is_whole) {
+                complete(resource, &mut value);
             }
         }
         if full {
@@ -342,12 +347,19 @@ impl Record {
         self.event.response_status = Some(response_status(&object, 500));
     }
 
-    /// Tells of a stage that is not the last one.
+    /// Tells of a stage that is not the last one; `false` when it had to be written and could not be.
     pub(crate) async fn tell(&mut self, stage: Stage) -> bool {
-        match self.line(stage) {
-            Some(line) => self.audit.log.write(line).await,
-            None => true,
+        if !self.enter(stage) {
+            return true;
         }
+        let mut good = true;
+        if let Some(log) = &self.audit.log {
+            good &= log.write(self.log_line()).await || !log.is_strict();
+        }
+        if let Some(webhook) = &self.audit.webhook {
+            good &= webhook.write(self.json()).await || !webhook.is_strict();
+        }
+        good
     }
 
     /// Tells of the last stage.
@@ -356,18 +368,42 @@ impl Record {
         self.tell(stage).await;
     }
 
-    fn line(&mut self, stage: Stage) -> Option<Vec<u8>> {
-        if self.applied.omits(stage) {
-            return None;
-        }
+    /// Goes on to a stage; `false` when nothing is told of it.
+    fn enter(&mut self, stage: Stage) -> bool {
         self.event.stage = stage.name();
         if stage != Stage::RequestReceived {
             self.event.stage_timestamp = clock::micros(clock::now_micros());
         }
-        let mut line =
-            if self.audit.legacy { legacy(&self.event).into_bytes() } else { serde_json::to_vec(&self.event).ok()? };
+        !self.applied.omits(stage)
+    }
+
+    fn log_line(&self) -> Vec<u8> {
+        if !self.audit.legacy {
+            return self.json();
+        }
+        let mut line = legacy(&self.event).into_bytes();
         line.push(b'\n');
-        Some(line)
+        line
+    }
+
+    fn json(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(&self.event).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+}
+
+/// Fills in what the kind's defaults are: events tell of objects as they were understood.
+fn complete(resource: &Resource, value: &mut Value) {
+    if let Some(ty) = facts::type_by_name(resource.type_name) {
+        codec::apply_constant_defaults(value, ty);
+    }
+    match resource.rules.view {
+        None => (resource.rules.default)(value),
+        Some(view) => {
+            (view.to_stored)(value);
+            (view.from_stored)(value);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where audit events are written: one thread with a bounded queue, and files that are rotated.
 
+use super::queue::{Entry, Mode, Outlet, Queue, queue};
 use crate::clock;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -7,50 +8,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tokio::sync::{mpsc, oneshot};
 
 /// Events that may wait to be written; further ones are dropped, or waited for when that is asked for.
 const QUEUE: usize = 10_000;
-/// Bytes that may wait to be written.
-const QUEUE_BYTES: usize = 64 << 20;
 /// Size at which a file is full, unless the flags say otherwise.
 const FILE_MIB: u32 = 100;
-
-/// What becomes of a request when its event cannot be written at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// It goes on; the event waits for its turn.
-    Batch,
-    /// It waits until the event is written.
-    Blocking,
-    /// And is refused when its arrival cannot be written.
-    BlockingStrict,
-}
-
-impl Mode {
-    pub(super) fn parse(text: Option<&str>) -> Self {
-        match text {
-            Some("batch") => Mode::Batch,
-            Some("blocking-strict") => Mode::BlockingStrict,
-            _ => Mode::Blocking,
-        }
-    }
-}
-
-struct Entry {
-    line: Vec<u8>,
-    written: Option<oneshot::Sender<bool>>,
-}
-
-/// The queue to the thread that writes.
-pub(crate) struct Log {
-    entries: mpsc::Sender<Entry>,
-    mode: Mode,
-    bytes: Arc<AtomicUsize>,
-    dropped: AtomicU64,
-}
 
 /// How files are rotated.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,62 +23,34 @@ pub(crate) struct Rotation {
     pub(super) compress: bool,
 }
 
-impl Log {
-    /// Opens the file, `-` being standard output, and starts the thread.
-    pub(super) fn open(path: &Path, mode: Mode, rotation: Rotation) -> io::Result<Self> {
-        let out = if path == Path::new("-") { Out::Stdout } else { Out::File(Rotating::open(path, rotation)?) };
-        let (entries, receiver) = mpsc::channel(QUEUE);
-        let bytes = Arc::new(AtomicUsize::new(0));
-        let waiting = bytes.clone();
-        std::thread::Builder::new().name("audit-log".to_owned()).spawn(move || write_all(out, receiver, &waiting))?;
-        Ok(Self { entries, mode, bytes, dropped: AtomicU64::new(0) })
-    }
-
-    /// Whether a request whose arrival cannot be written is refused.
-    pub(super) fn is_strict(&self) -> bool {
-        self.mode == Mode::BlockingStrict
-    }
-
-    /// Writes a line, or lets it wait, as the mode is. Tells whether it was (or will be) written.
-    pub(super) async fn write(&self, line: Vec<u8>) -> bool {
-        if self.mode == Mode::Batch {
-            return self.write_later(line);
-        }
-        let (written, answer) = oneshot::channel();
-        self.bytes.fetch_add(line.len(), Ordering::Relaxed);
-        let sent = self.entries.send(Entry { line, written: Some(written) }).await;
-        sent.is_ok() && answer.await.unwrap_or(false)
-    }
-
-    /// Lets a line wait, if there is room.
-    pub(super) fn write_later(&self, line: Vec<u8>) -> bool {
-        let size = line.len();
-        let room = self.bytes.fetch_add(size, Ordering::Relaxed) + size <= QUEUE_BYTES;
-        if room && self.entries.try_send(Entry { line, written: None }).is_ok() {
-            return true;
-        }
-        self.bytes.fetch_sub(size, Ordering::Relaxed);
-        let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-        if dropped.is_power_of_two() {
-            tracing::warn!(dropped, "audit events were dropped, they cannot be written fast enough");
-        }
-        false
-    }
+/// Opens the file, `-` being standard output, and starts the thread that writes.
+pub(super) fn open(path: &Path, mode: Mode, rotation: Rotation) -> io::Result<Queue> {
+    let out = if path == Path::new("-") { Out::Stdout } else { Out::File(Rotating::open(path, rotation)?) };
+    let (queue, outlet) = queue(QUEUE, mode);
+    std::thread::Builder::new().name("audit-log".to_owned()).spawn(move || write_all(out, outlet))?;
+    Ok(queue)
 }
 
 /// Lines that are written together.
 const TOGETHER: usize = 256;
 
-fn write_all(mut out: Out, mut entries: mpsc::Receiver<Entry>, waiting: &AtomicUsize) {
+fn write_all(mut out: Out, mut outlet: Outlet) {
     let mut batch = Vec::new();
-    while entries.blocking_recv_many(&mut batch, TOGETHER) > 0 {
+    while outlet.entries.blocking_recv_many(&mut batch, TOGETHER) > 0 {
         for entry in batch.drain(..) {
-            waiting.fetch_sub(entry.line.len(), Ordering::Relaxed);
-            let result = out.write(&entry.line);
+            let (line, written) = match entry {
+                Entry::Event { line, written } => (line, written),
+                Entry::Flush(done) => {
+                    let _ = done.send(());
+                    continue;
+                }
+            };
+            outlet.taken(&line);
+            let result = out.write(&line);
             if let Err(error) = &result {
                 tracing::error!(%error, "an audit event could not be written");
             }
-            if let Some(written) = entry.written {
+            if let Some(written) = written {
                 let _ = written.send(result.is_ok());
             }
         }

@@ -5,14 +5,19 @@
 mod event;
 mod log;
 mod policy;
+mod queue;
+mod webhook;
 
 pub(crate) use event::{Record, Seen};
 
 use crate::config::StartError;
 use crate::flags::AuditFlags;
-use log::{Log, Mode, Rotation};
+use log::Rotation;
 use policy::Policy;
+use queue::{Mode, Queue};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// When an event is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +43,15 @@ impl Stage {
     }
 }
 
-/// The policy and the log.
+/// How long events may take to be written when the process ends.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// The policy and where events go.
 pub(crate) struct Audit {
     policy: Policy,
-    log: Log,
-    /// Whether events are written as upstream's older text lines.
+    log: Option<Queue>,
+    webhook: Option<Queue>,
+    /// Whether the log's events are written as upstream's older text lines.
     legacy: bool,
 }
 
@@ -55,32 +64,53 @@ impl std::fmt::Debug for Audit {
 impl Audit {
     /// As the flags say; `None` when nothing is to be told.
     pub(crate) fn new(flags: &AuditFlags) -> Result<Option<Arc<Self>>, StartError> {
-        let (Some(policy_file), Some(path)) = (&flags.policy_file, &flags.log_path) else {
-            match (&flags.policy_file, &flags.log_path) {
-                (Some(_), None) => tracing::warn!("an audit policy without audit-log-path: no events are recorded"),
-                (None, Some(_)) => tracing::warn!("an audit log without audit-policy-file: no events are recorded"),
-                _ => {}
+        let webhook_file = &flags.webhook.config_file;
+        let somewhere = flags.log_path.is_some() || webhook_file.is_some();
+        let Some(policy_file) = flags.policy_file.as_ref().filter(|_| somewhere) else {
+            if flags.policy_file.is_some() {
+                tracing::warn!(
+                    "an audit policy without audit-log-path or audit-webhook-config-file: no events are recorded"
+                );
+            } else if somewhere {
+                tracing::warn!("an audit log or webhook without audit-policy-file: no events are recorded");
             }
             return Ok(None);
         };
-        let wrong = |what: &'static str, path: &std::path::Path| {
-            let path = path.display().to_string();
-            move |reason: String| StartError::Config { what, reason: format!("{path}: {reason}") }
+        let wrong = |what: &'static str, path: &Path, reason: String| StartError::Config {
+            what,
+            reason: format!("{}: {reason}", path.display()),
         };
-        let text = std::fs::read(policy_file)
-            .map_err(|error| error.to_string())
-            .map_err(wrong("audit-policy-file", policy_file))?;
+        let text =
+            std::fs::read(policy_file).map_err(|error| wrong("audit-policy-file", policy_file, error.to_string()))?;
         let policy =
-            Policy::parse(&text).map_err(|error| error.to_string()).map_err(wrong("audit-policy-file", policy_file))?;
-        let rotation = Rotation {
-            max_mib: flags.log_maxsize_mib,
-            max_backups: flags.log_maxbackup.unwrap_or(0),
-            max_age_days: flags.log_maxage_days.unwrap_or(0),
-            compress: flags.log_compress.unwrap_or(false),
+            Policy::parse(&text).map_err(|error| wrong("audit-policy-file", policy_file, error.to_string()))?;
+        let log = flags.log_path.as_ref().map(|path| {
+            let rotation = Rotation {
+                max_mib: flags.log_maxsize_mib,
+                max_backups: flags.log_maxbackup.unwrap_or(0),
+                max_age_days: flags.log_maxage_days.unwrap_or(0),
+                compress: flags.log_compress.unwrap_or(false),
+            };
+            let mode = Mode::parse(flags.log_mode.as_deref(), Mode::Blocking);
+            log::open(path, mode, rotation).map_err(|error| wrong("audit-log-path", path, error.to_string()))
+        });
+        let webhook = webhook_file.as_ref().map(|path| {
+            webhook::start(path, &flags.webhook)
+                .map_err(|error| wrong("audit-webhook-config-file", path, error.to_string()))
+        });
+        let legacy = flags.log_format.as_deref() == Some("legacy");
+        Ok(Some(Arc::new(Self { policy, log: log.transpose()?, webhook: webhook.transpose()?, legacy })))
+    }
+
+    /// Returns once everything told so far is written and sent, or that has taken too long.
+    pub(crate) async fn flush(&self) {
+        let all = async {
+            for queue in self.log.iter().chain(&self.webhook) {
+                queue.flush().await;
+            }
         };
-        let log = Log::open(path, Mode::parse(flags.log_mode.as_deref()), rotation)
-            .map_err(|error| error.to_string())
-            .map_err(wrong("audit-log-path", path))?;
-        Ok(Some(Arc::new(Self { policy, log, legacy: flags.log_format.as_deref() == Some("legacy") })))
+        if tokio::time::timeout(FLUSH, all).await.is_err() {
+            tracing::warn!("not all audit events could be written before the end");
+        }
     }
 }

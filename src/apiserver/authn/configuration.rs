@@ -1,7 +1,10 @@
 //! The AuthenticationConfiguration: identity providers and what anonymous requests may see, from a file or from the
 //! `oidc-*` flags.
 
+use super::expressions::{self, Expressions};
 use crate::flags::{Flags, OidcFlags};
+use naru_api::cel::{Program, Type};
+use naru_api::meta::names;
 use naru_api::status::FieldErrors;
 use serde::Deserialize;
 use std::path::Path;
@@ -9,11 +12,8 @@ use std::path::Path;
 const VERSIONS: [&str; 3] =
     ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
 
-/// Said of every expression: nothing evaluates them yet.
-const NO_EXPRESSIONS: &str = "CEL expressions are not supported yet; use claim and prefix";
-
 /// The document.
-#[derive(Debug, Clone, Default, Deserialize, PartialEq)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Configuration {
     api_version: String,
@@ -38,7 +38,7 @@ pub(super) struct Condition {
 }
 
 /// One identity provider.
-#[derive(Debug, Clone, Default, Deserialize, PartialEq)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Provider {
     pub(super) issuer: Issuer,
@@ -48,6 +48,9 @@ pub(super) struct Provider {
     /// The signature algorithms of its tokens, from the flags; empty: all that are safe.
     #[serde(skip)]
     pub(super) algorithms: Vec<String>,
+    /// What its expressions became.
+    #[serde(skip)]
+    pub(super) expressions: Expressions,
 }
 
 /// Where its documents are, and for whom its tokens are.
@@ -111,7 +114,7 @@ struct Extra {
 impl Configuration {
     /// Reads and checks a document. `own` are the issuers of service account tokens, which no provider may be.
     pub(super) fn parse(text: &str, own: &[String]) -> Result<Self, String> {
-        let configuration: Self = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let mut configuration: Self = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         if configuration.kind != "AuthenticationConfiguration"
             || !VERSIONS.contains(&configuration.api_version.as_str())
         {
@@ -131,22 +134,23 @@ impl Configuration {
     /// What the `oidc-*` flags say; no provider without them.
     pub(super) fn of_flags(flags: &Flags, own: &[String]) -> Result<Self, String> {
         let Some(provider) = provider_of_flags(&flags.oidc)? else { return Ok(Self::default()) };
-        let configuration = Self { jwt: vec![provider], ..Self::default() };
+        let mut configuration = Self { jwt: vec![provider], ..Self::default() };
         let mut errors = FieldErrors::default();
         configuration.validate(own, &mut errors);
         errors.aggregate().map_or(Ok(configuration), Err)
     }
 
-    fn validate(&self, own: &[String], errors: &mut FieldErrors) {
+    fn validate(&mut self, own: &[String], errors: &mut FieldErrors) {
         const MOST: usize = 64;
         if self.jwt.len() > MOST {
             errors.too_many("jwt", self.jwt.len(), MOST);
             return;
         }
-        for (index, provider) in self.jwt.iter().enumerate() {
+        for index in 0..self.jwt.len() {
             let path = format!("jwt[{index}]");
+            let (earlier, rest) = self.jwt.split_at_mut(index);
+            let provider = &mut rest[0];
             provider.validate(&path, own, errors);
-            let earlier = &self.jwt[..index];
             if earlier.iter().any(|other| other.issuer.url == provider.issuer.url) {
                 errors.duplicate(format!("{path}.issuer.url"), provider.issuer.url.as_str());
             }
@@ -165,31 +169,61 @@ impl Configuration {
 }
 
 impl Provider {
-    fn validate(&self, path: &str, own: &[String], errors: &mut FieldErrors) {
+    fn validate(&mut self, path: &str, own: &[String], errors: &mut FieldErrors) {
         self.issuer.validate(&format!("{path}.issuer"), own, errors);
+        let mut found = Expressions::default();
+        self.validate_claim_rules(path, &mut found, errors);
+        let at = format!("{path}.claimMappings");
+        self.claim_mappings.validate(&at, &mut found, errors);
+        if found.trusts_unverified_email() {
+            errors.invalid(
+                format!("{at}.username.expression"),
+                self.claim_mappings.username.expression.as_str(),
+                "claims.email_verified must be used in claimMappings.username.expression or claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used in claimMappings.username.expression",
+            );
+        }
+        for (index, rule) in self.user_validation_rules.iter().enumerate() {
+            let at = format!("{path}.userValidationRules[{index}].expression");
+            let expression = rule.expression.as_str();
+            if expression.is_empty() {
+                errors.required(at, "");
+            } else if self.user_validation_rules[..index].iter().any(|other| other.expression == expression) {
+                errors.duplicate(at, expression);
+            } else if let Some(program) = expressions::of_user(at, expression, errors) {
+                found.user_rules.push((program, rule.message.clone()));
+            }
+        }
+        self.expressions = found;
+    }
+
+    fn validate_claim_rules(&self, path: &str, found: &mut Expressions, errors: &mut FieldErrors) {
         for (index, rule) in self.claim_validation_rules.iter().enumerate() {
             let at = format!("{path}.claimValidationRules[{index}]");
+            let earlier = &self.claim_validation_rules[..index];
             match (rule.claim.is_empty(), rule.expression.is_empty()) {
                 (false, false) => errors.invalid(at, rule.claim.as_str(), "claim and expression can't both be set"),
                 (true, true) => errors.required(at, "claim or expression is required"),
-                (true, false) => errors.invalid(format!("{at}.expression"), rule.expression.as_str(), NO_EXPRESSIONS),
+                (true, false) => {
+                    if !rule.required_value.is_empty() {
+                        let text = "may not be specified when expression is set";
+                        errors.invalid(format!("{at}.requiredValue"), rule.required_value.as_str(), text);
+                    }
+                    let (at, expression) = (format!("{at}.expression"), rule.expression.as_str());
+                    if earlier.iter().any(|other| other.expression == expression) {
+                        errors.duplicate(at, expression);
+                    } else if let Some(program) = expressions::of_claims(at, expression, Some(&Type::Bool), errors) {
+                        found.claim_rules.push((program, rule.message.clone()));
+                    }
+                }
                 (false, true) => {
                     if !rule.message.is_empty() {
                         let text = "may not be specified when claim is set";
                         errors.invalid(format!("{at}.message"), rule.message.as_str(), text);
                     }
-                    if self.claim_validation_rules[..index].iter().any(|other| other.claim == rule.claim) {
+                    if earlier.iter().any(|other| other.claim == rule.claim) {
                         errors.duplicate(format!("{at}.claim"), rule.claim.as_str());
                     }
                 }
-            }
-        }
-        self.claim_mappings.validate(&format!("{path}.claimMappings"), errors);
-        for (index, rule) in self.user_validation_rules.iter().enumerate() {
-            let at = format!("{path}.userValidationRules[{index}].expression");
-            match rule.expression.as_str() {
-                "" => errors.required(at, ""),
-                expression => errors.invalid(at, expression, NO_EXPRESSIONS),
             }
         }
     }
@@ -273,30 +307,68 @@ fn validate_url(at: &str, url: &str, errors: &mut FieldErrors) {
 }
 
 impl Mappings {
-    fn validate(&self, path: &str, errors: &mut FieldErrors) {
-        self.username.validate(&format!("{path}.username"), true, errors);
-        self.groups.validate(&format!("{path}.groups"), false, errors);
+    fn validate(&self, path: &str, found: &mut Expressions, errors: &mut FieldErrors) {
+        found.username = self.username.validate(&format!("{path}.username"), true, errors);
+        found.groups = self.groups.validate(&format!("{path}.groups"), false, errors);
         let at = format!("{path}.uid");
-        match (self.uid.claim.is_empty(), self.uid.expression.is_empty()) {
-            (false, false) => errors.invalid(&at, "", "claim and expression can't both be set"),
-            (_, false) => errors.invalid(format!("{at}.expression"), self.uid.expression.as_str(), NO_EXPRESSIONS),
-            _ => {}
+        match (self.uid.claim.is_empty(), self.uid.expression.as_str()) {
+            (_, "") => {}
+            (false, _) => errors.invalid(&at, "", "claim and expression can't both be set"),
+            (true, expression) => {
+                found.uid = expressions::of_claims(format!("{at}.expression"), expression, None, errors);
+            }
         }
         for (index, extra) in self.extra.iter().enumerate() {
             let at = format!("{path}.extra[{index}]");
-            if extra.key.is_empty() {
-                errors.required(format!("{at}.key"), "");
+            extra.validate_key(&format!("{at}.key"), errors);
+            if self.extra[..index].iter().any(|other| other.key == extra.key) {
+                errors.duplicate(format!("{at}.key"), extra.key.as_str());
+                continue;
             }
+            let at = format!("{at}.valueExpression");
             match extra.value_expression.as_str() {
-                "" => errors.required(format!("{at}.valueExpression"), ""),
-                expression => errors.invalid(format!("{at}.valueExpression"), expression, NO_EXPRESSIONS),
+                "" => errors.required(at, ""),
+                expression => {
+                    let program = expressions::of_claims(at, expression, None, errors);
+                    found.extra.extend(program.map(|program| (extra.key.clone(), program)));
+                }
             }
         }
     }
 }
 
+impl Extra {
+    /// Keys belong to somebody's domain, and not to Kubernetes'.
+    fn validate_key(&self, at: &str, errors: &mut FieldErrors) {
+        let key = self.key.as_str();
+        let (domain, path) = key.split_once('/').unwrap_or((key, ""));
+        if key.is_empty() {
+            errors.required(at, "");
+        } else if !key.contains('/') || domain.is_empty() || path.is_empty() {
+            errors.invalid(at, key, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+        } else {
+            for text in names::dns_subdomain(domain) {
+                errors.invalid(at, domain, &text);
+            }
+            let good = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+            if !path.chars().all(good) {
+                let text = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                errors.invalid(at, path, text);
+            }
+        }
+        if key != key.to_lowercase() {
+            errors.invalid(at, key, "must be lowercase");
+        }
+        let ours = |name: &str| domain == name || domain.ends_with(&format!(".{name}"));
+        if !path.is_empty() && (ours("k8s.io") || ours("kubernetes.io")) {
+            let text = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use";
+            errors.invalid(at, key, text);
+        }
+    }
+}
+
 impl Mapping {
-    fn validate(&self, path: &str, required: bool, errors: &mut FieldErrors) {
+    fn validate(&self, path: &str, required: bool, errors: &mut FieldErrors) -> Option<Program> {
         match (self.claim.is_empty(), self.expression.is_empty()) {
             (false, false) => errors.invalid(path, "", "claim and expression can't both be set"),
             (true, true) if required => errors.required(path, "claim or expression is required"),
@@ -306,7 +378,7 @@ impl Mapping {
                     let text = "may not be specified when expression is set";
                     errors.invalid(format!("{path}.prefix"), prefix.as_str(), text);
                 }
-                errors.invalid(format!("{path}.expression"), self.expression.as_str(), NO_EXPRESSIONS);
+                return expressions::of_claims(format!("{path}.expression"), &self.expression, None, errors);
             }
             (false, true) if self.prefix.is_none() => {
                 let text =
@@ -315,6 +387,7 @@ impl Mapping {
             }
             (false, true) => {}
         }
+        None
     }
 }
 
@@ -358,8 +431,8 @@ fn provider_of_flags(flags: &OidcFlags) -> Result<Option<Provider>, String> {
             groups: Mapping { claim: groups, prefix: group_prefix, expression: String::new() },
             ..Mappings::default()
         },
-        user_validation_rules: Vec::new(),
         algorithms,
+        ..Provider::default()
     }))
 }
 
@@ -402,9 +475,47 @@ mod tests {
             "[jwt[0].issuer.audienceMatchPolicy: Invalid value: \"\": audienceMatchPolicy must be MatchAny for multiple audiences, \
              jwt[0].claimMappings.username.prefix: Required value: prefix is required when claim is set. It can be set to an empty string to disable prefixing]",
         );
+    }
+
+    #[test]
+    fn expressions_are_compiled_when_they_are_read() {
+        let with = |rest: &str| format!("{{issuer: {{url: 'https://x', audiences: [a]}}, {rest}}}");
+        check(&with("claimMappings: {username: {expression: claims.sub}}"), "");
         check(
-            "{issuer: {url: 'https://x', audiences: [a]}, claimMappings: {username: {expression: claims.sub}}}",
-            "jwt[0].claimMappings.username.expression: Invalid value: \"claims.sub\": CEL expressions are not supported yet; use claim and prefix",
+            &with("claimMappings: {username: {expression: claim.sub}, groups: {expression: '[', prefix: ''}}"),
+            "[jwt[0].claimMappings.username.expression: Invalid value: \"claim.sub\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'claim' (in container '')\n | claim.sub\n | ^, \
+             jwt[0].claimMappings.groups.prefix: Invalid value: \"\": may not be specified when expression is set, \
+             jwt[0].claimMappings.groups.expression: Invalid value: \"[\": compilation failed: ERROR: <input>:1:2: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | [\n | .^]",
+        );
+        check(
+            &with("claimMappings: {username: {expression: claims.email}}"),
+            "jwt[0].claimMappings.username.expression: Invalid value: \"claims.email\": claims.email_verified must be used in claimMappings.username.expression or claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used in claimMappings.username.expression",
+        );
+        check(
+            &with(
+                "claimMappings: {username: {expression: claims.email}}, claimValidationRules: [{expression: 'claims.?email_verified.orValue(true) == true'}]",
+            ),
+            "",
+        );
+        check(
+            &with(
+                "claimMappings: {username: {expression: claims.sub}}, claimValidationRules: [{expression: claims.ok}, {expression: 'true', requiredValue: x}, {expression: 'true'}], userValidationRules: [{expression: user.name == ''}, {}]",
+            ),
+            "[jwt[0].claimValidationRules[0].expression: Invalid value: \"claims.ok\": must evaluate to bool, \
+             jwt[0].claimValidationRules[1].requiredValue: Invalid value: \"x\": may not be specified when expression is set, \
+             jwt[0].claimValidationRules[2].expression: Duplicate value: \"true\", \
+             jwt[0].userValidationRules[0].expression: Invalid value: \"user.name == ''\": compilation failed: ERROR: <input>:1:5: undefined field 'name'\n | user.name == ''\n | ....^, \
+             jwt[0].userValidationRules[1].expression: Required value]",
+        );
+        check(
+            &with(
+                "claimMappings: {username: {expression: claims.sub}, extra: [{key: foo, valueExpression: claims.a}, {key: x.k8s.io/a}, {key: A.io/b, valueExpression: claims.b}]}",
+            ),
+            "[jwt[0].claimMappings.extra[0].key: Invalid value: \"foo\": must be a domain-prefixed path (such as \"acme.io/foo\"), \
+             jwt[0].claimMappings.extra[1].key: Invalid value: \"x.k8s.io/a\": k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use, \
+             jwt[0].claimMappings.extra[1].valueExpression: Required value, \
+             jwt[0].claimMappings.extra[2].key: Invalid value: \"A.io\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*'), \
+             jwt[0].claimMappings.extra[2].key: Invalid value: \"A.io/b\": must be lowercase]",
         );
     }
 

@@ -2,6 +2,7 @@
 
 mod bootstrap_token;
 mod configuration;
+mod expressions;
 mod front_proxy;
 mod impersonation;
 pub(crate) mod jwt;
@@ -207,8 +208,9 @@ impl Authn {
     }
 }
 
+/// The token of an Authorization header: the second of its words, which a second space in between makes empty.
 fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    let token = token.trim();
+    let mut words = header.trim().split(' ');
+    let (scheme, token) = (words.next()?, words.next()?);
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }

@@ -1,5 +1,6 @@
 //! The AuthorizationConfiguration: which authorizers are asked, in which order; from a file or from the flags.
 
+use super::conditions::Conditions;
 use crate::flags::{Flags, parse_duration};
 use naru_api::meta::names;
 use naru_api::status::FieldErrors;
@@ -16,7 +17,7 @@ const USUAL_ALLOWED: Duration = Duration::from_secs(300);
 const USUAL_REFUSED: Duration = Duration::from_secs(30);
 
 /// One authorizer to be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Mode {
     AlwaysAllow,
     AlwaysDeny,
@@ -26,7 +27,7 @@ pub(super) enum Mode {
 }
 
 /// How a webhook is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct WebhookMode {
     pub(super) kubeconfig: PathBuf,
     pub(super) version: String,
@@ -35,6 +36,8 @@ pub(super) struct WebhookMode {
     pub(super) refused_life: Duration,
     /// Whether a webhook that does not answer denies.
     pub(super) denies_on_error: bool,
+    /// Which questions it is asked.
+    pub(super) conditions: Conditions,
 }
 
 /// Node and RBAC: what is usual.
@@ -63,6 +66,7 @@ pub(super) fn of_flags(flags: &Flags) -> Result<Vec<Mode>, String> {
                     allowed_life: flags.webhook_allowed_ttl.unwrap_or(USUAL_ALLOWED),
                     refused_life: flags.webhook_refused_ttl.unwrap_or(USUAL_REFUSED),
                     denies_on_error: false,
+                    conditions: Conditions::default(),
                 })
             }
             other => return Err(format!("authorization-mode {other:?} is not a valid mode")),
@@ -189,6 +193,14 @@ fn check_name(at: &str, name: &str, earlier: &[Entry], errors: &mut FieldErrors)
     }
 }
 
+fn one_of(at: String, value: &str, supported: &[&str], errors: &mut FieldErrors) {
+    if value.is_empty() {
+        errors.required(at, "");
+    } else if !supported.contains(&value) {
+        errors.not_supported(at, value, supported);
+    }
+}
+
 impl Webhook {
     fn mode(&self, path: &str, errors: &mut FieldErrors) -> Option<WebhookMode> {
         let before = errors.len();
@@ -216,21 +228,17 @@ impl Webhook {
         let allowed_life = life("authorizedTTL", &self.authorized_ttl, self.cache_authorized_requests, USUAL_ALLOWED);
         let refused_life =
             life("unauthorizedTTL", &self.unauthorized_ttl, self.cache_unauthorized_requests, USUAL_REFUSED);
-        let mut one_of = |field: &str, value: &str, supported: &[&str]| match value {
-            "" => errors.required(format!("{path}.{field}"), ""),
-            value if !supported.contains(&value) => {
-                errors.not_supported(format!("{path}.{field}"), value, supported);
-            }
-            _ => {}
-        };
-        one_of("subjectAccessReviewVersion", &self.subject_access_review_version, &["v1", "v1beta1"]);
-        if !self.match_condition_subject_access_review_version.is_empty() {
-            let version = &self.match_condition_subject_access_review_version;
-            one_of("matchConditionSubjectAccessReviewVersion", version, &["v1"]);
+        let version = &self.subject_access_review_version;
+        one_of(format!("{path}.subjectAccessReviewVersion"), version, &["v1", "v1beta1"], errors);
+        let at = format!("{path}.matchConditionSubjectAccessReviewVersion");
+        match self.match_condition_subject_access_review_version.as_str() {
+            "" if self.match_conditions.is_empty() => {}
+            "" => errors.required(at, "required if match conditions are specified"),
+            version => one_of(at, version, &["v1"], errors),
         }
-        one_of("failurePolicy", &self.failure_policy, &["NoOpinion", "Deny"]);
+        one_of(format!("{path}.failurePolicy"), &self.failure_policy, &["NoOpinion", "Deny"], errors);
         let kubeconfig = self.connection_info.kubeconfig(&format!("{path}.connectionInfo"), errors);
-        self.check_conditions(path, errors);
+        let conditions = self.conditions(path, errors);
         if errors.len() > before {
             return None;
         }
@@ -241,21 +249,29 @@ impl Webhook {
             allowed_life,
             refused_life,
             denies_on_error: self.failure_policy == "Deny",
+            conditions,
         })
     }
 
-    fn check_conditions(&self, path: &str, errors: &mut FieldErrors) {
+    fn conditions(&self, path: &str, errors: &mut FieldErrors) -> Conditions {
+        let mut found = Conditions::default();
         let conditions = &self.match_conditions;
         if conditions.len() > MAX_CONDITIONS {
-            return errors.too_many(format!("{path}.matchConditions"), conditions.len(), MAX_CONDITIONS);
+            errors.too_many(format!("{path}.matchConditions"), conditions.len(), MAX_CONDITIONS);
+            return found;
         }
         for (index, condition) in conditions.iter().enumerate() {
             let at = format!("{path}.matchConditions[{index}].expression");
-            match condition.expression.trim() {
-                "" => errors.required(at, ""),
-                expression => errors.invalid(at, expression, "CEL expressions are not supported yet"),
+            let expression = condition.expression.as_str();
+            if expression.trim().is_empty() {
+                errors.required(at, "");
+            } else if conditions[..index].iter().any(|other| other.expression == expression) {
+                errors.duplicate(at, expression);
+            } else {
+                found.add(&at, expression, errors);
             }
         }
+        found
     }
 }
 
@@ -310,6 +326,33 @@ mod tests {
                  authorizers[0].subjectAccessReviewVersion: Required value, \
                  authorizers[0].failurePolicy: Unsupported value: \"Maybe\": supported values: \"NoOpinion\", \"Deny\", \
                  authorizers[0].connectionInfo.kubeConfigFile: Invalid value: \"x\": must be an absolute path]"),
+        );
+        let webhook = |rest: &str| {
+            let all = "timeout: 3s, subjectAccessReviewVersion: v1, failurePolicy: Deny";
+            format!(
+                "[{{type: Webhook, name: w, webhook: {{{all}, connectionInfo: {{type: KubeConfigFile, kubeConfigFile: /dev/null}}, {rest}}}}}]"
+            )
+        };
+        let file = "authorizers[0].connectionInfo.kubeConfigFile: Invalid value: \"/dev/null\": must be a regular file";
+        check(
+            &webhook(
+                "matchConditions: [{expression: request.user == 'x'}, {expression: ' '}, {expression: request.user == 'x'}]",
+            ),
+            Err(&format!(
+                "[authorizers[0].matchConditionSubjectAccessReviewVersion: Required value: required if match conditions are specified, {file}, \
+                 authorizers[0].matchConditions[1].expression: Required value, \
+                 authorizers[0].matchConditions[2].expression: Duplicate value: \"request.user == 'x'\"]"
+            )),
+        );
+        check(
+            &webhook(
+                "matchConditionSubjectAccessReviewVersion: v1, matchConditions: [{expression: request.user}, {expression: request.usr == ''}]",
+            ),
+            Err(&format!(
+                "[{file}, \
+                 authorizers[0].matchConditions[0].expression: Invalid value: \"request.user\": must evaluate to bool but got string, \
+                 authorizers[0].matchConditions[1].expression: Invalid value: \"request.usr == ''\": compilation failed: ERROR: <input>:1:8: undefined field 'usr'\n | request.usr == ''\n | .......^]"
+            )),
         );
     }
 }

@@ -1,6 +1,7 @@
 //! Who may do what: `system:masters` may do everything; then the configured authorizers are asked in their order
 //! (Node and RBAC, unless told otherwise) until one of them has an opinion.
 
+mod conditions;
 mod configuration;
 mod escalation;
 mod node;

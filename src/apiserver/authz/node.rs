@@ -271,15 +271,17 @@ fn volume_secrets<'a>(spec: &'a Value, claim_namespace: &'a str) -> Vec<(&'a str
             found.push((reference["namespace"].as_str().filter(|ns| !ns.is_empty()).unwrap_or(claim_namespace), name));
         }
     };
-    for source in ["cephfs", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"] {
+    for source in ["cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"] {
         add(&spec[source]["secretRef"]);
     }
     let csi = &spec["csi"];
-    for field in ["controllerPublishSecretRef", "nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"] {
+    // Those of the driver's controller are none of the nodes' business.
+    for field in ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"] {
         add(&csi[field]);
     }
-    if let Some(name) = spec["azureFile"]["secretName"].as_str() {
-        found.push((spec["azureFile"]["secretNamespace"].as_str().unwrap_or(claim_namespace), name));
+    let azure = &spec["azureFile"];
+    if let Some(name) = azure["secretName"].as_str() {
+        found.push((azure["secretNamespace"].as_str().filter(|ns| !ns.is_empty()).unwrap_or(claim_namespace), name));
     }
     found
 }
@@ -292,4 +294,27 @@ fn stored(group: &str, plural: &str) -> Option<&'static Resource> {
 fn tree_of(view: View<'_>, group: &str, plural: &str, name: &str) -> Option<Value> {
     let found = view.cache.get(stored(group, plural)?, None, name)?;
     crate::objects::tree(&found).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nodes_see_the_secrets_that_mounting_needs_and_no_others() {
+        let of = |spec: Value| {
+            volume_secrets(&spec, "claims").iter().map(|(ns, name)| format!("{ns}/{name}")).collect::<Vec<_>>()
+        };
+        let csi = json!({ "csi": {
+            "controllerPublishSecretRef": { "name": "publish", "namespace": "csi" },
+            "controllerExpandSecretRef": { "name": "expand", "namespace": "csi" },
+            "nodePublishSecretRef": { "name": "mount", "namespace": "csi" },
+            "nodeStageSecretRef": { "name": "stage", "namespace": "csi" },
+            "nodeExpandSecretRef": { "name": "grow", "namespace": "csi" } } });
+        assert_eq!(of(csi), ["csi/mount", "csi/stage", "csi/grow"]);
+        assert_eq!(of(json!({ "cinder": { "secretRef": { "name": "s", "namespace": "n" } } })), ["n/s"]);
+        assert_eq!(of(json!({ "rbd": { "secretRef": { "name": "s" } } })), ["claims/s"]);
+        assert_eq!(of(json!({ "azureFile": { "secretName": "s", "secretNamespace": "" } })), ["claims/s"]);
+    }
 }

@@ -30,6 +30,11 @@ impl AccessWebhook {
 
     /// What the webhook says.
     pub(super) async fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Decision {
+        match self.mode.conditions.hold(user, attributes) {
+            Ok(true) => {}
+            Ok(false) => return Decision::no_opinion(""),
+            Err(error) => return self.failed(error),
+        }
         let spec = spec(user, attributes, self.mode.version == "v1beta1");
         let key = expiring::key(spec.to_string().as_bytes());
         if let Some(decision) = self.answers.get(&key) {
@@ -44,10 +49,7 @@ impl AccessWebhook {
         });
         let answer = match self.reviewer.ask(&review).await {
             Ok(answer) => answer,
-            Err(error) => {
-                let verdict = if self.mode.denies_on_error { Verdict::Deny } else { Verdict::NoOpinion };
-                return Decision { verdict, reason: String::new(), errors: vec![error.to_string()] };
-            }
+            Err(error) => return self.failed(error.to_string()),
         };
         let decision = judge(&answer["status"]);
         if size(attributes) < MAX_REMEMBERED {
@@ -56,6 +58,12 @@ impl AccessWebhook {
             self.answers.put(key, decision.clone(), life);
         }
         decision
+    }
+
+    /// What counts when it cannot be asked.
+    fn failed(&self, error: String) -> Decision {
+        let verdict = if self.mode.denies_on_error { Verdict::Deny } else { Verdict::NoOpinion };
+        Decision { verdict, reason: String::new(), errors: vec![error] }
     }
 }
 
@@ -120,14 +128,14 @@ fn spec(user: &User, a: &Attributes<'_>, old: bool) -> Value {
     spec.into()
 }
 
-fn field_requirements(a: &Attributes<'_>) -> Vec<Value> {
+pub(super) fn field_requirements(a: &Attributes<'_>) -> Vec<Value> {
     let requirements = a.fields.map(naru_api::selector::FieldSelector::requirements).unwrap_or_default();
     let one = |one: &naru_api::selector::FieldRequirement| json!({ "key": one.field, "operator": if one.equal { "In" } else { "NotIn" }, "values": [one.value] });
     requirements.iter().map(one).collect()
 }
 
 /// What has no operator in reviews is left out: the question is then about more, never about less.
-fn label_requirements(a: &Attributes<'_>) -> Vec<Value> {
+pub(super) fn label_requirements(a: &Attributes<'_>) -> Vec<Value> {
     let requirements = a.labels.map(naru_api::selector::LabelSelector::requirements).unwrap_or_default();
     let one = |one: &naru_api::selector::Requirement| {
         let operator = match one.operator {

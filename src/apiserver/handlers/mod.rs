@@ -36,6 +36,7 @@ use naru_api::facts::{self, Type};
 use naru_api::meta::Verb;
 use naru_api::registry::{self, Action, Resource};
 use naru_api::status::Status;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// One authorized request with its body.
@@ -51,6 +52,8 @@ pub(crate) struct Call {
     /// The body of a request that is passed on: it is not read here.
     pub(crate) incoming: Option<Incoming>,
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// Whose connection it came by; `None` inside the process.
+    pub(crate) client: Option<IpAddr>,
     /// What admission has to say beside its answer.
     pub(crate) notes: Arc<Notes>,
 }

@@ -280,7 +280,7 @@ async fn prepare<'a>(
     let owners = patch::is_apply(call).then(|| managed::take(new));
     match change.part {
         Part::Main | Part::Whole => objects::carry_over(new, old),
-        Part::Approval => *new = request::approved(old, new),
+        Part::Approval => *new = request::approved(old, &with_status_of(resource, old, new)),
         Part::Status => {
             *new = with_status_of(resource, old, new);
             (rules.prepare_status)(new, old);
@@ -338,9 +338,10 @@ async fn prepare<'a>(
     };
     let mut errors = FieldErrors::default();
     naru_api::meta::validate::metadata_update(new, old, &mut errors);
+    // Labels and the like can be changed through every part.
+    naru_api::meta::validate::metadata(resource, new, &mut errors);
     match change.part {
         Part::Main | Part::Whole => {
-            naru_api::meta::validate::metadata(resource, new, &mut errors);
             (rules.validate)(new, &mut errors);
             if change.part == Part::Main {
                 (rules.validate_update)(new, old, &mut errors);

@@ -1,6 +1,7 @@
 //! Webhooks that answer a review: a URL, how to reach it, and when to ask again.
 
 use super::{HttpsClient, OutboundError};
+use bytes::Bytes;
 use naru_base::Backoff;
 use naru_client::kubeconfig::{KubeconfigError, from_kubeconfig};
 use serde_json::Value;
@@ -73,34 +74,54 @@ impl Reviewer {
 
     /// Sends a review and gives back the answered one.
     pub(crate) async fn ask(&self, review: &Value) -> Result<Value, ReviewError> {
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut attempt = 1;
-        loop {
-            match self.ask_once(review).await {
-                Err(error) if attempt < ATTEMPTS && is_passing(&error) => {
-                    tracing::debug!(%error, "a webhook is asked again");
-                    tokio::time::sleep(backoff.next_delay()).await;
-                    attempt += 1;
-                }
-                other => return other,
-            }
-        }
+        let body = Bytes::from(review.to_string());
+        again(Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), || self.ask_once(review, body.clone())).await
     }
 
-    async fn ask_once(&self, review: &Value) -> Result<Value, ReviewError> {
+    /// Sends something whose answer says nothing. The pause before the second attempt is the caller's.
+    pub(crate) async fn deliver(&self, body: Bytes, first_pause: Duration) -> Result<(), ReviewError> {
+        let backoff = Backoff::new(first_pause, first_pause.saturating_mul(4));
+        again(backoff, || async { self.post(body.clone()).await.map(|_| ()) }).await
+    }
+
+    async fn post(&self, body: Bytes) -> Result<Bytes, ReviewError> {
         let url = || self.url.clone();
-        let answer = self.client.post(&self.url, review.to_string().into()).await;
+        let answer = self.client.post(&self.url, body).await;
         let answer = answer.map_err(|source| ReviewError::Request { url: url(), source })?;
         if !(200..=299).contains(&answer.code) {
             return Err(ReviewError::Code { url: url(), code: answer.code });
         }
-        let value: Value = serde_json::from_slice(&answer.body)
+        Ok(answer.body)
+    }
+
+    async fn ask_once(&self, review: &Value, body: Bytes) -> Result<Value, ReviewError> {
+        let url = || self.url.clone();
+        let answer = self.post(body).await?;
+        let value: Value = serde_json::from_slice(&answer)
             .map_err(|error| ReviewError::Answer { url: url(), reason: error.to_string() })?;
         if value["kind"] != review["kind"] || value["apiVersion"] != review["apiVersion"] {
             let reason = format!("its kind is {} {}", value["apiVersion"], value["kind"]);
             return Err(ReviewError::Answer { url: url(), reason });
         }
         Ok(value)
+    }
+}
+
+/// Tries until it works, it cannot work, or it has been tried often enough.
+async fn again<T, F>(mut backoff: Backoff, mut once: impl FnMut() -> F) -> Result<T, ReviewError>
+where
+    F: Future<Output = Result<T, ReviewError>>,
+{
+    let mut attempt = 1;
+    loop {
+        match once().await {
+            Err(error) if attempt < ATTEMPTS && is_passing(&error) => {
+                tracing::debug!(%error, "a webhook is asked again");
+                tokio::time::sleep(backoff.next_delay()).await;
+                attempt += 1;
+            }
+            other => return other,
+        }
     }
 }
 

@@ -144,6 +144,12 @@ async fn certificates_are_asked_for_and_approved() {
         "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: user not permitted to approve requests with signerName \"example.com/x\"",
     );
     let answer = server.put(&uri, approved).await.ok();
+    let other = json!({ "metadata": { "annotations": { "by": "patch" } }, "spec": { "username": "root" } });
+    let patched = server.merge(&uri, other).await.ok();
+    assert_eq!(patched["metadata"]["annotations"]["by"], "patch", "metadata may be changed this way too");
+    assert_eq!(patched["spec"]["username"], "admin");
+    let wrong = json!({ "metadata": { "labels": { "not a key": "v" } } });
+    server.merge(&uri, wrong).await.code_is(422);
     let condition = &answer["status"]["conditions"][0];
     assert!(condition["lastUpdateTime"].is_string() && condition["lastTransitionTime"].is_string());
     let list = server.get(&format!("{REQUESTS}?fieldSelector=spec.signerName=example.com/x")).await.ok();

@@ -1,9 +1,11 @@
 //! The audit log of a whole server.
 
+use super::outside::Outside;
 use super::*;
 use crate::AuditFlags;
 use futures::StreamExt;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 
 async fn server(policy: &str, format: &str) -> Server {
     let dir = tempfile::tempdir().unwrap();
@@ -131,6 +133,83 @@ async fn the_older_lines_are_upstreams() {
                   as=\"<self>\" asgroups=\"<lookup>\" user-agent=\"\" namespace=\"<none>\" uri=\"/version\"";
     assert_eq!(after(&lines[0]), format!(" stage=\"RequestReceived\" {common} response=\"<deferred>\""));
     assert_eq!(after(&lines[1]), format!(" stage=\"ResponseComplete\" {common} response=\"200\""));
+}
+
+/// A server that tells a webhook, with the flags that a test wants.
+async fn told(outside: &Outside, flags: &[&str]) -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.yaml");
+    let rules =
+        "rules: [{level: Request, resources: [{group: '', resources: [pods]}, {group: autoscaling}]}, {level: None}]";
+    std::fs::write(
+        &policy,
+        format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n{rules}"),
+    )
+    .unwrap();
+    let file = outside.kubeconfig(dir.path());
+    let mut arguments = vec![
+        format!("audit-policy-file={}", policy.display()),
+        format!("audit-webhook-config-file={}", file.display()),
+        "audit-webhook-initial-backoff=1ms".to_owned(),
+    ];
+    arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    Server::start_with(|config| config.flags = crate::flags::Flags::parse(&arguments).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_webhook_is_told_in_batches_and_at_the_end() {
+    let failures = std::sync::atomic::AtomicUsize::new(2);
+    let outside = Outside::start(move |_, _| {
+        let failed = failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        (if failed { 503 } else { 200 }, Value::Null)
+    })
+    .await;
+    let server = told(&outside, &["audit-webhook-batch-max-size=3", "audit-webhook-batch-max-wait=1h"]).await;
+    for _ in 0..4 {
+        server.get(PODS).await.ok();
+    }
+    server.api.state.audit.as_ref().unwrap().flush().await;
+    let asked = outside.asked();
+    let sizes: Vec<usize> = asked.iter().map(|(_, list)| list["items"].as_array().unwrap().len()).collect();
+    assert_eq!(sizes, [3, 3, 3, 1], "the first batch was sent three times");
+    let list = &asked[0].1;
+    assert_eq!((list["kind"].as_str(), list["apiVersion"].as_str()), (Some("EventList"), Some("audit.k8s.io/v1")));
+    assert_eq!(list["items"][0]["requestURI"], PODS);
+    assert!(list["items"][0].get("kind").is_none());
+}
+
+#[tokio::test]
+async fn a_strict_webhook_that_does_not_answer_refuses_requests() {
+    let outside = Outside::start(|_, _| (400, Value::Null)).await;
+    let server = told(&outside, &["audit-webhook-mode=blocking"]).await;
+    server.get(PODS).await.ok();
+    assert_eq!(outside.asked().len(), 1);
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.yaml");
+    std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n").unwrap();
+    let again = format!("audit-policy-file={}", policy.display());
+    let server = told(&outside, &["audit-webhook-mode=blocking-strict", &again]).await;
+    server.get(PODS).await.refused(500, "Internal error occurred: failed to store audit event");
+}
+
+#[tokio::test]
+async fn objects_are_told_with_their_defaults() {
+    let outside = Outside::start(|_, _| (200, Value::Null)).await;
+    let server = told(&outside, &["audit-webhook-mode=blocking"]).await;
+    let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let target = json!({ "kind": "Deployment", "name": "d", "apiVersion": "apps/v1" });
+    let spec = json!({ "maxReplicas": 3, "scaleTargetRef": target });
+    server.post(path, json!({ "metadata": { "name": "h" }, "spec": spec })).await.ok();
+    server.post(PODS, pod("p")).await.ok();
+    let told: Vec<Value> = outside.asked().iter().map(|(_, list)| list["items"][0]["requestObject"].clone()).collect();
+    assert_eq!(told[0]["spec"]["minReplicas"], 1);
+    let spec = &told[1]["spec"];
+    assert_eq!(
+        (spec["restartPolicy"].as_str(), spec["schedulerName"].as_str()),
+        (Some("Always"), Some("default-scheduler"))
+    );
+    assert_eq!(spec["containers"][0]["imagePullPolicy"], "Always");
+    assert!(spec.get("tolerations").is_none(), "admission comes later");
 }
 
 #[tokio::test]

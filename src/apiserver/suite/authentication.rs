@@ -121,6 +121,62 @@ async fn tokens_of_an_identity_provider() {
 }
 
 #[tokio::test]
+async fn expressions_make_users_and_refuse_them() {
+    let key = Signer::new();
+    let outside = provider(Arc::new(Mutex::new(vec![key.public("one")]))).await;
+    let url = outside.url();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("authentication.yaml");
+    let configuration = json!({ "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "jwt": [{ "issuer": { "url": url, "audiences": ["naru"], "certificateAuthority": outside.ca_pem },
+            "claimValidationRules": [{ "expression": "claims.exp - claims.?iat.orValue(claims.exp) <= 86400", "message": "lives too long" }],
+            "claimMappings": {
+                "username": { "expression": "'oidc:' + claims.sub" },
+                "groups": { "expression": "claims.groups.filter(g, g != 'ops').map(g, 'g-' + g) + claims.?role.optMap(r, [r]).orValue([])" },
+                "uid": { "expression": "claims.?jti.orValue('')" },
+                "extra": [{ "key": "example.org/hd", "valueExpression": "claims.hd" },
+                    { "key": "example.org/none", "valueExpression": "claims.?none.orValue('')" }] },
+            "userValidationRules": [{ "expression": "!user.username.startsWith('oidc:system:')", "message": "reserved name" },
+                { "expression": "user.groups.all(g, !g.startsWith('system:'))", "message": "reserved group" }] }] });
+    std::fs::write(&file, configuration.to_string()).unwrap();
+    let server = Server::start_with(|config| {
+        config.flags = flags(&[format!("authentication-config={}", file.display())]);
+    })
+    .await;
+    let asked = async |change: Value| review(&server, &key.token("one", &claims(&url, change))).await;
+    assert_eq!(
+        asked(json!({ "role": "admin" })).await["user"],
+        json!({ "username": "oidc:jane", "uid": "7", "groups": ["g-dev", "admin", "system:authenticated"],
+            "extra": { "authentication.kubernetes.io/credential-id": ["JTI=7"], "example.org/hd": ["example.org"] } })
+    );
+    let cases = [
+        (
+            json!({ "iat": 1 }),
+            "oidc: error evaluating claim validation expression: validation expression 'claims.exp - claims.?iat.orValue(claims.exp) <= 86400' failed: lives too long",
+        ),
+        (
+            json!({ "sub": "system:x" }),
+            "oidc: error evaluating user info validation rule: validation expression '!user.username.startsWith('oidc:system:')' failed: reserved name",
+        ),
+        (
+            json!({ "role": "system:masters" }),
+            "oidc: error evaluating user info validation rule: validation expression 'user.groups.all(g, !g.startsWith('system:'))' failed: reserved group",
+        ),
+        (
+            json!({ "sub": 5 }),
+            "oidc: error evaluating username claim expression: expression ''oidc:' + claims.sub' resulted in error: no such overload",
+        ),
+        (
+            json!({ "hd": { "a": 1 } }),
+            "oidc: error evaluating extra claim expression: claims.hd: expression must return a string or a list of strings",
+        ),
+    ];
+    for (change, error) in cases {
+        assert_eq!(asked(change).await, json!({ "user": {}, "error": error }));
+    }
+}
+
+#[tokio::test]
 async fn a_new_key_is_fetched_when_a_token_names_it() {
     let (old, new) = (Signer::new(), Signer::new());
     let keys = Arc::new(Mutex::new(vec![old.public("old")]));

@@ -53,6 +53,10 @@ async fn backend() -> u16 {
                 }
             }
             let text = String::from_utf8_lossy(&request).into_owned();
+            if text.contains("upgrade: websocket") {
+                naru_base::spawn("echo", echo(stream, text));
+                continue;
+            }
             let (more, body) = match text.split(' ').nth(1).unwrap_or_default() {
                 "/page" => ("Content-Type: text/html\r\n", "<a href=\"/x\">x</a>".to_owned()),
                 "/moved" => ("Location: /elsewhere\r\nAccess-Control-Allow-Origin: *\r\n", String::new()),
@@ -65,10 +69,23 @@ async fn backend() -> u16 {
     port
 }
 
+/// Switches protocols, gives the request's head back and then whatever comes.
+async fn echo(mut stream: TcpStream, head: String) {
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(format!("{answer}{head}").as_bytes()).await.unwrap();
+    let (mut from, mut to) = stream.split();
+    tokio::io::copy(&mut from, &mut to).await.unwrap();
+}
+
 /// A server with a pod that listens on port 8080, and a Service in front of it.
 async fn start() -> Server {
     let port = backend().await;
-    let server = Server::start_with(|config| config.dialer = Arc::new(ToBackend(port))).await;
+    let server = Server::start_with(|config| {
+        config.dialer = Arc::new(ToBackend(port));
+        let (user, uid, groups) = ("admin".to_owned(), String::new(), vec!["system:masters".to_owned()]);
+        config.static_tokens = vec![crate::StaticToken { token: "secret".to_owned(), user, uid, groups }];
+    })
+    .await;
     let mut web = pod("web");
     web["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 8080 }]);
     web["spec"]["nodeName"] = "n1".into();
@@ -179,6 +196,56 @@ async fn what_cannot_be_reached_is_said() {
     server.merge(&format!("{PODS}/web/status"), own).await.ok();
     assert_eq!(get(&format!("{PODS}/web/proxy/")).await, (400, "address not allowed".to_owned()));
     assert_eq!(get("/api/v1/nodes/n1/proxy/metrics").await, (404, "nodes \"n1\" not found".to_owned()));
+}
+
+/// A connection over TLS to the server, which listens for it.
+async fn connect(server: &Server) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let pem = certified.cert.pem();
+    let tls = crate::tls_config(&pem, &certified.signing_key.serialize_pem(), &pem).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let api = server.api.clone();
+    naru_base::spawn("serve", async move {
+        let _ = api.serve(listener, Arc::new(tls)).await;
+    });
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(naru_client::https::any_server(&provider))
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_upgrade_goes_through_with_what_follows() {
+    let server = start().await;
+    let mut client = connect(&server).await;
+    let request = format!(
+        "GET {PODS}/web:8080/proxy/socket HTTP/1.1\r\nHost: api.example\r\nAuthorization: Bearer secret\r\n\
+         X-Forwarded-For: 192.0.2.7\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.windows(4).filter(|end| *end == b"\r\n\r\n").count() < 2 {
+        assert_ne!(client.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+    }
+    let seen = String::from_utf8(seen).unwrap();
+    let (answer, passed) = seen.split_once("\r\n\r\n").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("upgrade: websocket"), "{answer}");
+    assert!(passed.starts_with("GET /socket HTTP/1.1\r\n"), "{passed}");
+    for header in ["host: api.example\r\n", "sec-websocket-key: k\r\n", "x-forwarded-for: 192.0.2.7, 127.0.0.1\r\n"] {
+        assert!(passed.contains(header), "{passed}");
+    }
+    assert!(!passed.contains("authorization"), "{passed}");
+    client.write_all(b"ping").await.unwrap();
+    let mut pong = [0; 4];
+    client.read_exact(&mut pong).await.unwrap();
+    assert_eq!(&pong, b"ping");
 }
 
 #[tokio::test]

@@ -33,32 +33,61 @@ pub(super) fn check(provider: &Provider, claims: &Claims, now: i64) -> Result<()
     Ok(())
 }
 
-/// The user that the mappings make of the claims.
+/// The user that the mappings make of the claims, once all rules hold.
 pub(super) fn user(provider: &Provider, claims: &Claims) -> Result<User, String> {
-    let mappings = &provider.claim_mappings;
-    let name = text(claims, &mappings.username.claim)
-        .map_err(|reason| format!("oidc: parse username claims {:?}: {reason}", mappings.username.claim))?;
-    if mappings.username.claim == "email" {
+    let expressions = &provider.expressions;
+    let name = match expressions.username(claims)? {
+        Some(name) => name,
+        None => username(provider, claims)?,
+    };
+    let groups = match expressions.groups(claims)? {
+        Some(groups) => groups,
+        None => {
+            let of = &provider.claim_mappings.groups;
+            let found = groups(claims, &of.claim)
+                .map_err(|reason| format!("oidc: parse groups claim {:?}: {reason}", of.claim))?;
+            found.into_iter().map(|group| prefixed(&of.prefix, group)).collect()
+        }
+    };
+    let mut user = User::authenticated(name, groups.clone());
+    let of = &provider.claim_mappings.uid;
+    if let Some(uid) = expressions.uid(claims)? {
+        user.uid = uid;
+    } else if !of.claim.is_empty() {
+        let uid = text(claims, &of.claim);
+        uid.map_err(|reason| format!("oidc: parse uid claim {:?}: {reason}", of.claim))?.clone_into(&mut user.uid);
+    }
+    user.extra = expressions.extra(claims)?;
+    if let Some(id) = claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty()) {
+        user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("JTI={id}")]);
+    }
+    required(provider, claims)?;
+    expressions.check_claims(claims)?;
+    expressions.check_user(&user, &groups)?;
+    Ok(user)
+}
+
+fn prefixed(prefix: &Option<String>, value: &str) -> String {
+    format!("{}{value}", prefix.as_deref().unwrap_or_default())
+}
+
+fn username(provider: &Provider, claims: &Claims) -> Result<String, String> {
+    let of = &provider.claim_mappings.username;
+    let name =
+        text(claims, &of.claim).map_err(|reason| format!("oidc: parse username claims {:?}: {reason}", of.claim))?;
+    if of.claim == "email" {
         match claims.get("email_verified") {
             None | Some(Value::Bool(true)) => {}
             Some(Value::Bool(false)) => return Err("oidc: email not verified".to_owned()),
             Some(_) => return Err("oidc: parse 'email_verified' claim: not a boolean".to_owned()),
         }
     }
-    let prefixed = |prefix: &Option<String>, value: &str| format!("{}{value}", prefix.as_deref().unwrap_or_default());
-    let groups = groups(claims, &mappings.groups.claim)
-        .map_err(|reason| format!("oidc: parse groups claim {:?}: {reason}", mappings.groups.claim))?;
-    let groups = groups.into_iter().map(|group| prefixed(&mappings.groups.prefix, group));
-    let mut user = User::authenticated(prefixed(&mappings.username.prefix, name), groups);
-    if !mappings.uid.claim.is_empty() {
-        let uid = text(claims, &mappings.uid.claim);
-        uid.map_err(|reason| format!("oidc: parse uid claim {:?}: {reason}", mappings.uid.claim))?
-            .clone_into(&mut user.uid);
-    }
-    if let Some(id) = claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty()) {
-        user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("JTI={id}")]);
-    }
-    for rule in &provider.claim_validation_rules {
+    Ok(prefixed(&of.prefix, name))
+}
+
+/// Checks the claims that must have one value.
+fn required(provider: &Provider, claims: &Claims) -> Result<(), String> {
+    for rule in provider.claim_validation_rules.iter().filter(|rule| !rule.claim.is_empty()) {
         if !claims.contains_key(&rule.claim) {
             return Err(format!("oidc: required claim {} not present in ID token", rule.claim));
         }
@@ -71,7 +100,7 @@ pub(super) fn user(provider: &Provider, claims: &Claims) -> Result<User, String>
             ));
         }
     }
-    Ok(user)
+    Ok(())
 }
 
 fn text<'a>(claims: &'a Claims, name: &str) -> Result<&'a str, &'static str> {

@@ -13,13 +13,16 @@ use crate::request_info::percent_decode;
 use crate::response::{Body, BodyError, Failure, Outcome, Reply, full};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, LOCATION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use naru_api::registry::Resource;
 use naru_api::status::Status;
 use rewrite::Rewriter;
 use serde_json::json;
+use std::net::IpAddr;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a request is passed on to.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,7 +102,20 @@ fn request(call: &mut Call, target: &Target, path: &str) -> Result<Request<Body>
     if let Some(name) = name {
         request.headers_mut().insert(HOST, name);
     }
+    if let Some(client) = call.client {
+        forwarded_for(request.headers_mut(), client);
+    }
     Ok(request)
+}
+
+/// Adds who asks to those for whom the request was already passed on.
+fn forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+    let before = headers.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let client = client.to_canonical().to_string();
+    let all: Vec<&str> = before.chain([client.as_str()]).collect();
+    if let Ok(value) = HeaderValue::from_str(&all.join(", ")) {
+        headers.insert(FORWARDED_FOR, value);
+    }
 }
 
 /// Links of a page are relative to a path that ends with a slash.

@@ -333,7 +333,7 @@ pub enum EncryptCommand {
 /// `naru image ...`
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Import the images of an archive (docker-archive or OCI layout, plain or gzip)
+    /// Import the images of an archive (docker-archive or OCI layout; plain, gzip or zstd)
     Import {
         /// Where state is kept.
         #[command(flatten)]
@@ -350,6 +350,18 @@ pub enum ImageCommand {
         /// File with mirrors, passwords and certificates of registries, in the format of k3s
         #[arg(long, env = "NARU_PRIVATE_REGISTRY", default_value = REGISTRIES, value_name = "FILE")]
         private_registry: PathBuf,
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Write images to an archive that docker, skopeo, ctr and naru read
+    Export {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// The archive; - for standard output
+        #[arg(long, short = 'o', value_name = "FILE")]
+        output: PathBuf,
         /// Their names
         #[arg(required = true)]
         names: Vec<String>,

@@ -86,6 +86,11 @@ impl Layout {
         self.agent().join("images.d")
     }
 
+    /// Archives whose images are there from the start.
+    pub(crate) fn airgap(&self) -> PathBuf {
+        self.agent().join("images")
+    }
+
     /// Sockets, process ids and mounts: worth nothing after a reboot.
     pub(crate) fn run(&self) -> PathBuf {
         self.root.join("run")

@@ -88,6 +88,7 @@ pub(crate) async fn start(
     let runtime = open_runtime(layout, args.cgroup_root.as_deref()).await?;
     let images = open_images(layout)?;
     images.store.configure(node_registries(args)?);
+    import_airgap(&images.store, layout).await;
     let nodes: Informer<NodeView> = Informer::start(
         &config.client,
         &registry::NODES,
@@ -246,6 +247,21 @@ pub(crate) fn open_images(layout: &Layout) -> Result<LocalImages> {
     let snapshots =
         Snapshots::open(&layout.images(), &layout.run().join("rootfs")).context("the containers' file systems")?;
     Ok(LocalImages { store, snapshots })
+}
+
+/// Imports what lies in the air-gap directory, before anything is pulled.
+async fn import_airgap(store: &ImageStore, layout: &Layout) {
+    match store.import_directory(&layout.airgap()).await {
+        Ok(report) => {
+            for name in &report.imported {
+                tracing::info!(image = name, "imported from the air-gap directory");
+            }
+            for (file, error) in &report.failed {
+                tracing::warn!(file = %file.display(), %error, "an archive in the air-gap directory was not imported");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the air-gap directory was not read"),
+    }
 }
 
 /// The registries that a file configures.

@@ -34,6 +34,18 @@ pub(crate) async fn image(command: ImageCommand) -> Result<()> {
                 writeln!(out, "{}", image.digests.first().unwrap_or(&image.id))?;
             }
         }
+        ImageCommand::Export { data, output, names } => {
+            let store = open(&data)?;
+            drop(out);
+            let exported = if output.as_os_str() == "-" {
+                store.export(&names, std::io::stdout()).await
+            } else {
+                let file =
+                    std::fs::File::create(&output).with_context(|| format!("cannot create {}", output.display()))?;
+                store.export(&names, file).await
+            };
+            exported?;
+        }
         ImageCommand::Ls { data } => {
             for image in open(&data)?.list()? {
                 let megabytes = image.size as f64 / 1e6;

@@ -134,6 +134,8 @@ pub struct Mount {
     pub readonly: bool,
     /// With `readonly`: mounts below the source as well.
     pub recursive_readonly: bool,
+    /// Nothing in it can be run.
+    pub noexec: bool,
     /// How later mounts travel.
     pub propagation: Propagation,
 }

@@ -11,10 +11,20 @@ use std::path::{Path, PathBuf};
 /// Unpacks the layer that `source` delivers into `root`, which exists and is empty.
 /// `blob` is the digest of the bytes delivered, `diff_id` the one of the archive inside.
 pub(super) fn unpack_layer(source: impl Read, blob: Option<&str>, diff_id: &str, root: &Path) -> io::Result<Notes> {
+    unpack_within(Limits::default(), source, blob, diff_id, root)
+}
+
+/// Unpacks a layer that is not to exceed these limits.
+pub(super) fn unpack_within(
+    limits: Limits,
+    source: impl Read,
+    blob: Option<&str>,
+    diff_id: &str,
+    root: &Path,
+) -> io::Result<Notes> {
     let source = Hashing::new(source, blob)?;
     let mut source = BufReader::with_capacity(64 << 10, source);
     let compression = Compression::detect(source.fill_buf()?);
-    let limits = Limits::default();
     // Room for headers and padding beside the data.
     let limit = limits.bytes + (limits.bytes >> 3);
     let archive: Box<dyn Read + '_> = match compression {
@@ -130,6 +140,15 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 /// `sha256:...` of some bytes.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+/// Whether some bytes have this digest; of algorithms that we do not know, none have.
+pub(super) fn has_digest(bytes: &[u8], digest: &str) -> bool {
+    match digest.split_once(':') {
+        Some(("sha256", value)) => hex(&Sha256::digest(bytes)) == value,
+        Some(("sha512", value)) => hex(&Sha512::digest(bytes)) == value,
+        _ => false,
+    }
 }
 
 /// The name of a layer together with all below it.

@@ -1,9 +1,11 @@
 //! Images: a content-addressed store of unpacked layers, filled by pulls from registries and by archives.
 
+mod airgap;
 mod archive;
 mod challenge;
 mod config;
 mod error;
+mod export;
 mod failure;
 mod ingest;
 mod layer;
@@ -19,11 +21,12 @@ mod tarstream;
 mod unpack;
 mod users;
 
+pub use airgap::AirGap;
 pub use config::ImageConfig;
 pub use error::{ImageError, PullError, PullErrorKind};
 pub use reference::{InvalidReference, Reference};
 pub use registries::{InvalidRegistries, Registries};
-pub use store::{Image, ImageStore, PullOptions, PullProgress, RegistryCredentials};
+pub use store::{Image, ImageStore, PullOptions, PullProgress, Pulled, RegistryCredentials};
 pub(crate) use store::{blocking, lock, read_dir};
 pub use users::{User, UserError, lookup_user};
 

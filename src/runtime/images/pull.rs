@@ -8,7 +8,9 @@ use super::layer::{chain_ids, settle, sha256};
 use super::manifest::{Descriptor, Manifest, Parsed, parse_manifest};
 use super::reference::Reference;
 use super::registry::Registry;
-use super::store::{Image, ImageRecord, ImageStore, NewLayer, PullOptions, PullProgress, blocking, full_name, is_self};
+use super::store::{
+    Image, ImageRecord, ImageStore, NewLayer, PullOptions, PullProgress, Pulled, blocking, full_name, is_self,
+};
 use super::unpack::Notes;
 use futures::future::{BoxFuture, FutureExt, Shared, try_join_all};
 use std::collections::{HashMap, HashSet};
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::task::TaskTracker;
 
-type SharedPull = Shared<BoxFuture<'static, Result<Arc<Image>, PullError>>>;
+type SharedPull = Shared<BoxFuture<'static, Result<Pulled, PullError>>>;
 
 /// The pulls that are under way, so that many containers of one image cause one pull.
 #[derive(Default)]
@@ -32,8 +34,13 @@ const ATTEMPTS: usize = 3;
 impl ImageStore {
     /// Pulls an image unless exactly this one is present already. Concurrent pulls of one reference are one.
     pub async fn pull(&self, reference: &str, options: PullOptions) -> Result<Arc<Image>, PullError> {
+        Ok(self.pull_as(reference, options).await?.image)
+    }
+
+    /// Pulls an image and tells with which of the credentials.
+    pub async fn pull_as(&self, reference: &str, options: PullOptions) -> Result<Pulled, PullError> {
         if is_self(reference) {
-            return Ok(self.inner.self_image.clone());
+            return Ok(Pulled { image: self.inner.self_image.clone(), credentials: None });
         }
         let parsed = Reference::parse(reference)
             .map_err(|error| PullError { kind: PullErrorKind::InvalidArgument, message: error.to_string() })?;
@@ -63,21 +70,24 @@ impl ImageStore {
     }
 
     /// Asks each place in turn; of several failures the first that says more than "not here" is told.
-    async fn pull_now(&self, reference: &Reference, options: &PullOptions) -> Result<Arc<Image>, Failure> {
+    async fn pull_now(&self, reference: &Reference, options: &PullOptions) -> Result<Pulled, Failure> {
         let mut told: Option<Failure> = None;
         for endpoint in self.registries().endpoints(reference) {
-            let configured = endpoint.auth.clone();
-            let given = options.credentials.iter().cloned();
+            let configured = endpoint.auth.clone().map(|credentials| (Some(credentials), None));
+            let given = options.credentials.iter();
+            let given = given.map(|credentials| (Some(credentials.clone()), Some(credentials.fingerprint())));
             // The pod's credentials are for the registry that its image names, before those of the machine.
-            let candidates: Vec<_> = match endpoint.namespace {
+            let mut candidates: Vec<_> = match endpoint.namespace {
                 Some(_) => configured.into_iter().collect(),
                 None => given.chain(configured).collect(),
             };
-            let anonymous = candidates.is_empty().then_some(None);
-            for credentials in candidates.into_iter().map(Some).chain(anonymous) {
-                let registry = Registry::new(endpoint.clone(), credentials)?;
+            if candidates.is_empty() {
+                candidates.push((None, None));
+            }
+            for (shown, credentials) in candidates {
+                let registry = Registry::new(endpoint.clone(), shown)?;
                 let failure = match self.pull_from(&registry, reference, options).await {
-                    Ok(image) => return Ok(image),
+                    Ok(image) => return Ok(Pulled { image, credentials }),
                     Err(failure) => failure,
                 };
                 // Other credentials may do better, but only against a refusal.

@@ -3,7 +3,7 @@
 use super::challenge::{Challenge, basic, token};
 use super::error::PullErrorKind;
 use super::failure::{Failure, broken, denied, refusal, shorten, unanswered};
-use super::layer::sha256;
+use super::layer::{has_digest, sha256};
 use super::manifest::Descriptor;
 use super::pipe::PipeSender;
 use super::pull::Progress;
@@ -51,12 +51,11 @@ impl Registry {
     pub(super) async fn manifest(&self, target: &str) -> Result<(Bytes, String), Failure> {
         let response = self.get(&format!("manifests/{target}"), Some(MANIFESTS), 0).await?;
         let body = self.whole(response, MAX_MANIFEST, "the manifest").await?;
-        let digest = sha256(&body);
-        if target.starts_with("sha256:") && target != digest {
-            let text = format!("wrong digest of the manifest: expected {target}, got {digest}");
+        let digest = if target.contains(':') { target.to_owned() } else { sha256(&body) };
+        if !has_digest(&body, &digest) {
+            let text = format!("wrong digest of the manifest: expected {digest}, got {}", sha256(&body));
             return Err(Failure::new(PullErrorKind::Unknown, text));
         }
-        let digest = if target.contains(':') { target.to_owned() } else { digest };
         Ok((Bytes::from(body), digest))
     }
 

@@ -85,6 +85,16 @@ impl std::fmt::Debug for RegistryCredentials {
     }
 }
 
+/// An image that was pulled, and by whose leave.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// The image.
+    pub image: Arc<Image>,
+    /// The fingerprint of those credentials in the options that the registry accepted. `None`: it took nothing
+    /// but what the machine has.
+    pub credentials: Option<String>,
+}
+
 /// How far a pull is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PullProgress {

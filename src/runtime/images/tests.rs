@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests start a registry")]
 
+mod airgap;
+mod export;
 mod flaky;
+mod hostile;
 mod private;
 
 use super::layer::sha256;

@@ -22,11 +22,13 @@ use std::path::{Path, PathBuf};
 pub(super) struct Limits {
     pub(super) bytes: u64,
     pub(super) members: u64,
+    /// Bytes of all names, many of which are kept in memory until the end.
+    pub(super) names: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 64 << 30, members: 4_000_000 }
+        Self { bytes: 64 << 30, members: 4_000_000, names: 128 << 20 }
     }
 }
 
@@ -43,18 +45,24 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 const MAX_PATH: usize = 4096;
+/// Removing a tree takes a descriptor for each level.
+const MAX_DEPTH: usize = 255;
 
 /// Unpacks all members of `archive` below `root`.
 pub(super) fn unpack<R: Skip>(archive: &mut TarReader<R>, root: &Path, limits: Limits) -> io::Result<Notes> {
     let fd = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut unpacker = Unpacker { root: fd, parent: None, notes: Notes::default(), times: Vec::new() };
-    let (mut bytes, mut members) = (0_u64, 0_u64);
+    let (mut bytes, mut members, mut names) = (0_u64, 0_u64, 0_u64);
     while let Some(member) = archive.next_member()? {
         members += 1;
         bytes = bytes.saturating_add(member.size);
+        names = names.saturating_add((member.path.len() + member.link.len()) as u64);
         let name = || String::from_utf8_lossy(&member.path).into_owned();
         if members > limits.members {
             return Err(io::Error::other(format!("more than {} members", limits.members)));
+        }
+        if names > limits.names {
+            return Err(io::Error::other(format!("names of more than {} bytes", limits.names)));
         }
         if bytes > limits.bytes {
             return Err(io::Error::other(format!("{:?}: unpacks to more than {} bytes", name(), limits.bytes)));
@@ -292,6 +300,9 @@ fn clean(raw: &[u8]) -> io::Result<PathBuf> {
         return Err(io::Error::other("path with a zero byte"));
     }
     let mut path = PathBuf::new();
+    if raw.iter().filter(|b| **b == b'/').count() > MAX_DEPTH {
+        return Err(io::Error::other(format!("path of more than {MAX_DEPTH} directories")));
+    }
     for component in raw.split(|&b| b == b'/') {
         match component {
             b"" | b"." => {}
@@ -390,7 +401,11 @@ mod tests {
             Self(dir)
         }
         fn unpack(&self, archive: &Evil) -> io::Result<Notes> {
-            unpack(&mut TarReader::new(archive.0.as_slice()), &self.path(""), Limits { bytes: 1 << 20, members: 100 })
+            unpack(
+                &mut TarReader::new(archive.0.as_slice()),
+                &self.path(""),
+                Limits { bytes: 1 << 20, members: 100, names: 16 << 10 },
+            )
         }
         fn path(&self, path: &str) -> PathBuf {
             self.0.path().join("fs").join(path)
@@ -524,6 +539,11 @@ mod tests {
             many = many.dir(&format!("d{i}"));
         }
         assert!(ground.unpack(&many).unwrap_err().to_string().contains("more than 100 members"));
+        let mut wordy = Evil::default();
+        for i in 0..99 {
+            wordy = wordy.symlink(&format!("{:090}", i), &"t".repeat(90));
+        }
+        assert_eq!(ground.unpack(&wordy).unwrap_err().to_string(), "names of more than 16384 bytes");
         let big = "x".repeat((1 << 20) + 1);
         let error = ground.unpack(&Evil::default().file("big", &big)).unwrap_err().to_string();
         assert_eq!(error, "\"big\": unpacks to more than 1048576 bytes");

@@ -200,10 +200,11 @@ fn bind(mount: &Mount) -> Value {
         Propagation::HostToContainer => "rslave",
         Propagation::Bidirectional => "rshared",
     };
-    json!({
-        "type": "bind", "source": mount.source, "destination": mount.destination,
-        "options": ["rbind", propagation, access],
-    })
+    let mut options = vec!["rbind", propagation, access];
+    if mount.noexec {
+        options.push("noexec");
+    }
+    json!({"type": "bind", "source": mount.source, "destination": mount.destination, "options": options})
 }
 
 #[cfg(test)]

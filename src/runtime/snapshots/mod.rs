@@ -30,21 +30,25 @@ impl Snapshots {
         blocking(move || this.prepare_now(&id, &layers)).await
     }
 
-    fn prepare_now(&self, id: &str, layers: &[PathBuf]) -> Result<PathBuf, ImageError> {
+    /// Makes the places of a snapshot and records its layers, under the lock that removals take, so that these
+    /// stay. Returns where it is to be mounted.
+    fn record(&self, id: &str, layers: &[PathBuf]) -> Result<PathBuf, ImageError> {
         let (snapshot, target) = (self.snapshot(id), self.rootfs(id));
-        {
-            // Recorded under the lock that removals take, so that these layers stay.
-            let _guard = lock(&self.dir, false)?;
-            if let Some(gone) = layers.iter().find(|layer| !layer.is_dir()) {
-                return Err(ImageError::Content(format!("layer {} has been removed", gone.display())));
-            }
-            for path in [snapshot.join("upper"), snapshot.join("work"), target.clone()] {
-                std::fs::create_dir_all(&path).map_err(ImageError::io("create", &path))?;
-            }
-            let list: Vec<String> = layers.iter().map(|layer| layer.to_string_lossy().into_owned()).collect();
-            let record = snapshot.join("layers");
-            std::fs::write(&record, list.join("\n")).map_err(ImageError::io("write", &record))?;
+        let _guard = lock(&self.dir, false)?;
+        if let Some(gone) = layers.iter().find(|layer| !layer.is_dir()) {
+            return Err(ImageError::Content(format!("layer {} has been removed", gone.display())));
         }
+        for path in [snapshot.join("upper"), snapshot.join("work"), target.clone()] {
+            std::fs::create_dir_all(&path).map_err(ImageError::io("create", &path))?;
+        }
+        let list: Vec<String> = layers.iter().map(|layer| layer.to_string_lossy().into_owned()).collect();
+        let record = snapshot.join("layers");
+        std::fs::write(&record, list.join("\n")).map_err(ImageError::io("write", &record))?;
+        Ok(target)
+    }
+
+    fn prepare_now(&self, id: &str, layers: &[PathBuf]) -> Result<PathBuf, ImageError> {
+        let (snapshot, target) = (self.snapshot(id), self.record(id, layers)?);
         if overlay::is_mounted(&target)? {
             return Ok(target);
         }
@@ -54,6 +58,19 @@ impl Snapshots {
         }
         overlay::mount(layers, &snapshot.join("upper"), &snapshot.join("work"), &target)?;
         Ok(target)
+    }
+
+    /// Mounts an image for reading alone, as a volume of containers. Idempotent; removed like a root file system.
+    pub async fn view(&self, id: &str, image: &Image) -> Result<PathBuf, ImageError> {
+        let (this, id, layers) = (self.clone(), checked(id)?.to_owned(), image.layers.clone());
+        blocking(move || {
+            let target = this.record(&id, &layers)?;
+            if !overlay::is_mounted(&target)? {
+                overlay::mount_view(&layers, &this.snapshot(&id).join("upper"), &target)?;
+            }
+            Ok(target)
+        })
+        .await
     }
 
     /// Where the root file system of a container is mounted while it exists.

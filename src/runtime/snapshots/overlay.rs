@@ -14,10 +14,27 @@ const MAX_OPTIONS: usize = 4095;
 
 /// Mounts `layers` (lowest first) below `upper` at `target`.
 pub(super) fn mount(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<(), ImageError> {
+    let writable = format!(",upperdir={},workdir={}", escape(upper), escape(work));
+    // Device nodes of images are for looks; real ones are in the container's own /dev.
+    mount_layers(layers, &writable, MountFlags::NODEV, target)
+}
+
+/// Mounts `layers` (lowest first) at `target`, for reading and not for running. `empty` is an empty directory:
+/// an overlay without a writable layer takes no less than two others.
+pub(super) fn mount_view(layers: &[PathBuf], empty: &Path, target: &Path) -> Result<(), ImageError> {
+    let mut layers = layers.to_vec();
+    if layers.len() < 2 {
+        layers.insert(0, empty.to_owned());
+    }
+    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::RDONLY;
+    mount_layers(&layers, "", flags, target)
+}
+
+fn mount_layers(layers: &[PathBuf], writable: &str, flags: MountFlags, target: &Path) -> Result<(), ImageError> {
     let lower: Vec<String> = layers.iter().rev().map(|layer| escape(layer)).collect();
-    let options = options(&lower, upper, work);
+    let options = options(&lower, writable);
     if options.len() <= MAX_OPTIONS {
-        return mount_with(&options, target);
+        return mount_with(&options, flags, target);
     }
     // Too long: open the layers and name them by descriptor, from within /proc/self/fd.
     let mut fds: Vec<OwnedFd> = Vec::new();
@@ -26,7 +43,7 @@ pub(super) fn mount(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path
         fds.push(open(layer, flags, Mode::empty()).map_err(|errno| ImageError::io("open", layer)(errno.into()))?);
     }
     let lower: Vec<String> = fds.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let options = self::options(&lower, upper, work);
+    let options = self::options(&lower, writable);
     if options.len() > MAX_OPTIONS {
         return Err(ImageError::Content(format!("{} layers are too many to mount", layers.len())));
     }
@@ -39,22 +56,21 @@ pub(super) fn mount(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path
                 // SAFETY: only this thread's root, working directory and umask are separated, and it ends here.
                 unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }.map_err(fail)?;
                 rustix::process::chdir("/proc/self/fd").map_err(fail)?;
-                mount_with(&options, &target)
+                mount_with(&options, flags, &target)
             })
             .join()
     });
     mounted.unwrap_or_else(|_| Err(ImageError::Content("the mounting thread panicked".to_owned())))
 }
 
-fn options(lower: &[String], upper: &Path, work: &Path) -> String {
+fn options(lower: &[String], writable: &str) -> String {
     // No index: it ties upper directories to one mount and refuses them after a copy or a move.
-    format!("lowerdir={},upperdir={},workdir={},index=off", lower.join(":"), escape(upper), escape(work))
+    format!("lowerdir={}{writable},index=off", lower.join(":"))
 }
 
-fn mount_with(options: &str, target: &Path) -> Result<(), ImageError> {
+fn mount_with(options: &str, flags: MountFlags, target: &Path) -> Result<(), ImageError> {
     let data = CString::new(options).map_err(|_| ImageError::Content("path with a zero byte".to_owned()))?;
-    // Device nodes of images are for looks; real ones are in the container's own /dev.
-    rustix::mount::mount("overlay", target, "overlay", MountFlags::NODEV, data.as_c_str())
+    rustix::mount::mount("overlay", target, "overlay", flags, data.as_c_str())
         .map_err(|errno| ImageError::io("mount the root file system at", target)(errno.into()))
 }
 

@@ -107,3 +107,41 @@ fn ids_cannot_leave_the_directory() {
         assert!(checked(id).is_err(), "{id}");
     }
 }
+
+#[test]
+fn a_view_shows_an_image_and_takes_nothing() {
+    in_own_mounts(|dir| {
+        let snapshots = Snapshots::open(&dir.join("store"), &dir.join("run")).unwrap();
+        for count in [1, 3] {
+            let (image, id) = (image(dir, count), format!("view-{count}"));
+            // The work is done where the mounts are.
+            let view = || {
+                let target = snapshots.record(&id, &image.layers).unwrap();
+                overlay::mount_view(&image.layers, &snapshots.upper(&id), &target).unwrap();
+                target
+            };
+            let target = view();
+            assert_eq!(std::fs::read_to_string(target.join("who")).unwrap(), (count - 1).to_string());
+            let error = std::fs::write(target.join("new"), "").unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+            assert!(layers_in_use(&dir.join("store")).unwrap().contains(&image.layers[0]));
+            snapshots.remove_now(&id).unwrap();
+            assert!(!target.exists());
+        }
+    });
+}
+
+#[test]
+fn devices_of_an_image_cannot_be_used() {
+    in_own_mounts(|dir| {
+        let snapshots = Snapshots::open(&dir.join("store"), &dir.join("run")).unwrap();
+        let image = image(dir, 1);
+        let zero = (rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(1, 5));
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(rustix::fs::CWD, image.layers[0].join("zero"), zero.0, mode, zero.1).unwrap();
+        let rootfs = snapshots.prepare_now("c", &image.layers).unwrap();
+        let error = std::fs::File::open(rootfs.join("zero")).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+        snapshots.remove_now("c").unwrap();
+    });
+}

@@ -9,14 +9,14 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-struct Flaky {
-    address: String,
+pub(super) struct Flaky {
+    pub(super) address: String,
     cuts: Arc<AtomicUsize>,
 }
 
 /// How it misbehaves.
 #[derive(Clone, Copy, Default)]
-struct Manners {
+pub(super) struct Manners {
     /// How often a large blob breaks off halfway.
     cuts: usize,
     /// What the manifest says is missing from each layer's size.
@@ -37,6 +37,11 @@ impl Flaky {
         for data in [config, blob] {
             contents.insert(format!("/v2/app/blobs/{}", sha256(&data)), data);
         }
+        Self::serving(contents, manners)
+    }
+
+    /// Serves anything, by path.
+    pub(super) fn serving(contents: HashMap<String, Vec<u8>>, manners: Manners) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let cuts = Arc::new(AtomicUsize::new(manners.cuts));

@@ -42,6 +42,9 @@ pub enum Command {
 /// Where registries are configured unless told otherwise.
 const REGISTRIES: &str = "/etc/naru/registries.yaml";
 
+/// Where credential providers are configured unless told otherwise.
+pub(crate) const CREDENTIAL_PROVIDERS: &str = "/var/lib/naru/credentialprovider/config.yaml";
+
 /// Where a server keeps everything.
 #[derive(Debug, Clone, Args)]
 pub struct DataDir {
@@ -224,6 +227,14 @@ pub struct NodeArgs {
     /// File with mirrors, passwords and certificates of registries, in the format of k3s
     #[arg(long, env = "NARU_PRIVATE_REGISTRY", default_value = REGISTRIES, value_name = "FILE")]
     pub private_registry: PathBuf,
+
+    /// Configuration of the programs that know passwords of registries, a file or a directory of them
+    #[arg(long, default_value = CREDENTIAL_PROVIDERS, value_name = "PATH")]
+    pub image_credential_provider_config: PathBuf,
+
+    /// Where those programs are
+    #[arg(long, default_value = "/var/lib/naru/credentialprovider/bin", value_name = "DIR")]
+    pub image_credential_provider_bin_dir: PathBuf,
 
     /// Pull images of registries that have mirrors in that file from the mirrors only
     #[arg(long)]

@@ -13,6 +13,7 @@ use naru_api::registry;
 use naru_base::Shutdown;
 use naru_client::projections::NodeView;
 use naru_client::{Client, EventRecorder, Informer, Informers, ListParams};
+use naru_kubelet::credentials::plugin::CredentialProviders;
 use naru_kubelet::engine::{EndpointGate, LocalImages, PodNetwork};
 use naru_kubelet::{Kubelet, KubeletConfig, LogLimits, NodeApiConfig};
 use naru_libcni::{Network, NetworkConfig};
@@ -153,6 +154,7 @@ pub(crate) async fn start(
         log_limits: set.log_limits,
         runtime: Arc::new(runtime),
         images: Arc::new(images),
+        credential_providers: Arc::new(credential_providers(args)?),
         network: Arc::new(network),
         gate: Arc::new(Gate { proxy, namespaces }),
         node_api: Some(NodeApiConfig {
@@ -262,6 +264,16 @@ async fn import_airgap(store: &ImageStore, layout: &Layout) {
         }
         Err(error) => tracing::warn!(%error, "the air-gap directory was not read"),
     }
+}
+
+/// The programs that know passwords of registries. Where they are by default, they need not be.
+fn credential_providers(args: &NodeArgs) -> Result<CredentialProviders> {
+    let (config, bin_dir) = (&args.image_credential_provider_config, &args.image_credential_provider_bin_dir);
+    if config.as_os_str() == crate::cli::CREDENTIAL_PROVIDERS && !config.exists() {
+        return Ok(CredentialProviders::default());
+    }
+    let read = CredentialProviders::read(config, bin_dir).map_err(anyhow::Error::msg);
+    read.context("--image-credential-provider-config")
 }
 
 /// The registries that a file configures.
@@ -422,6 +434,7 @@ pub(crate) fn check(args: &NodeArgs) -> Result<()> {
     }
     kubelet_args(&args.kubelet_arg)?;
     registries(&args.private_registry)?;
+    credential_providers(args)?;
     args.node_taint.iter().try_for_each(|text| taint(text).map(drop))
 }
 

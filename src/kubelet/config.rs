@@ -49,6 +49,8 @@ pub struct KubeletConfig {
     pub runtime: Arc<dyn ContainerRuntime>,
     /// Images.
     pub images: Arc<dyn Images>,
+    /// Programs that know passwords of registries.
+    pub credential_providers: Arc<crate::credentials::plugin::CredentialProviders>,
     /// The pod network.
     pub network: Arc<dyn PodNetwork>,
     /// The service proxy, as far as stopping pods cares.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use naru_network::proxy::{Backend, Frontend};
-use naru_runtime::images::{Image, ImageStore, PullError, PullOptions};
+use naru_runtime::images::{Image, ImageStore, PullError, PullOptions, Pulled};
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{
     ContainerInfo, ContainerSpec, Event, ExecSession, ExecSpec, ProbeResult, Resources, Result as RuntimeResult,
@@ -133,7 +133,9 @@ pub trait Images: fmt::Debug + Send + Sync + 'static {
     /// All images.
     fn list(&self) -> Vec<Arc<Image>>;
     /// Pulls an image.
-    async fn pull(&self, reference: &str, options: PullOptions) -> Result<Arc<Image>, PullError>;
+    async fn pull(&self, reference: &str, options: PullOptions) -> Result<Pulled, PullError>;
+    /// Mounts an image for reading alone; removed like a container's root file system of this id.
+    async fn view(&self, id: &str, image: &Image) -> Result<PathBuf, String>;
     /// Makes a root file system for a container.
     async fn prepare(&self, container: &str, image: &Image) -> Result<PathBuf, String>;
     /// Removes a container's root file system.
@@ -166,8 +168,11 @@ impl Images for LocalImages {
             Vec::new()
         })
     }
-    async fn pull(&self, reference: &str, options: PullOptions) -> Result<Arc<Image>, PullError> {
-        self.store.pull(reference, options).await
+    async fn pull(&self, reference: &str, options: PullOptions) -> Result<Pulled, PullError> {
+        self.store.pull_as(reference, options).await
+    }
+    async fn view(&self, id: &str, image: &Image) -> Result<PathBuf, String> {
+        self.snapshots.view(id, image).await.map_err(|error| error.to_string())
     }
     async fn prepare(&self, container: &str, image: &Image) -> Result<PathBuf, String> {
         self.snapshots.prepare(container, image).await.map_err(|error| error.to_string())

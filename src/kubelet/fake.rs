@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use naru_base::Shutdown;
 use naru_client::{Client, Error, EventRecorder, Informer, Request, Transport, WatchStream};
-use naru_runtime::images::{Image, ImageConfig, PullError, PullErrorKind, PullOptions, User};
+use naru_runtime::images::{Image, ImageConfig, PullError, PullErrorKind, PullOptions, Pulled, User};
 use naru_runtime::{
     ContainerInfo, ContainerSpec, ContainerState, Event, ExecSession, ExecSpec, Exit, ExitStatus, ProbeResult,
     Result as RuntimeResult, RuntimeError, SandboxInfo, SandboxSpec,
@@ -221,9 +221,13 @@ impl Images for FakeImages {
     fn list(&self) -> Vec<Arc<Image>> {
         Vec::new()
     }
-    async fn pull(&self, reference: &str, _options: PullOptions) -> Result<Arc<Image>, PullError> {
+    async fn pull(&self, reference: &str, _options: PullOptions) -> Result<Pulled, PullError> {
         let message = format!("{reference}: not found");
-        self.resolve(reference).ok_or(PullError { kind: PullErrorKind::NotFound, message })
+        let image = self.resolve(reference).ok_or(PullError { kind: PullErrorKind::NotFound, message })?;
+        Ok(Pulled { image, credentials: None })
+    }
+    async fn view(&self, id: &str, _image: &Image) -> Result<PathBuf, String> {
+        Ok(PathBuf::from("/rootfs").join(id))
     }
     async fn prepare(&self, container: &str, _image: &Image) -> Result<PathBuf, String> {
         Ok(PathBuf::from("/rootfs").join(container))
@@ -326,6 +330,7 @@ impl World {
             log_limits: crate::LogLimits::default(),
             runtime: runtime.clone(),
             images: Arc::new(FakeImages),
+            credential_providers: Arc::default(),
             network: Arc::new(FakeNetwork),
             gate: Arc::new(NoGate),
             node_api: None,
@@ -344,6 +349,7 @@ impl World {
             dns: ClusterDns::default(),
             node_memory: 1 << 30,
             allocatable: BTreeMap::new(),
+            pull_records: crate::credentials::records::PullRecords::open(&dir.path().join("pulls")).unwrap(),
             pulls: tokio::sync::Semaphore::new(1),
             sandboxes: tokio::sync::Semaphore::new(1),
             tidying: tokio::sync::RwLock::default(),

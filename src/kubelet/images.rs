@@ -1,7 +1,7 @@
 //! Image references, pull policies and the texts that go with pulling.
 
-use k8s_openapi::api::core::v1::{Container, Secret};
-use naru_runtime::images::{Image, PullError, Reference, RegistryCredentials, SELF_IMAGE};
+use k8s_openapi::api::core::v1::Container;
+use naru_runtime::images::{Image, PullError, Reference, SELF_IMAGE};
 
 /// When an image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +16,15 @@ pub enum PullPolicy {
 
 /// The policy of a container; the self image is never pulled.
 pub fn pull_policy(container: &Container) -> PullPolicy {
-    let image = container.image.as_deref().unwrap_or_default();
+    policy(container.image.as_deref().unwrap_or_default(), container.image_pull_policy.as_deref())
+}
+
+/// The policy of an image of which this was said.
+pub fn policy(image: &str, stated: Option<&str>) -> PullPolicy {
     if is_self(image) {
         return PullPolicy::Never;
     }
-    match container.image_pull_policy.as_deref() {
+    match stated {
         Some("Always") => PullPolicy::Always,
         Some("Never") => PullPolicy::Never,
         Some(_) => PullPolicy::IfNotPresent,
@@ -58,53 +62,15 @@ pub fn invalid_name(image: &str) -> Option<String> {
     })
 }
 
-/// Credentials for `image` from image pull secrets.
-pub fn credentials<'a>(image: &str, secrets: impl Iterator<Item = &'a Secret>) -> Vec<RegistryCredentials> {
-    let full = full_name(image);
-    let mut out = Vec::new();
-    for secret in secrets {
-        let data = secret.data.as_ref();
-        let config = data
-            .and_then(|d| d.get(".dockerconfigjson"))
-            .and_then(|b| serde_json::from_slice::<serde_json::Value>(&b.0).ok());
-        let old =
-            data.and_then(|d| d.get(".dockercfg")).and_then(|b| serde_json::from_slice::<serde_json::Value>(&b.0).ok());
-        let auths = config.and_then(|mut c| c.get_mut("auths").map(serde_json::Value::take)).or(old);
-        let Some(serde_json::Value::Object(auths)) = auths else { continue };
-        out.extend(
-            auths.iter().filter(|(registry, _)| serves(registry, &full)).filter_map(|(_, auth)| credential(auth)),
-        );
-    }
-    out
-}
-
-/// Whether an entry of a docker configuration is about the image.
-fn serves(registry: &str, image: &str) -> bool {
-    let place = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
-    let place = place.trim_end_matches("/v1").trim_end_matches("/v2");
-    let place = if matches!(place, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { place };
-    image.strip_prefix(place).is_some_and(|rest| rest.starts_with(['/', ':', '@']))
-}
-
-fn credential(auth: &serde_json::Value) -> Option<RegistryCredentials> {
-    use base64::Engine as _;
-    let text = |key: &str| auth.get(key).and_then(|v| v.as_str()).filter(|s| !s.is_empty()).map(str::to_owned);
-    if let Some(token) = text("registrytoken") {
-        return Some(RegistryCredentials::Bearer(token));
-    }
-    if let (Some(username), Some(password)) = (text("username"), text("password")) {
-        return Some(RegistryCredentials::Basic { username, password });
-    }
-    let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")?).ok()?;
-    let (username, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    Some(RegistryCredentials::Basic { username: username.into(), password: password.into() })
+/// Registry and repository of an image, as places of credentials are matched against.
+pub fn repository(reference: &str) -> String {
+    Reference::parse(reference).map_or_else(|_| reference.to_owned(), |r| r.name())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use serde_json::json;
 
     fn check(image: &str, policy: Option<&str>, expect: PullPolicy) {
         let container =
@@ -123,21 +89,5 @@ mod tests {
         check("naru.local/self", Some("Always"), PullPolicy::Never);
         check("naru.local/self:v1", None, PullPolicy::Never);
         check("naru.local/selfish", Some("Always"), PullPolicy::Always);
-    }
-
-    #[test]
-    fn credentials_are_found_by_registry() {
-        let secret: Secret = serde_json::from_value(json!({"stringData": {}, "data": {".dockerconfigjson":
-            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, json!({"auths": {
-                "https://index.docker.io/v1/": {"auth": "dTpw"},
-                "r.example:5000": {"username": "a", "password": "b"}}}).to_string())}}))
-        .unwrap();
-        let found = |image: &str| match credentials(image, [&secret].into_iter()).first() {
-            Some(RegistryCredentials::Basic { username, .. }) => username.clone(),
-            _ => String::new(),
-        };
-        assert_eq!(found("nginx"), "u");
-        assert_eq!(found("r.example:5000/x:1"), "a");
-        assert_eq!(found("other.example/x"), "");
     }
 }

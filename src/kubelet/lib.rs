@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod config;
+pub mod credentials;
 pub mod engine;
 mod host_ports;
 pub mod images;
@@ -73,6 +74,11 @@ impl Kubelet {
         for path in [config.data_dir.join("pods"), config.pod_log_dir.clone()] {
             std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
         }
+        let path = config.data_dir.join("pulls");
+        let pull_records =
+            credentials::records::PullRecords::open(&path).map_err(|source| StartError::Directory { path, source })?;
+        let present = config.images.list().iter().map(|image| image.id.clone()).collect();
+        pull_records.retain(&present);
         let client = config.client.clone();
         let facts = node::facts::Facts::read(&config);
         let all_pods = facts.limits_of_all_pods();
@@ -98,6 +104,7 @@ impl Kubelet {
             },
             node_memory: facts.memory_bytes,
             allocatable: facts.allocatable(),
+            pull_records,
             pulls: Semaphore::new(PULLS),
             sandboxes: Semaphore::new(SANDBOXES),
             tidying: tokio::sync::RwLock::default(),

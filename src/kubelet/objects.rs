@@ -32,7 +32,25 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<T: DeserializeOwned + Clone + Send + Sync + 'static> Watched<T> {
+/// What volumes and environments are made of.
+trait Source: DeserializeOwned + Clone + Send + Sync + 'static {
+    /// Its contents never change, so that it need not be watched.
+    fn is_immutable(&self) -> bool;
+}
+
+impl Source for ConfigMap {
+    fn is_immutable(&self) -> bool {
+        self.immutable == Some(true)
+    }
+}
+
+impl Source for Secret {
+    fn is_immutable(&self) -> bool {
+        self.immutable == Some(true)
+    }
+}
+
+impl<T: Source> Watched<T> {
     fn new(client: &Client, resource: &'static Resource, shutdown: &Shutdown) -> Self {
         Self { resource, client: client.clone(), shutdown: shutdown.clone(), entries: Mutex::default() }
     }
@@ -46,7 +64,16 @@ impl<T: DeserializeOwned + Clone + Send + Sync + 'static> Watched<T> {
             entry.informer.clone()
         };
         match tokio::time::timeout(FIRST_LOOK, informer.synced()).await {
-            Ok(()) => Ok(informer.get_key(&key).map(|object| (*object).clone())),
+            Ok(()) => {
+                let found = informer.get_key(&key).map(|object| (*object).clone());
+                if found.as_ref().is_some_and(Source::is_immutable)
+                    && let Some(entry) = locked(&self.entries).get(&key)
+                {
+                    // What was read stays as it is for as long as somebody uses it.
+                    entry.stop.trigger();
+                }
+                Ok(found)
+            }
             Err(_) => {
                 Err(format!("failed to sync {} cache: timed out waiting for the condition", self.resource.singular))
             }

@@ -166,6 +166,7 @@ impl Pods {
         if let Err(error) = config.network.retain(&sandboxes).await {
             tracing::warn!(error, "left-over networks not removed");
         }
+        containers.extend(self.views(&pods));
         if let Err(error) = config.images.retain(&containers).await {
             tracing::warn!(error, "left-over root file systems not removed");
         }
@@ -181,6 +182,21 @@ impl Pods {
             }
         };
         let _ = tokio::task::spawn_blocking(sweep).await;
+    }
+
+    /// Ids of the images that these pods have as volumes.
+    fn views(&self, pods: &HashSet<String>) -> Vec<String> {
+        let mut known = self.informer.list();
+        known.extend(self.statics());
+        let mut out = Vec::new();
+        for pod in known {
+            let uid = identity(&pod).2;
+            let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| v.image.is_some());
+            if pods.contains(&uid) {
+                out.extend(volumes.map(|volume| crate::volumes::view_id(&uid, &volume.name)));
+            }
+        }
+        out
     }
 
     /// A pod as the API has it, with what is known of its containers.

@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) dns: ClusterDns,
     pub(crate) node_memory: u64,
     pub(crate) allocatable: BTreeMap<String, Quantity>,
+    /// Who may use which image.
+    pub(crate) pull_records: crate::credentials::records::PullRecords,
     /// Bounds concurrent pulls.
     pub(crate) pulls: Semaphore,
     /// Bounds sandboxes being made at once.

@@ -14,6 +14,7 @@ pub mod shim;
 pub mod snapshots;
 mod spec;
 mod sys;
+mod trees;
 
 pub use agent::{ExecInput, ExecOutput, ExecSession, ProbeResult, Runtime, RuntimeConfig};
 pub use error::{Result, RuntimeError};
@@ -22,3 +23,4 @@ pub use spec::{
     Resources, SandboxInfo, SandboxSpec, SeccompProfile, Stats, default_capabilities, default_masked_paths,
     default_readonly_paths,
 };
+pub use trees::remove_tree;

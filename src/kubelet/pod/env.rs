@@ -29,7 +29,15 @@ pub struct EnvContext {
     pub services: Vec<ServiceLink>,
     /// Addresses and allocatable resources.
     pub facts: NodeFacts,
+    /// Files of variables.
+    pub files: EnvFiles,
 }
+
+/// Contents of files by volume and path.
+pub type EnvFiles = HashMap<(String, String), std::io::Result<String>>;
+
+/// How large a file of variables may be.
+pub const MAX_FILE: u64 = 1 << 20;
 
 /// Why the environment cannot be made; published as `CreateContainerConfigError`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -55,6 +63,9 @@ pub enum EnvError {
     /// A field reference has no value.
     #[error(transparent)]
     Field(#[from] FieldError),
+    /// A file of variables is missing or broken.
+    #[error("{0}")]
+    File(String),
 }
 
 /// Names of the ConfigMaps and Secrets that a container's environment refers to.
@@ -73,6 +84,16 @@ pub fn references(container: &Container) -> (Vec<String>, Vec<String>) {
         names.dedup();
     }
     (config_maps, secrets)
+}
+
+/// Volume and path of the files that a container's environment refers to.
+pub fn file_references(container: &Container) -> Vec<(String, String)> {
+    let sources = container.env.iter().flatten().filter_map(|v| v.value_from.as_ref());
+    let files = sources.filter_map(|s| s.file_key_ref.as_ref());
+    let mut out: Vec<_> = files.map(|f| (f.volume_name.clone(), f.path.clone())).collect();
+    out.sort();
+    out.dedup();
+    out
 }
 
 /// The variables of `container`, later definitions overriding earlier ones.
@@ -140,6 +161,27 @@ fn referenced(
     }
     if let Some(selector) = &source.resource_field_ref {
         return Ok(Some(fields::resource_value(pod, &context.facts, selector, Some(&container.name))?));
+    }
+    if let Some(selector) = &source.file_key_ref {
+        let optional = selector.optional == Some(true);
+        let text = match context.files.get(&(selector.volume_name.clone(), selector.path.clone())) {
+            Some(Ok(text)) => text,
+            Some(Err(error)) if optional && error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Some(Err(error)) => {
+                let text = format!("failed to open environment variable file {:?}: {error}", selector.path);
+                return Err(EnvError::File(text));
+            }
+            None if optional => return Ok(None),
+            None => return Err(EnvError::File(format!("cannot find the volume {:?}", selector.volume_name))),
+        };
+        let value = super::env_file::value(text, &selector.key).map_err(EnvError::File)?;
+        return match value.filter(|value| !value.is_empty()) {
+            None if !optional => Err(EnvError::File(format!(
+                "environment variable key {:?} not found in file {:?}",
+                selector.key, selector.path
+            ))),
+            value => Ok(value),
+        };
     }
     if let Some(selector) = &source.config_map_key_ref {
         let optional = selector.optional == Some(true);
@@ -229,7 +271,30 @@ mod tests {
                 ports: vec![(Some("sql".into()), 5432, "TCP".into())],
             }],
             facts: NodeFacts::default(),
+            files: HashMap::from([
+                (("v".into(), "e".into()), Ok("A='1'\nB='two\nlines'\n".into())),
+                (("v".into(), "gone".into()), Err(std::io::ErrorKind::NotFound.into())),
+                (("v".into(), "bad".into()), Ok("A=1".into())),
+            ]),
         }
+    }
+
+    #[test]
+    fn variables_come_from_files() {
+        let of = |path: &str, key: &str, optional: bool| {
+            let reference = json!({"volumeName": "v", "path": path, "key": key, "optional": optional});
+            env(json!({"name": "c", "env": [{"name": "X", "valueFrom": {"fileKeyRef": reference}}]}))
+                .map(|env| env.get("X").cloned())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(of("e", "B", false), Ok(Some("two\nlines".into())));
+        assert_eq!(of("e", "C", true), Ok(None));
+        assert_eq!(of("gone", "A", true), Ok(None));
+        assert_eq!(of("e", "C", false), Err("environment variable key \"C\" not found in file \"e\"".into()));
+        let text = of("gone", "A", false).unwrap_err();
+        assert!(text.starts_with("failed to open environment variable file \"gone\": "), "{text}");
+        let text = "invalid environment variable format at line 1: value must be enclosed in single quotes";
+        assert_eq!(of("bad", "A", true), Err(text.into()));
     }
 
     fn env(container: serde_json::Value) -> Result<BTreeMap<String, String>, EnvError> {

@@ -5,8 +5,7 @@ use crate::volumes;
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use naru_runtime::{Mount, Propagation};
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// Files that the node makes for a pod.
 #[derive(Debug, Clone)]
@@ -26,15 +25,23 @@ impl PodFiles {
     }
 }
 
+/// Where things of a pod are on the node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places<'a> {
+    pub(crate) pod_dir: &'a Path,
+    /// Images that are mounted, by the volume's name.
+    pub(crate) views: &'a BTreeMap<String, PathBuf>,
+    pub(crate) message_file: Option<&'a Path>,
+}
+
 /// The mounts of `container`, outer ones first. An error names the mount.
 pub(crate) fn mounts(
     pod: &Pod,
     container: &Container,
-    pod_dir: &Path,
+    places: &Places<'_>,
     env: &BTreeMap<String, String>,
-    message_file: Option<&Path>,
 ) -> Result<Vec<Mount>, String> {
-    let files = PodFiles::of(pod_dir);
+    let files = PodFiles::of(places.pod_dir);
     let mut out = Vec::new();
     let wanted = container.volume_mounts.as_deref().unwrap_or_default();
     let taken = |path: &str| wanted.iter().any(|m| m.mount_path.trim_end_matches('/') == path);
@@ -45,10 +52,10 @@ pub(crate) fn mounts(
             out.push(Mount { source: source.clone(), destination: path.into(), ..Default::default() });
         }
     }
-    for mount in wanted {
-        out.push(volume_mount(pod, mount, pod_dir, env)?);
+    for (index, mount) in wanted.iter().enumerate() {
+        out.push(volume_mount(pod, container, index, mount, places, env)?);
     }
-    if let Some(file) = message_file {
+    if let Some(file) = places.message_file {
         let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
         if !taken(path) {
             out.push(Mount { source: file.into(), destination: path.into(), ..Default::default() });
@@ -60,38 +67,41 @@ pub(crate) fn mounts(
 
 fn volume_mount(
     pod: &Pod,
+    container: &Container,
+    index: usize,
     mount: &VolumeMount,
-    pod_dir: &Path,
+    places: &Places<'_>,
     env: &BTreeMap<String, String>,
 ) -> Result<Mount, String> {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
     let volume = volumes
         .iter()
         .find(|v| v.name == mount.name)
-        .ok_or_else(|| format!("cannot find volume {:?} to mount into container", mount.name))?;
-    let mut source = volumes::path(pod_dir, volume).ok_or_else(|| format!("volume {:?} is not mounted", mount.name))?;
-    let sub_path = match mount.sub_path_expr.as_deref().filter(|s| !s.is_empty()) {
-        Some(expression) => {
-            let expanded = expand(expression, |name| env.get(name).cloned());
-            if expanded.contains("$(") {
-                return Err(format!("missing value for {expression:?}"));
-            }
-            Some(expanded)
-        }
-        None => mount.sub_path.clone().filter(|s| !s.is_empty()),
+        .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
+    let is_image = volume.image.is_some();
+    let source = match places.views.get(&volume.name) {
+        Some(view) => Some(view.clone()),
+        None => volumes::path(places.pod_dir, volume),
     };
-    if let Some(sub_path) = sub_path {
-        source = resolve_sub_path(&source, &sub_path).map_err(|error| {
-            format!("failed to prepare subPath for volumeMount {:?} of container: {error}", mount.name)
-        })?;
+    let mut source = source.ok_or_else(|| format!("volume {:?} is not mounted", mount.name))?;
+    let fixed = is_image || volumes::payload::is_payload(volume);
+    if let Some(part) = sub_path(mount, env)? {
+        let target = volumes::sub_path_mount(places.pod_dir, &container.name, index);
+        if let Err(error) = volumes::subpath::bind(&source, &part, &target, !fixed) {
+            tracing::debug!(volume = mount.name, part, %error, "part of a volume not mounted");
+            let (volume, name) = (&mount.name, &container.name);
+            return Err(format!("failed to prepare subPath for volumeMount {volume:?} of container {name:?}"));
+        }
+        source = target;
     }
-    let readonly = mount.read_only == Some(true) || volumes::payload::is_payload(volume);
+    let readonly = mount.read_only == Some(true) || fixed;
     let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
     Ok(Mount {
         source,
         destination: PathBuf::from(&mount.mount_path),
         readonly,
         recursive_readonly: readonly && recursive,
+        noexec: is_image,
         propagation: match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => Propagation::HostToContainer,
             Some("Bidirectional") => Propagation::Bidirectional,
@@ -100,26 +110,33 @@ fn volume_mount(
     })
 }
 
-/// The path below a volume, made if it is missing. A link that leads outside the volume is refused.
-fn resolve_sub_path(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
-    let relative = Path::new(sub_path);
-    if relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(format!("{sub_path:?} must be a relative path without '..'"));
-    }
-    let base = fs::canonicalize(volume).map_err(|error| error.to_string())?;
-    let mut at = base.clone();
-    for part in relative.components() {
-        at.push(part);
-        match fs::canonicalize(&at) {
-            Ok(real) if real.starts_with(&base) => at = real,
-            Ok(_) => return Err(format!("{sub_path:?} leads outside of the volume")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fs::create_dir(&at).map_err(|error| error.to_string())?;
+/// The part of the volume that is to be mounted, with variables filled in.
+fn sub_path(mount: &VolumeMount, env: &BTreeMap<String, String>) -> Result<Option<String>, String> {
+    let part = match mount.sub_path_expr.as_deref().filter(|s| !s.is_empty()) {
+        Some(expression) => {
+            let missing = std::cell::Cell::new(false);
+            let expanded = expand(expression, |name| {
+                let value = env.get(name).cloned();
+                missing.set(missing.get() || value.is_none());
+                value
+            });
+            if missing.get() {
+                return Err(format!("missing value for {expression:?}"));
             }
-            Err(error) => return Err(error.to_string()),
+            expanded
         }
+        None => mount.sub_path.clone().unwrap_or_default(),
+    };
+    if part.is_empty() {
+        return Ok(None);
     }
-    Ok(at)
+    if part.starts_with('/') {
+        return Err(format!("error SubPath {part:?} must not be an absolute path"));
+    }
+    if part.split('/').any(|name| name == "..") {
+        return Err(format!("unable to provision SubPath {part:?}: must not contain '..'"));
+    }
+    Ok(Some(part))
 }
 
 #[cfg(test)]
@@ -127,18 +144,33 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use serde_json::json;
+    use std::fs;
 
     #[test]
-    fn sub_paths_stay_inside_their_volume() {
-        let dir = tempfile::tempdir().unwrap();
-        let volume = dir.path().join("v");
-        fs::create_dir(&volume).unwrap();
-        std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
-        assert!(resolve_sub_path(&volume, "a/b").unwrap().ends_with("v/a/b"));
-        assert!(volume.join("a/b").is_dir());
-        assert!(resolve_sub_path(&volume, "../x").is_err());
-        assert!(resolve_sub_path(&volume, "out").unwrap_err().contains("outside"));
-        assert!(resolve_sub_path(&volume, "out/passwd").is_err());
+    fn parts_of_volumes_are_named_with_variables() {
+        let env = BTreeMap::from([("A".to_owned(), "a".to_owned()), ("B".to_owned(), "/b".to_owned())]);
+        let of = |mount: serde_json::Value| sub_path(&serde_json::from_value(mount).unwrap(), &env);
+        assert_eq!(of(json!({"subPath": "$(A)"})), Ok(Some("$(A)".into())));
+        assert_eq!(of(json!({"subPathExpr": "$(A)/$$(A)/x"})), Ok(Some("a/$(A)/x".into())));
+        assert_eq!(of(json!({})), Ok(None));
+        assert_eq!(of(json!({"subPathExpr": "$(C)"})), Err("missing value for \"$(C)\"".into()));
+        assert_eq!(of(json!({"subPathExpr": "$(B)"})), Err("error SubPath \"/b\" must not be an absolute path".into()));
+        let text = "unable to provision SubPath \"a/../b\": must not contain '..'";
+        assert_eq!(of(json!({"subPath": "a/../b"})), Err(text.into()));
+    }
+
+    #[test]
+    fn images_are_mounted_for_reading_alone() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "volumes": [{"name": "i", "image": {"reference": "r"}}],
+            "containers": [{"name": "m", "volumeMounts": [{"name": "i", "mountPath": "/i"}]}]}}))
+        .unwrap();
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let views = BTreeMap::from([("i".to_owned(), PathBuf::from("/view"))]);
+        let places = Places { pod_dir: Path::new("/nowhere"), views: &views, message_file: None };
+        let got = mounts(&pod, container, &places, &BTreeMap::new()).unwrap();
+        assert_eq!(got[0].source, Path::new("/view"));
+        assert!(got[0].readonly && got[0].noexec);
     }
 
     #[test]
@@ -153,7 +185,9 @@ mod tests {
                 {"name": "h", "mountPath": "/etc/hosts"}, {"name": "c", "mountPath": "/data/c"}]}]}}))
         .unwrap();
         let container = &pod.spec.as_ref().unwrap().containers[0];
-        let got = mounts(&pod, container, dir.path(), &BTreeMap::new(), Some(Path::new("/msg"))).unwrap();
+        let views = BTreeMap::new();
+        let places = Places { pod_dir: dir.path(), views: &views, message_file: Some(Path::new("/msg")) };
+        let got = mounts(&pod, container, &places, &BTreeMap::new()).unwrap();
         let at = |path: &str| got.iter().filter(|m| m.destination == Path::new(path)).collect::<Vec<_>>();
         assert_eq!(at("/etc/hosts").len(), 1);
         assert_eq!(at("/etc/hosts")[0].source, Path::new("/x"));

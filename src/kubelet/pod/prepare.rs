@@ -144,7 +144,8 @@ impl Worker {
         let dir = self.shared.config.pod_dir(&uid);
         for volume in self.volumes() {
             let (pod, dir, name) = (self.pod.clone(), dir.clone(), volume.name.clone());
-            let made = tokio::task::spawn_blocking(move || volumes::set_up(&pod, &dir, &volume)).await;
+            let memory = self.shared.node_memory;
+            let made = tokio::task::spawn_blocking(move || volumes::set_up(&pod, &dir, &volume, memory)).await;
             let error = match made {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => error.to_string(),
@@ -221,6 +222,11 @@ impl Worker {
         for run in self.slots.iter().filter_map(|s| s.run.as_ref()) {
             if let Err(error) = self.shared.config.images.remove(&run.id).await {
                 tracing::warn!(container = run.id, error, "root file system not removed");
+            }
+        }
+        for volume in self.volumes().iter().filter(|v| v.image.is_some()) {
+            if let Err(error) = self.shared.config.images.remove(&volumes::view_id(&uid, &volume.name)).await {
+                tracing::warn!(volume = volume.name, error, "mounted image not removed");
             }
         }
         self.shared.objects.release(&uid);

@@ -119,6 +119,11 @@ fn together(pod: &Pod, part: Part, name: &str) -> Option<i128> {
     Some(peak.max(main + sidecars))
 }
 
+/// Bytes of memory that a pod may use, if that is bounded.
+pub(crate) fn memory_limit(pod: &Pod) -> Option<u64> {
+    u64::try_from(of_pod(pod, Part::Limits, "memory")? / 1000).ok()
+}
+
 /// What a pod's requests for processor time come to, in thousandths.
 pub(crate) fn cpu_request(pod: &Pod) -> i128 {
     of_pod(pod, Part::Requests, "cpu").or_else(|| of_pod(pod, Part::Limits, "cpu")).unwrap_or(0)

@@ -4,12 +4,13 @@ use super::backoff::go_millis;
 use super::inbox::Inbox;
 use super::slot::{Run, StartResult, labels};
 use super::{env, hooks, mounts, resources, security};
+use crate::credentials::Keyring;
 use crate::images::{self, PullPolicy};
 use crate::probe::run::Target;
 use crate::shared::{Shared, events};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use naru_base::Shutdown;
-use naru_runtime::images::{Image, PullOptions, User};
+use naru_runtime::images::{Image, PullOptions, Pulled, RegistryCredentials, User};
 use naru_runtime::{ContainerSpec, ExitStatus, RuntimeError};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -80,13 +81,15 @@ impl Start {
     async fn try_run(&self) -> Result<StartResult, Failure> {
         let Some(image) = self.cancel.guard(self.image()).await else { return Err(StartResult::Cancelled) };
         let image = image?;
+        let Some(views) = self.cancel.guard(self.image_volumes()).await else { return Err(StartResult::Cancelled) };
+        let views = views?;
         let Some(env) = self.cancel.guard(self.environment()).await else { return Err(StartResult::Cancelled) };
         let env = env.inspect_err(|failure| self.report(failure))?;
         if let Some(previous) = &self.previous {
             self.discard(previous).await;
         }
         let tidying = self.shared.tidying.read().await;
-        let (spec, run) = self.spec(&image, &env).await.inspect_err(|failure| self.report(failure))?;
+        let (spec, run) = self.spec(&image, &env, &views).await.inspect_err(|failure| self.report(failure))?;
         let id = spec.id.clone();
         let created = self.shared.config.runtime.create_container(&self.sandbox, spec).await;
         drop(tidying);
@@ -166,40 +169,79 @@ impl Start {
         }
     }
 
-    /// The image, pulled if its policy asks for it.
+    /// The container's image, pulled if its policy asks for it.
     async fn image(&self) -> Result<Arc<Image>, Failure> {
         let name = self.container.image.clone().unwrap_or_default();
-        if let Some(message) = images::invalid_name(&name) {
+        self.ensure(&name, images::pull_policy(&self.container)).await
+    }
+
+    /// The images that are mounted into the container, by the volume's name.
+    async fn image_volumes(&self) -> Result<BTreeMap<String, PathBuf>, Failure> {
+        let mut views = BTreeMap::new();
+        let mounts = self.container.volume_mounts.as_deref().unwrap_or_default();
+        for volume in self.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+            let Some(source) = volume.image.as_ref().filter(|_| mounts.iter().any(|m| m.name == volume.name)) else {
+                continue;
+            };
+            let name = source.reference.as_deref().unwrap_or_default();
+            let image = self.ensure(name, images::policy(name, source.pull_policy.as_deref())).await?;
+            let id = crate::volumes::view_id(&identity(&self.pod).2, &volume.name);
+            let view = self.shared.config.images.view(&id, &image).await;
+            views.insert(volume.name.clone(), view.map_err(|error| blocked("CreateContainerError", error))?);
+        }
+        Ok(views)
+    }
+
+    /// An image, pulled if its policy asks for it or the pod has to show that it may have it.
+    async fn ensure(&self, name: &str, policy: PullPolicy) -> Result<Arc<Image>, Failure> {
+        if let Some(message) = images::invalid_name(name) {
             self.event(true, "InspectFailed", message.clone());
             self.event(true, events::FAILED, "Error: InvalidImageName");
             return Err(StartResult::Image { reason: "InvalidImageName", message });
         }
-        let present = self.shared.config.images.resolve(&name);
-        match (images::pull_policy(&self.container), present) {
-            (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, None) => self.pull(&name).await,
-            (_, Some(image)) => {
-                let text =
-                    format!("Container image {name:?} already present on machine and can be accessed by the pod");
-                self.event(false, events::PULLED, text);
-                Ok(image)
-            }
-            (PullPolicy::Never, None) => {
-                let message = format!("Container image {name:?} is not present with pull policy of Never");
-                self.event(true, "ErrImageNeverPull", message.clone());
-                self.event(true, events::FAILED, "Error: ErrImageNeverPull");
-                Err(StartResult::Image { reason: "ErrImageNeverPull", message })
+        let present = self.shared.config.images.resolve(name);
+        if policy == PullPolicy::Always {
+            return self.pull(name, self.credentials(name).await).await;
+        }
+        let never = |message: String| {
+            self.event(true, "ErrImageNeverPull", message.clone());
+            self.event(true, events::FAILED, "Error: ErrImageNeverPull");
+            Err(StartResult::Image { reason: "ErrImageNeverPull", message })
+        };
+        let Some(image) = present else {
+            return match policy {
+                PullPolicy::Never => {
+                    never(format!("Container image {name:?} is not present with pull policy of Never"))
+                }
+                _ => self.pull(name, self.credentials(name).await).await,
+            };
+        };
+        if self.shared.pull_records.must_pull(&image, name, &[]) {
+            let credentials = self.credentials(name).await;
+            let shown: Vec<String> = credentials.iter().map(RegistryCredentials::fingerprint).collect();
+            if self.shared.pull_records.must_pull(&image, name, &shown) {
+                return match policy {
+                    PullPolicy::Never => never(format!(
+                        "Container image {name:?} is present with pull policy of Never but does not have the proper credentials"
+                    )),
+                    _ => self.pull(name, credentials).await,
+                };
             }
         }
+        let text = format!("Container image {name:?} already present on machine and can be accessed by the pod");
+        self.event(false, events::PULLED, text);
+        Ok(image)
     }
 
-    async fn pull(&self, name: &str) -> Result<Arc<Image>, Failure> {
+    async fn pull(&self, name: &str, credentials: Vec<RegistryCredentials>) -> Result<Arc<Image>, Failure> {
         self.event(false, events::PULLING, format!("Pulling image {name:?}"));
         let begun = Instant::now();
         let _permit = self.shared.pulls.acquire().await;
         let pulling = Instant::now();
-        let options = PullOptions { credentials: self.credentials(name).await, ..Default::default() };
+        let options = PullOptions { credentials, ..Default::default() };
         match self.shared.config.images.pull(name, options).await {
-            Ok(image) => {
+            Ok(Pulled { image, credentials }) => {
+                self.shared.pull_records.pulled(&image, name, credentials.as_deref());
                 let text = format!(
                     "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {} bytes.",
                     go_millis(pulling.elapsed()),
@@ -219,13 +261,27 @@ impl Start {
         }
     }
 
-    async fn credentials(&self, image: &str) -> Vec<naru_runtime::images::RegistryCredentials> {
+    /// As whom the pod pulls: by its own secrets first, then by what the node's programs know.
+    async fn credentials(&self, image: &str) -> Vec<RegistryCredentials> {
         let spec = self.pod.spec.as_ref();
         let names: Vec<String> =
             spec.and_then(|s| s.image_pull_secrets.as_ref()).into_iter().flatten().map(|r| r.name.clone()).collect();
-        let (namespace, _, uid) = identity(&self.pod);
+        let (namespace, name, uid) = identity(&self.pod);
         let found = self.shared.objects.secrets(&namespace, &names, &uid, &self.inbox).await.unwrap_or_default();
-        images::credentials(image, found.values().flatten())
+        let missing: Vec<&String> = names.iter().filter(|name| found.get(*name).is_none_or(Option::is_none)).collect();
+        if !missing.is_empty() {
+            let list = missing.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            let text = format!(
+                "Unable to retrieve some image pull secrets ({list}); attempting to pull the image may not succeed."
+            );
+            self.shared.pod_event(&self.pod, None, true, "FailedToRetrieveImagePullSecret", text);
+            tracing::debug!(pod = name, list, "image pull secrets are missing");
+        }
+        let repository = images::repository(image);
+        let secrets = names.iter().filter_map(|name| found.get(name)?.as_ref());
+        let mut out = Keyring::of_secrets(secrets).lookup(&repository);
+        out.extend(self.shared.config.credential_providers.credentials(&repository).await);
+        out
     }
 
     async fn environment(&self) -> Result<BTreeMap<String, String>, Failure> {
@@ -238,12 +294,37 @@ impl Start {
             secrets: objects.secrets(&namespace, &secrets, &uid, &self.inbox).await.map_err(fail)?,
             services: self.shared.service_links(&self.pod).await,
             facts: self.shared.field_facts(&self.pod_ips),
+            files: self.env_files().await.map_err(fail)?,
         };
         env::container_env(&self.pod, &self.container, &context).map_err(|error| fail(error.to_string()))
     }
 
+    /// The files of variables that the container refers to, read from the pod's volumes.
+    async fn env_files(&self) -> Result<env::EnvFiles, String> {
+        let wanted = env::file_references(&self.container);
+        if wanted.is_empty() {
+            return Ok(env::EnvFiles::new());
+        }
+        let (pod, pod_dir) = (self.pod.clone(), self.shared.config.pod_dir(&identity(&self.pod).2));
+        let read = move || {
+            let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+            let text = |(volume, path): &(String, String)| {
+                let place = volumes.iter().find(|v| v.name == *volume).and_then(|v| crate::volumes::path(&pod_dir, v));
+                let place = place.ok_or(std::io::ErrorKind::NotFound)?;
+                crate::volumes::subpath::read_file(&place, path, env::MAX_FILE)
+            };
+            wanted.into_iter().map(|file| (file.clone(), text(&file))).collect()
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())
+    }
+
     /// Everything that the runtime has to know, and the run as it will be.
-    async fn spec(&self, image: &Image, env: &BTreeMap<String, String>) -> Result<(ContainerSpec, Run), Failure> {
+    async fn spec(
+        &self,
+        image: &Image,
+        env: &BTreeMap<String, String>,
+        views: &BTreeMap<String, PathBuf>,
+    ) -> Result<(ContainerSpec, Run), Failure> {
         let shared = &self.shared;
         let (namespace, name, uid) = identity(&self.pod);
         let container = &*self.container;
@@ -271,7 +352,8 @@ impl Start {
         create().map_err(|error| blocked("CreateContainerError", error))?;
         super::logs::prune(&log_dir, self.restart_count);
 
-        let mounts = mounts::mounts(&self.pod, container, &pod_dir, env, Some(&message_file)).map_err(config_error)?;
+        let places = mounts::Places { pod_dir: &pod_dir, views, message_file: Some(&message_file) };
+        let mounts = mounts::mounts(&self.pod, container, &places, env).map_err(config_error)?;
         let rootfs =
             shared.config.images.prepare(&id, image).await.map_err(|error| blocked("CreateContainerError", error))?;
         let user = match self.user(&settings, image, &rootfs) {

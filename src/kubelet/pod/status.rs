@@ -5,7 +5,7 @@ use super::restart_all::WholePod;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
@@ -177,10 +177,18 @@ fn container_status(
             name: mount.name.clone(),
             mount_path: mount.mount_path.clone(),
             read_only: mount.read_only,
-            recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".into()),
+            recursive_read_only: (mount.read_only == Some(true)).then(|| recursive(mount).into()),
             ..Default::default()
         })),
         ..Default::default()
+    }
+}
+
+/// Whether mounts below a read-only one are read-only as well: they are wherever that is asked for.
+fn recursive(mount: &VolumeMount) -> &'static str {
+    match mount.recursive_read_only.as_deref() {
+        Some("Enabled" | "IfPossible") => "Enabled",
+        _ => "Disabled",
     }
 }
 

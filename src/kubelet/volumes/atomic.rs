@@ -26,6 +26,9 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bo
             fs::create_dir_all(parent)?;
         }
         fs::write(&target, &file.data)?;
+        if let Some(owner) = file.owner {
+            std::os::unix::fs::lchown(&target, Some(owner), None)?;
+        }
         fs::set_permissions(&target, fs::Permissions::from_mode(mode_of(file.mode, group)))?;
     }
     if let Some(group) = group {
@@ -90,8 +93,11 @@ fn shows(dir: &Path, payload: &Payload, group: Option<u32>) -> bool {
     }
     payload.iter().all(|(path, file)| {
         let target = dir.join(path);
-        let mode = fs::metadata(&target).map(|m| m.permissions().mode() & 0o7777).unwrap_or(u32::MAX);
-        mode == mode_of(file.mode, group) && fs::read(&target).is_ok_and(|data| data == file.data)
+        let Ok(meta) = fs::metadata(&target) else { return false };
+        let owned = std::os::unix::fs::MetadataExt::uid(&meta) == file.owner.unwrap_or(0);
+        owned
+            && meta.permissions().mode() & 0o7777 == mode_of(file.mode, group)
+            && fs::read(&target).is_ok_and(|data| data == file.data)
     })
 }
 
@@ -134,7 +140,9 @@ mod tests {
     use crate::volumes::payload::File;
 
     fn files(list: &[(&str, &str, u32)]) -> Payload {
-        list.iter().map(|(p, d, mode)| (p.to_string(), File { data: d.as_bytes().to_vec(), mode: *mode })).collect()
+        list.iter()
+            .map(|(p, d, mode)| (p.to_string(), File { data: d.as_bytes().to_vec(), mode: *mode, owner: None }))
+            .collect()
     }
 
     #[test]

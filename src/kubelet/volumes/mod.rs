@@ -1,13 +1,15 @@
 //! Volumes of a pod: where they are on the node, how they are made and removed.
 
 pub mod atomic;
+mod host_path;
 pub mod payload;
+pub mod subpath;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Why a volume cannot be set up; the text follows `MountVolume.SetUp failed for volume "x" : `.
@@ -21,14 +23,9 @@ pub enum VolumeError {
         /// Why it failed.
         source: io::Error,
     },
-    /// The path on the host is not what it should be.
-    #[error("hostPath type check failed: {} is not a {kind}", path.display())]
-    HostPath {
-        /// Which path.
-        path: PathBuf,
-        /// What it should be.
-        kind: &'static str,
-    },
+    /// The path on the host is not what it should be, or something is asked for that cannot be had.
+    #[error("{0}")]
+    HostPath(String),
     /// Contents are missing.
     #[error(transparent)]
     Payload(#[from] payload::PayloadError),
@@ -68,20 +65,29 @@ pub fn path(pod_dir: &Path, volume: &Volume) -> Option<PathBuf> {
 }
 
 /// Makes the place of a volume: its directory, its memory file system, or the check of a host path. Idempotent.
-pub fn set_up(pod: &Pod, pod_dir: &Path, volume: &Volume) -> Result<(), VolumeError> {
+pub fn set_up(pod: &Pod, pod_dir: &Path, volume: &Volume, node_memory: u64) -> Result<(), VolumeError> {
     if let Some(host) = &volume.host_path {
-        return host_path(Path::new(&host.path), host.type_.as_deref().unwrap_or_default());
+        return host_path::set_up(Path::new(&host.path), host.type_.as_deref().unwrap_or_default());
+    }
+    if volume.image.is_some() {
+        // Mounted with the first container that uses it, when the image is there.
+        return Ok(());
     }
     let (_, memory) = plugin(volume).ok_or(VolumeError::Unsupported)?;
     let dir = path(pod_dir, volume).ok_or(VolumeError::Unsupported)?;
     let mut fresh = !dir.exists();
     fs::create_dir_all(&dir).map_err(io_error(&dir))?;
-    if memory && !is_mount_point(&dir) {
+    let medium = volume.empty_dir.as_ref().and_then(|e| e.medium.as_deref()).unwrap_or_default();
+    if medium.starts_with("HugePages") {
+        let size = page_size(pod, medium)?;
+        if !is_mount_point(&dir) {
+            fresh = true;
+            mount_memory(&dir, "hugetlbfs", &format!("pagesize={size}"))?;
+        }
+    } else if memory && !is_mount_point(&dir) {
         fresh = true;
-        let size = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()).map(crate::pod::resources::units);
-        let data = size.filter(|s| *s > 0).map(|s| format!("size={s}"));
-        let data = data.and_then(|d| std::ffi::CString::new(d).ok());
-        mount("tmpfs", &dir, "tmpfs", MountFlags::empty(), data.as_deref()).map_err(|e| io_error(&dir)(e.into()))?;
+        let bound = volume.empty_dir.as_ref().map(|_| memory_size(pod, volume, node_memory));
+        mount_memory(&dir, "tmpfs", &bound.map(|size| format!("size={size}")).unwrap_or_default())?;
     }
     // Once made, the permissions of a writable one are the pod's own business.
     if fresh {
@@ -97,6 +103,48 @@ pub fn set_up(pod: &Pod, pod_dir: &Path, volume: &Volume) -> Result<(), VolumeEr
     Ok(())
 }
 
+fn mount_memory(dir: &Path, kind: &str, options: &str) -> Result<(), VolumeError> {
+    let data = std::ffi::CString::new(options).ok();
+    mount(kind, dir, kind, MountFlags::empty(), data.as_deref()).map_err(|e| io_error(dir)(e.into()))
+}
+
+/// How large a volume in memory may grow: as its own limit, the pod's and the node allow.
+fn memory_size(pod: &Pod, volume: &Volume, node_memory: u64) -> u64 {
+    let own = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()).map(crate::pod::resources::units);
+    let own = own.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0);
+    let of_pod = crate::pod::resources::memory_limit(pod);
+    [own, of_pod].into_iter().flatten().fold(node_memory, u64::min)
+}
+
+/// The size of huge pages that a medium means, which the pod must ask for.
+fn page_size(pod: &Pod, medium: &str) -> Result<u64, VolumeError> {
+    let fail = |text: String| Err(VolumeError::HostPath(text));
+    let resources = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let limits = resources.filter_map(|c| c.resources.as_ref()).flat_map(|r| [&r.limits, &r.requests]).flatten();
+    let mut asked: Vec<String> =
+        limits.flat_map(|map| map.keys()).filter_map(|k| k.strip_prefix("hugepages-")).map(str::to_owned).collect();
+    asked.sort();
+    asked.dedup();
+    let size = match medium.strip_prefix("HugePages-") {
+        Some(size) if asked.iter().any(|asked| asked == size) => size.to_owned(),
+        Some(size) => return fail(format!("medium {medium:?} is used, but the pod requests no hugepages of {size}")),
+        None => match asked.as_slice() {
+            [one] => one.clone(),
+            [] => return fail("hugePages storage requested, but there is no resource request for huge pages.".into()),
+            _ => {
+                return fail(
+                    "medium \"HugePages\" can't be used if container requests multiple huge page sizes".into(),
+                );
+            }
+        },
+    };
+    let bytes = crate::pod::resources::units(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(size.clone()));
+    u64::try_from(bytes)
+        .ok()
+        .filter(|bytes| *bytes > 0)
+        .map_or_else(|| fail(format!("{size:?} is no size of huge pages")), Ok)
+}
+
 /// Fills a volume whose contents come from the API. Returns whether anything changed.
 pub fn fill(pod: &Pod, pod_dir: &Path, volume: &Volume, sources: &payload::Sources) -> Result<bool, VolumeError> {
     let Some(payload) = payload::payload(pod, volume, sources)? else { return Ok(false) };
@@ -108,49 +156,68 @@ fn fs_group(pod: &Pod) -> Option<u32> {
     pod.spec.as_ref()?.security_context.as_ref()?.fs_group.map(|g| g as u32)
 }
 
-/// Checks or makes a path on the host by its type.
-fn host_path(path: &Path, kind: &str) -> Result<(), VolumeError> {
-    let meta = fs::metadata(path);
-    let fail = |kind| Err(VolumeError::HostPath { path: path.to_owned(), kind });
-    let holds = |check: fn(&fs::FileType) -> bool| meta.as_ref().is_ok_and(|m| check(&m.file_type()));
-    match kind {
-        "DirectoryOrCreate" if meta.is_err() => {
-            fs::create_dir_all(path).map_err(io_error(path))?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(io_error(path))
-        }
-        "FileOrCreate" if meta.is_err() => fs::File::create(path).map(drop).map_err(io_error(path)),
-        "Directory" | "DirectoryOrCreate" if !holds(fs::FileType::is_dir) => fail("directory"),
-        "File" | "FileOrCreate" if !holds(fs::FileType::is_file) => fail("file"),
-        "Socket" if !holds(FileTypeExt::is_socket) => fail("socket file"),
-        "CharDevice" if !holds(FileTypeExt::is_char_device) => fail("character device"),
-        "BlockDevice" if !holds(FileTypeExt::is_block_device) => fail("block device"),
-        _ => Ok(()),
-    }
+/// Where a part of a volume is mounted for a container.
+pub fn sub_path_mount(pod_dir: &Path, container: &str, index: usize) -> PathBuf {
+    pod_dir.join("volume-subpaths").join(container).join(index.to_string())
 }
+
+/// The id of the view of an image that a pod has as a volume.
+pub fn view_id(uid: &str, volume: &str) -> String {
+    format!("{VIEW}{uid}.{volume}")
+}
+
+/// The uid of the pod that a view belongs to.
+pub fn view_owner(id: &str) -> Option<&str> {
+    id.strip_prefix(VIEW)?.split('.').next()
+}
+
+const VIEW: &str = "view-";
 
 /// Whether something is mounted at `dir`.
 pub fn is_mount_point(dir: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let device = |path: &Path| fs::symlink_metadata(path).map(|m| m.dev()).ok();
-    dir.parent().is_some_and(|parent| device(dir).is_some() && device(dir) != device(parent))
+    naru_runtime::snapshots::is_mounted(dir).unwrap_or(false)
 }
 
 /// Removes a pod's directory with all its volumes. What is mounted below is unmounted first and never deleted.
 pub fn tear_down(pod_dir: &Path) -> io::Result<()> {
-    for plugin in fs::read_dir(pod_dir.join("volumes")).into_iter().flatten() {
-        for volume in fs::read_dir(plugin?.path())? {
-            unmount_all(&volume?.path())?;
+    let real = match fs::canonicalize(pod_dir) {
+        Ok(real) => real,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Innermost first: mounts that containers made in the pod's volumes are among them.
+    let mut mounts = mounts_below(&fs::read_to_string("/proc/self/mountinfo")?, &real);
+    mounts.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    for mount in mounts {
+        unmount_all(&mount)?;
+    }
+    naru_runtime::remove_tree(&real)
+}
+
+/// Paths below `dir` that something is mounted at.
+fn mounts_below(mountinfo: &str, dir: &Path) -> Vec<PathBuf> {
+    let paths = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
+    paths.filter(|path| path != dir && path.starts_with(dir)).collect()
+}
+
+/// Blanks and their kin are written as `\\040`.
+fn unescaped(text: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(value) => {
+                out.push(value);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
         }
     }
-    for container in fs::read_dir(pod_dir.join("volume-subpaths")).into_iter().flatten() {
-        for mount in fs::read_dir(container?.path())? {
-            unmount_all(&mount?.path())?;
-        }
-    }
-    match fs::remove_dir_all(pod_dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    std::ffi::OsString::from_vec(out).into()
 }
 
 fn unmount_all(dir: &Path) -> io::Result<()> {
@@ -174,33 +241,71 @@ mod tests {
     fn empty_dirs_have_exact_modes() {
         let dir = tempfile::tempdir().unwrap();
         let volume: Volume = serde_json::from_value(json!({"name": "v", "emptyDir": {}})).unwrap();
-        set_up(&Pod::default(), dir.path(), &volume).unwrap();
+        set_up(&Pod::default(), dir.path(), &volume, 1 << 30).unwrap();
         let made = path(dir.path(), &volume).unwrap();
         assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o7777, 0o777);
         fs::set_permissions(&made, fs::Permissions::from_mode(0o700)).unwrap();
-        set_up(&Pod::default(), dir.path(), &volume).unwrap();
+        set_up(&Pod::default(), dir.path(), &volume, 1 << 30).unwrap();
         assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o7777, 0o700);
         tear_down(dir.path()).unwrap();
         assert!(!made.exists());
     }
 
     #[test]
-    fn host_paths_are_checked_by_type() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("f");
-        assert!(host_path(&file, "").is_ok());
-        let text = host_path(&file, "Directory").unwrap_err().to_string();
-        assert_eq!(text, format!("hostPath type check failed: {} is not a directory", file.display()));
-        host_path(&file, "FileOrCreate").unwrap();
-        assert!(host_path(&file, "File").is_ok());
-        assert!(host_path(&file, "DirectoryOrCreate").is_err());
-        host_path(&dir.path().join("a/b"), "DirectoryOrCreate").unwrap();
-        assert!(dir.path().join("a/b").is_dir());
+    fn mounts_are_found_by_their_paths() {
+        let info = "1 2 0:3 / /p/u/volumes/a rw - tmpfs t rw\n4 2 0:3 / /p/u2/x rw - tmpfs t rw\n\
+                    5 2 0:3 / /p/u/volumes/b\\040c\\134 rw - tmpfs t rw\n6 2 0:3 / /p/u rw - tmpfs t rw\n";
+        let found = mounts_below(info, Path::new("/p/u"));
+        assert_eq!(found, [PathBuf::from("/p/u/volumes/a"), PathBuf::from("/p/u/volumes/b c\\")]);
+    }
+
+    #[test]
+    fn views_know_their_pods() {
+        let id = view_id("0a-1b", "models");
+        assert_eq!((id.as_str(), view_owner(&id)), ("view-0a-1b.models", Some("0a-1b")));
+        assert_eq!(view_owner("0a1b"), None);
+    }
+
+    #[test]
+    fn memory_has_the_smallest_of_its_bounds() {
+        let pod = |limit: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "resources": {"limits": limit}}]}}))
+                .unwrap()
+        };
+        let volume = |limit: serde_json::Value| -> Volume {
+            serde_json::from_value(json!({"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": limit}})).unwrap()
+        };
+        for (limits, size, expect) in [
+            (json!({}), json!(null), 1000),
+            (json!({"memory": "500"}), json!(null), 500),
+            (json!({"memory": "500"}), json!("200"), 200),
+            (json!({"memory": "500"}), json!("700"), 500),
+            (json!({}), json!("700"), 700),
+        ] {
+            assert_eq!(memory_size(&pod(limits), &volume(size), 1000), expect);
+        }
+    }
+
+    #[test]
+    fn huge_pages_are_of_the_size_that_is_asked_for() {
+        let pod = |limits: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "resources": {"limits": limits}}]}}))
+                .unwrap()
+        };
+        let of = |medium: &str, limits| page_size(&pod(limits), medium).map_err(|error| error.to_string());
+        assert_eq!(of("HugePages-2Mi", json!({"hugepages-2Mi": "4Mi"})), Ok(2 << 20));
+        assert_eq!(of("HugePages", json!({"hugepages-1Gi": "1Gi"})), Ok(1 << 30));
+        assert!(of("HugePages", json!({})).is_err());
+        assert!(of("HugePages", json!({"hugepages-1Gi": "1Gi", "hugepages-2Mi": "2Mi"})).is_err());
+        assert!(of("HugePages-1Gi", json!({"hugepages-2Mi": "2Mi"})).is_err());
     }
 
     #[test]
     fn unknown_kinds_are_refused() {
         let volume: Volume = serde_json::from_value(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})).unwrap();
-        assert!(matches!(set_up(&Pod::default(), Path::new("/nonexistent"), &volume), Err(VolumeError::Unsupported)));
+        assert!(matches!(
+            set_up(&Pod::default(), Path::new("/nonexistent"), &volume, 0),
+            Err(VolumeError::Unsupported)
+        ));
     }
 }

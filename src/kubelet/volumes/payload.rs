@@ -11,6 +11,14 @@ pub struct File {
     pub data: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
+    /// Who owns it, if not root.
+    pub owner: Option<u32>,
+}
+
+impl File {
+    fn new(data: Vec<u8>, mode: i32) -> Self {
+        Self { data, mode: mode as u32, owner: None }
+    }
 }
 
 /// Files by relative path.
@@ -148,12 +156,27 @@ fn projection(
         };
         let token = sources.tokens.get(&request).ok_or_else(|| PayloadError::NoToken("not issued yet".into()))?;
         let fs_group = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|c| c.fs_group);
-        let mode = if fs_group.is_some() { 0o600 } else { mode.unwrap_or(DEFAULT_MODE) as u32 };
-        out.insert(t.path.clone(), File { data: token.clone().into_bytes(), mode });
+        let owner = only_user(pod);
+        let private = fs_group.is_some() || owner.is_some();
+        let mode = if private { 0o600 } else { mode.unwrap_or(DEFAULT_MODE) as u32 };
+        out.insert(t.path.clone(), File { data: token.clone().into_bytes(), mode, owner });
         Ok(())
     } else {
         Err(PayloadError::Unsupported)
     }
+}
+
+/// The user that all of a pod's containers are told to run as, if it is one.
+fn only_user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec.as_ref()?;
+    let of_pod = spec.security_context.as_ref().and_then(|c| c.run_as_user);
+    let mut users = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .map(|container| container.security_context.as_ref().and_then(|c| c.run_as_user).or(of_pod));
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok())?
 }
 
 /// How the keys of a ConfigMap or Secret become files.
@@ -192,14 +215,13 @@ fn keys(
     };
     let mode = mode.unwrap_or(DEFAULT_MODE);
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        out.extend(data.iter().map(|(key, data)| ((*key).to_owned(), File { data: data.to_vec(), mode: mode as u32 })));
+        out.extend(data.iter().map(|(key, data)| ((*key).to_owned(), File::new(data.to_vec(), mode))));
         return Ok(());
     };
     for item in items {
         match data.get(item.key.as_str()) {
             Some(data) => {
-                let file = File { data: data.to_vec(), mode: item.mode.unwrap_or(mode) as u32 };
-                out.insert(item.path.clone(), file);
+                out.insert(item.path.clone(), File::new(data.to_vec(), item.mode.unwrap_or(mode)));
             }
             None if optional => {}
             None => return Err(PayloadError::NoKey { kind, key: item.key.clone() }),
@@ -223,8 +245,8 @@ fn downward(
         } else {
             continue;
         };
-        let mode = item.mode.or(mode).unwrap_or(DEFAULT_MODE) as u32;
-        out.insert(item.path.clone(), File { data: value.into_bytes(), mode });
+        let mode = item.mode.or(mode).unwrap_or(DEFAULT_MODE);
+        out.insert(item.path.clone(), File::new(value.into_bytes(), mode));
     }
     Ok(())
 }
@@ -300,6 +322,30 @@ mod tests {
             "references non-existent config key: q"
         );
         assert!(of(json!({"name": "v", "configMap": {"name": "gone", "optional": true}})).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_token_belongs_to_the_only_user() {
+        let volume: Volume = serde_json::from_value(json!({"name": "v", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}]}}))
+        .unwrap();
+        for (spec, expect) in [
+            (json!({"containers": [{"name": "a"}]}), (0o644, None)),
+            (
+                json!({"securityContext": {"runAsUser": 5}, "containers": [{"name": "a"}, {"name": "b"}]}),
+                (0o600, Some(5)),
+            ),
+            (
+                json!({"securityContext": {"runAsUser": 5},
+                    "containers": [{"name": "a"}, {"name": "b", "securityContext": {"runAsUser": 6}}]}),
+                (0o644, None),
+            ),
+            (json!({"securityContext": {"fsGroup": 7}, "containers": [{"name": "a"}]}), (0o600, None)),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let files = payload(&pod, &volume, &sources()).unwrap().unwrap();
+            assert_eq!((files["token"].mode, files["token"].owner), expect);
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Ingest {
             };
             if !alive {
                 tracing::info!(path = %dir.display(), "removing what an interrupted pull left");
-                std::fs::remove_dir_all(&dir).map_err(ImageError::io("remove", &dir))?;
+                crate::remove_tree(&dir).map_err(ImageError::io("remove", &dir))?;
             }
         }
         for kind in ["images", "names"] {
@@ -66,7 +66,7 @@ impl Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+        if let Err(error) = crate::remove_tree(&self.dir) {
             tracing::warn!(path = %self.dir.display(), %error, "could not remove");
         }
     }

@@ -2,6 +2,8 @@
 
 mod overlay;
 
+pub use overlay::is_mounted;
+
 use crate::images::{Image, ImageError, blocking, lock, read_dir};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -99,12 +101,7 @@ impl Snapshots {
             }
             _ => {}
         }
-        match std::fs::remove_dir_all(&snapshot) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(ImageError::io("remove", snapshot)(error))
-            }
-            _ => Ok(()),
-        }
+        crate::remove_tree(&snapshot).map_err(ImageError::io("remove", snapshot))
     }
 
     /// Removes all root file systems, mounted or left by a crash or a reboot, except those of `keep`.

@@ -98,7 +98,7 @@ pub(super) fn unmount(target: &Path) -> Result<(), ImageError> {
 }
 
 /// Whether something is mounted at `target`.
-pub(super) fn is_mounted(target: &Path) -> Result<bool, ImageError> {
+pub fn is_mounted(target: &Path) -> Result<bool, ImageError> {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
     let stat = statx(CWD, target, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
         .map_err(|errno| ImageError::io("look at", target)(errno.into()))?;

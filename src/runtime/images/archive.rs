@@ -109,8 +109,10 @@ fn unpack_member(members: &Members, member: &str, diff_id: &str, dir: &Path) -> 
     rustix::fs::chmod(&fs, rustix::fs::Mode::from_raw_mode(0o755))
         .map_err(|errno| ImageError::io("create", &fs)(errno.into()))?;
     let source = members.open_member(member)?;
-    unpack_layer(source, None, diff_id, &fs)
-        .map_err(|error| ImageError::Content(format!("failed to extract layer {member}: {error}")))
+    let notes = unpack_layer(source, None, diff_id, &fs)
+        .map_err(|error| ImageError::Content(format!("failed to extract layer {member}: {error}")))?;
+    super::crash::point("layer unpacked");
+    Ok(notes)
 }
 
 /// The files of an archive, by name.

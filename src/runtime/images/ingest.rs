@@ -33,6 +33,7 @@ impl Ingest {
         let path = dir.join("lock");
         let lock = File::create(&path).map_err(ImageError::io("create", &path))?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|errno| ImageError::io("lock", path)(errno.into()))?;
+        super::crash::point("ingest made");
         Ok(Self { dir, _lock: lock })
     }
 

@@ -4,6 +4,7 @@ mod airgap;
 mod archive;
 mod challenge;
 mod config;
+pub(crate) mod crash;
 mod error;
 mod export;
 mod failure;

@@ -207,6 +207,7 @@ impl ImageStore {
                     .map_err(|error| ImageError::Content(format!("failed to extract layer {}: {error}", chain[i])))?;
                 new.push(NewLayer { chain_id: chain[i].clone(), dir });
             }
+            super::crash::point("layers settled");
             Ok(new)
         })
         .await

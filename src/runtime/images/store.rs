@@ -17,7 +17,7 @@ use super::ingest::{Ingest, write_atomically};
 use super::layer::sha256;
 use super::reference::Reference;
 use super::registries::Registries;
-use super::{SELF_IMAGE, selfimage};
+use super::{SELF_IMAGE, crash, selfimage};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -261,6 +261,7 @@ impl ImageStore {
         let keep_image = other_tags && only.is_some();
         if !keep_image {
             remove_file(&record_path)?;
+            crash::point("image forgotten");
         }
         for name in names.keys().filter(of_image).filter(|name| !keep_image || Some(*name) == only.as_ref()) {
             remove_file(&self.name_path(name))?;
@@ -282,6 +283,7 @@ impl ImageStore {
             // Once for all layers: after this, a name that exists means contents that exist.
             let opened = File::open(dir).map_err(ImageError::io("open", dir))?;
             rustix::fs::syncfs(&opened).map_err(|errno| ImageError::io("sync", dir)(errno.into()))?;
+            crash::point("layers synced");
         }
         let _guard = lock(dir, false)?;
         for layer in new {
@@ -291,15 +293,19 @@ impl ImageStore {
             {
                 return Err(ImageError::io("create", place)(error));
             }
+            crash::point("layer placed");
         }
         if !record.layers.iter().all(|chain_id| self.has_layer(chain_id)) {
             return Ok(false);
         }
         sync_dir(&dir.join("layers"))?;
-        write_json(&self.image_path(&record.id), record)?;
+        // The image last: a name that means nothing is found and removed, an image without a name is not.
         for name in names {
             write_json(&self.name_path(name), &NameRecord { name: name.clone(), image: record.id.clone() })?;
+            crash::point("name recorded");
         }
+        write_json(&self.image_path(&record.id), record)?;
+        crash::point("image recorded");
         Ok(true)
     }
 
@@ -355,7 +361,13 @@ impl ImageStore {
         let trash = Ingest::create(dir)?;
         let guard = lock(dir, true)?;
         let mut needed: HashSet<PathBuf> = self.inner.self_image.layers.iter().cloned().collect();
-        for record in self.records()? {
+        let records = self.records()?;
+        for (name, image) in self.names()? {
+            if !records.iter().any(|record| record.id == image) {
+                remove_file(&self.name_path(&name))?;
+            }
+        }
+        for record in records {
             needed.extend(record.layers.iter().map(|chain_id| self.layer_fs(chain_id)));
         }
         needed.extend(crate::snapshots::layers_in_use(dir)?);
@@ -365,6 +377,7 @@ impl ImageStore {
                 if !claimed && !needed.contains(&path.join("fs")) {
                     let place = trash.path().join(path.file_name().unwrap_or_default());
                     std::fs::rename(&path, &place).map_err(ImageError::io("remove", &path))?;
+                    crash::point("layer taken away");
                 }
             }
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start a registry")]
 
 mod airgap;
+mod crash;
 mod export;
 mod flaky;
 mod hostile;
@@ -248,6 +249,11 @@ async fn the_self_image_is_always_there() {
     bench.reopen();
     assert!(!old.layers[0].exists());
     assert_eq!(bench.store.list().unwrap().len(), 1);
+}
+
+/// The names that the docker-archive has.
+fn image_names() -> [&'static str; 2] {
+    ["docker.io/library/busy:1", "docker.io/team/busy:2"]
 }
 
 /// Archives of one image with two layers, in both forms.

@@ -4,7 +4,7 @@ mod overlay;
 
 pub use overlay::is_mounted;
 
-use crate::images::{Image, ImageError, blocking, lock, read_dir};
+use crate::images::{Image, ImageError, blocking, crash, lock, read_dir};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,7 @@ impl Snapshots {
         let list: Vec<String> = layers.iter().map(|layer| layer.to_string_lossy().into_owned()).collect();
         let record = snapshot.join("layers");
         std::fs::write(&record, list.join("\n")).map_err(ImageError::io("write", &record))?;
+        crash::point("snapshot recorded");
         Ok(target)
     }
 
@@ -59,6 +60,7 @@ impl Snapshots {
             copy_root_mode(top, &snapshot.join("upper"))?;
         }
         overlay::mount(layers, &snapshot.join("upper"), &snapshot.join("work"), &target)?;
+        crash::point("root mounted");
         Ok(target)
     }
 
@@ -94,6 +96,7 @@ impl Snapshots {
     fn remove_now(&self, id: &str) -> Result<(), ImageError> {
         let (snapshot, target) = (self.snapshot(id), self.rootfs(id));
         overlay::unmount(&target)?;
+        crash::point("root unmounted");
         // Never recursive: if something is mounted there after all, it is not ours to delete.
         match std::fs::remove_dir(&target) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -101,6 +104,7 @@ impl Snapshots {
             }
             _ => {}
         }
+        crash::point("mount point removed");
         crate::remove_tree(&snapshot).map_err(ImageError::io("remove", snapshot))
     }
 

@@ -9,7 +9,7 @@ use naru_api::registry::{self, RESOURCES, Resource, Scope};
 use naru_client::projections::OwnerRef;
 use naru_client::{
     Change, Client, DeleteOptions, Error, EventRecorder, IndexId, Informer, ListParams, Next, ObjectKey,
-    ObjectReference, PatchKind, Propagation, WorkQueue, is_conflict, is_not_found,
+    ObjectReference, PatchKind, Propagation, WorkQueue, is_not_found,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -353,12 +353,7 @@ impl Graph {
         let patch = json!({"metadata": meta});
         let done: Result<Value, Error> =
             self.client.patch(resource, key.namespace(), &key.name, None, PatchKind::Merge, &patch).await;
-        match done {
-            // The cache was behind; the watch event that brings it up to date queues the key again,
-            // unless it has already come.
-            Err(error) if is_conflict(&error) => Err(error),
-            other => settle(other.map(drop)),
-        }
+        settle(done.map(drop))
     }
 }
 
@@ -367,10 +362,10 @@ fn is_near(owner: &OwnedMeta, meta: &OwnedMeta) -> bool {
     owner.namespace.is_empty() || owner.namespace == meta.namespace
 }
 
-/// Somebody else was quicker: nothing is left to do.
+/// What is gone needs nothing. A conflict does: whatever it was about has to be looked at again.
 fn settle(outcome: Result<(), Error>) -> Result<Next, Error> {
     match outcome {
-        Err(error) if !is_not_found(&error) && !is_conflict(&error) => Err(error),
+        Err(error) if !is_not_found(&error) => Err(error),
         _ => Ok(Next::Done),
     }
 }

@@ -5,7 +5,7 @@ use naru_api::meta::Verb;
 use naru_api::meta::time::Timestamp;
 use naru_api::registry::{self, RESOURCES, Resource, Scope};
 use naru_client::projections::{Condition, NamespaceView, ObjectView, condition};
-use naru_client::{Client, DeleteOptions, Error, ListParams, Next, Propagation, WorkQueue, is_conflict, is_not_found};
+use naru_client::{Client, DeleteOptions, Error, ListParams, Next, Propagation, WorkQueue, is_not_found};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -222,7 +222,7 @@ async fn report(client: &Client, namespace: &NamespaceView, left: &Left) -> Resu
         client.update_status::<Value>(&registry::NAMESPACES, None, name, &object).await.map(drop)
     };
     match patched.await {
-        Err(error) if !is_not_found(&error) && !is_conflict(&error) => Err(error),
+        Err(error) if !is_not_found(&error) => Err(error),
         _ => Ok(()),
     }
 }

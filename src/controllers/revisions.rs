@@ -4,7 +4,8 @@ use crate::ownership::{Claimant, controller_reference};
 use naru_api::registry::{self, Resource};
 use naru_client::projections::{Meta, RevisionView, Selector, TemplateDigest, TemplateView};
 use naru_client::{
-    Client, DeleteOptions, Error, IndexId, Informer, Informers, PatchKind, is_already_exists, is_not_found,
+    Client, DeleteOptions, Error, IndexId, Informer, Informers, ObjectKey, PatchKind, WorkQueue, is_already_exists,
+    is_not_found,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -50,6 +51,17 @@ impl History {
 
     pub(crate) async fn synced(&self) {
         self.cache.synced().await;
+    }
+
+    /// Queues the owner of each revision that changes: what was decided without having seen it may be wrong.
+    pub(crate) fn wake(&self, queue: &WorkQueue<ObjectKey>) {
+        let (queue, kind) = (queue.clone(), self.kind);
+        self.cache.subscribe(move |change| {
+            let meta = &change.latest().metadata;
+            if let Some(owner) = meta.controller().filter(|owner| owner.kind == kind.kind) {
+                queue.add(ObjectKey::new(&meta.namespace, &owner.name));
+            }
+        });
     }
 
     /// An owner's revisions, oldest first. Orphans that its selector matches are adopted.

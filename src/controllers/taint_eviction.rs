@@ -7,7 +7,7 @@ use naru_api::registry;
 use naru_client::projections::{NodeView, PodView, Taint, Toleration, condition};
 use naru_client::{
     Client, DeleteOptions, Error, EventRecorder, Informer, Next, ObjectKey, ObjectReference, PatchKind, WorkQueue,
-    is_conflict, is_not_found,
+    is_not_found,
 };
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -120,10 +120,10 @@ impl Eviction {
     }
 }
 
-/// The pod that was meant is gone: nothing is left to do.
+/// The pod is gone: nothing is left to do. Whether a conflict means another pod of that name, the cache will show.
 fn settle<T>(outcome: Result<T, Error>) -> Result<(), Error> {
     match outcome {
-        Err(error) if !is_not_found(&error) && !is_conflict(&error) => Err(error),
+        Err(error) if !is_not_found(&error) => Err(error),
         _ => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use crate::Context;
 use crate::objects::{now, seconds};
 use naru_api::registry;
 use naru_client::projections::JobView;
-use naru_client::{DeleteOptions, Error, Informer, Next, ObjectKey, Propagation, WorkQueue, is_conflict, is_not_found};
+use naru_client::{DeleteOptions, Error, Informer, Next, ObjectKey, Propagation, WorkQueue, is_not_found};
 use std::time::Duration;
 
 /// Starts the controller.
@@ -50,7 +50,7 @@ async fn reconcile(context: &Context, jobs: &Informer<JobView>, key: &ObjectKey)
     options.preconditions.get_or_insert_default().resource_version = Some(job.metadata.resource_version.clone());
     match context.client.delete(&registry::JOBS, key.namespace(), &key.name, &options).await {
         // Somebody changed it, which brings it back here.
-        Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(Next::Done),
+        Err(error) if is_not_found(&error) => Ok(Next::Done),
         other => other.map(|()| Next::Done),
     }
 }

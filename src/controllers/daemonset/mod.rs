@@ -52,6 +52,7 @@ pub(crate) fn start(context: &Context) {
         backoffs: Backoffs::default(),
         queue: WorkQueue::new(),
     });
+    history.wake(&controller.queue);
     let queue = controller.queue.clone();
     sets.subscribe(move |change| queue.add(change.key.clone()));
     let taker = controller.clone();

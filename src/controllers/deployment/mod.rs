@@ -117,6 +117,9 @@ impl Deployments {
         if deployment.spec.paused || plan::is_resized(&deployment, &sets) {
             let note = status::paused_note(&deployment);
             self.scale_all(&deployment, &plan::resize(&deployment, &sets)).await?;
+            if deployment.spec.paused {
+                self.tidy(&deployment, &sets).await?;
+            }
             return self.finish(&deployment, &sets, note, false).await;
         }
         match deployment.spec.strategy.kind.as_str() {

@@ -313,4 +313,22 @@ mod tests {
         check(0, (2, 2), &[(8, 8)], &[("new", 0), ("old0", 0)]);
         check(4, (10, 10), &[], &[("new", 4)]);
     }
+
+    #[test]
+    fn the_rounding_goes_to_the_largest_set() {
+        let check = |wanted: i32, max: i32, sizes_now: [i32; 3], expected: &[(&str, i32)]| {
+            let [new, first, second] = sizes_now;
+            let state = Sets {
+                new: Some(set("new", new, 0, max)),
+                old: vec![set("old0", first, first, max), set("old1", second, second, max)],
+            };
+            let mut steps = resize(&deployment(wanted, "3", "2"), &state);
+            steps.sort_by_key(|(set, _)| set.metadata.name.clone());
+            assert_eq!(sizes(&steps), expected);
+        };
+        check(30, 13, [5, 8, 0], &[("new", 13), ("old0", 20)]);
+        check(10, 13, [5, 8, 0], &[("new", 5), ("old0", 8)]);
+        check(3, 13, [5, 8, 0], &[("new", 2), ("old0", 4)]);
+        check(17, 13, [4, 5, 4], &[("new", 6), ("old0", 8), ("old1", 6)]);
+    }
 }

@@ -93,8 +93,8 @@ impl Jobs {
         let patched = client.patch::<Value>(&registry::PODS, meta.namespace(), &meta.name, None, kind, &patch).await;
         match patched {
             Ok(_) => {}
-            // Gone, or another pod by now.
-            Err(error) if is_not_found(&error) || naru_client::is_conflict(&error) => {}
+            Err(error) if is_not_found(&error) => {}
+            // A conflict, too: it may be another pod by now, or the same one that others write to.
             Err(error) => {
                 self.memory().released.remove(&meta.uid);
                 return Err(error);

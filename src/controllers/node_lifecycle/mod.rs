@@ -9,7 +9,7 @@ use naru_api::registry;
 use naru_client::projections::{Condition, LeaseView, NodeView, PodView, Taint, condition};
 use naru_client::{
     Change, Client, Error, EventRecorder, IndexId, Informer, ListParams, Next, ObjectReference, PatchKind, WorkQueue,
-    is_conflict, is_not_found,
+    is_not_found,
 };
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -297,10 +297,10 @@ fn unknown(node: &NodeView, kind: &str) -> Option<Condition> {
     })
 }
 
-/// The watch event of whoever was quicker starts another run.
+/// A node that is gone needs nothing. Where somebody else was quicker another run looks again.
 fn harmless(outcome: Result<(), Error>) -> Result<(), Error> {
     match outcome {
-        Err(error) if !is_not_found(&error) && !is_conflict(&error) => Err(error),
+        Err(error) if !is_not_found(&error) => Err(error),
         _ => Ok(()),
     }
 }

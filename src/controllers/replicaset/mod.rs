@@ -3,6 +3,7 @@
 mod rank;
 mod status;
 
+use crate::objects::now;
 use crate::ownership::Claimant;
 use crate::pods::{BURST, PodControl};
 use crate::{Context, pods};
@@ -120,7 +121,7 @@ impl<S: Replicated> Replicas<S> {
         if surplus == 0 {
             return Ok(());
         }
-        let victims = rank::victims(active, &self.related(set), surplus);
+        let victims = rank::victims(active, &self.related(set), surplus, now());
         self.control.delete(&set.metadata, &victims).await
     }
 

@@ -65,6 +65,7 @@ pub(crate) fn start(context: &Context) {
         history: history.clone(),
         queue: WorkQueue::new(),
     });
+    history.wake(&controller.queue);
     let queue = controller.queue.clone();
     sets.subscribe(move |change| queue.add(change.key.clone()));
     let taker = controller.clone();

@@ -69,10 +69,12 @@ async fn rolls(rolling: Value) {
         .await;
     cluster.merge(&DAEMON_SETS, "log", image("log:1")).await;
     cluster.until(&DAEMON_SETS, "the way back", |all| is_done(all, 3)).await;
-    let all = revisions().await;
-    assert_eq!(all.len(), 2);
-    let back = all.iter().find(|revision| revision["metadata"]["name"] == first).unwrap();
-    assert_eq!(back["revision"], 3);
+    let first = first.as_str().unwrap();
+    cluster
+        .until(&CONTROLLER_REVISIONS, "the first revision to be the newest", |all| {
+            all.len() == 2 && find(all, first).unwrap()["revision"] == 3
+        })
+        .await;
 
     taint(&cluster.client, "n2", json!([{"key": "t", "effect": "NoExecute"}])).await;
     cluster.until(&PODS, "no pod on the tainted node", |all| nodes(all) == ["n1", "n3"]).await;

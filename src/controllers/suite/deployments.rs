@@ -105,7 +105,7 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_placed_when_there_is_room() {
                 condition["type"] == "PodScheduled"
                     && condition["reason"] == "Unschedulable"
                     && condition["message"].as_str().unwrap().starts_with(
-                        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No pre",
+                        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No pre",
                     )
             })
         })

@@ -12,6 +12,7 @@ use naru_api::status::Status;
 use naru_client::{Client, DeleteOptions, Error, Informer, ListParams, Propagation, Request, Transport, WatchStream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,11 +21,20 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Faults {
     state: AtomicU64,
+    /// Events get through: they are not sent again, and tests wait for them.
+    spares_events: bool,
 }
 
 impl Faults {
     pub(super) fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { state: AtomicU64::new(seed) })
+        Arc::new(Self { state: AtomicU64::new(seed), spares_events: false })
+    }
+
+    /// The same ones in each run of a test, and others in other tests.
+    pub(super) fn of_this_test() -> Arc<Self> {
+        let mut name = DefaultHasher::new();
+        std::thread::current().name().hash(&mut name);
+        Arc::new(Self { state: AtomicU64::new(name.finish()), spares_events: true })
     }
 
     /// A number below `bound`.
@@ -58,6 +68,9 @@ fn conflict() -> Error {
 #[async_trait]
 impl Transport for Faulty {
     async fn send(&self, request: Request) -> Result<Bytes, Error> {
+        if self.faults.spares_events && request.uri.contains("/events") {
+            return self.inner.send(request).await;
+        }
         let read = request.method == http::Method::GET;
         match (read, self.faults.below(80)) {
             (_, 0) => return Err(timed_out()),

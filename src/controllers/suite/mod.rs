@@ -118,12 +118,18 @@ fn key_pem() -> String {
 }
 
 impl Cluster {
-    /// A cluster with one node that is ready.
+    /// A cluster with one node that is ready. Its controllers have a bad connection, as in all tests that do
+    /// not count what is written.
     async fn start() -> Self {
+        Self::build(Some(faults::Faults::of_this_test()), &[]).await
+    }
+
+    /// One whose controllers have a good connection.
+    async fn well_connected() -> Self {
         Self::build(None, &[]).await
     }
 
-    /// One whose controllers have a bad connection.
+    /// One whose controllers meet these faults.
     async fn over(faults: Arc<faults::Faults>) -> Self {
         Self::build(Some(faults), &[]).await
     }

@@ -89,7 +89,7 @@ async fn a_namespace_gets_its_account_and_certificates() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn controllers_that_start_over_find_nothing_to_write() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::well_connected().await;
     let service = |name: &str| {
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
             "spec": {"selector": {"app": name}, "ports": [{"port": 80}]}})

@@ -89,7 +89,7 @@ impl Transport for Recording {
             self.writes.lock().unwrap().push(format!("{} {} {body}", request.method, request.uri));
             let inner = self.inner.clone();
             // A task of its own: a write goes on when its controller is dropped, and keeps the gate open.
-            let sent = tokio::spawn(async move {
+            let sent = spawn("write", async move {
                 let answer = inner.send(request).await;
                 drop(closed);
                 answer

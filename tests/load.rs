@@ -3,6 +3,7 @@
 //! Usage: load KUBECONFIG MODE [ARGUMENTS]; see `main` for the modes.
 
 mod load_control;
+mod load_network;
 
 use base64::Engine;
 
@@ -308,7 +309,21 @@ async fn control(target: &Target, mode: &str, numbers: &[usize]) -> Result<f64, 
         ("writes", []) => writes(target).await,
         ("choosing", []) => choosing(target).await,
         ("choices", []) => choices(target).await,
-        _ => Err("usage: load KUBECONFIG create|get|merge|apply|pods CLIENTS REQUESTS | list[-metadata|-protobuf] TIMES | latency WATCHERS TIMES | fan-out WATCHERS CREATES | delete-all | nodes COUNT | deploy[-small|-apart] PODS | roll-small PODS | remove | namespace OBJECTS | writes | choosing | choices".into()),
+        _ => network(target, mode, numbers).await,
+    }
+}
+
+/// The figures of `scripts/bench network`.
+async fn network(target: &Target, mode: &str, numbers: &[usize]) -> Result<f64, Failure> {
+    use load_network::{answers, change, detour, front, services, traffic};
+    match (mode, numbers) {
+        ("services", &[count]) => services(target, count).await,
+        ("change", &[times]) => change(target, times).await,
+        ("front", []) => front(target).await,
+        ("detour", &[times]) => detour(target, times).await,
+        ("answers", &[total]) => answers(total),
+        ("traffic", &[seconds]) => traffic(seconds),
+        _ => Err("usage: load KUBECONFIG create|get|merge|apply|pods CLIENTS REQUESTS | list[-metadata|-protobuf] TIMES | latency WATCHERS TIMES | fan-out WATCHERS CREATES | delete-all | nodes COUNT | deploy[-small|-apart] PODS | roll-small PODS | remove | namespace OBJECTS | writes | choosing | choices | services COUNT | change TIMES | front | detour TIMES | answers TOTAL | traffic SECONDS".into()),
     }
 }
 

@@ -121,7 +121,14 @@ pub(crate) async fn start(
         node: config.ips[0],
         backend: config.overlay,
     };
-    diagnose::watch(config.client.clone(), config.informers.nodes(), config.name.clone(), setup, shutdown);
+    diagnose::watch(
+        config.client.clone(),
+        config.informers.nodes(),
+        config.name.clone(),
+        setup,
+        proxy.clone(),
+        shutdown,
+    );
     let (namespaces, of_pods) = tokio::sync::watch::channel(Arc::default());
     start_dns(&config, args, Surroundings { namespaces: of_pods, proxy: Some(proxy.clone()) }, shutdown)?;
     let (node, client) = (Some(config.name.as_str()), config.client.clone());

@@ -2,6 +2,7 @@
 
 use crate::nft::{self, Family, attribute, octets};
 use crate::overlay::{self, Backend};
+use crate::proxy::Proxy;
 use futures::TryStreamExt;
 use naru_api::address::Cidr;
 use naru_api::registry::NODES;
@@ -61,11 +62,16 @@ pub async fn problems(setup: &Setup) -> Vec<Problem> {
     found
 }
 
-/// Says what is wrong in the log and on the node, now and whenever it changes, until the shutdown.
-pub fn watch(client: Client, nodes: Informer<NodeView>, node: String, setup: Setup, shutdown: &Shutdown) {
+/// Says what is wrong in the log and on the node, as soon as the proxy has set what can be set, and whenever it
+/// changes, until the shutdown.
+pub fn watch(client: Client, nodes: Informer<NodeView>, node: String, setup: Setup, proxy: Proxy, shutdown: &Shutdown) {
     let shutdown = shutdown.clone();
     spawn("network-diagnosis", async move {
-        shutdown.guard(follow(client, nodes, node, setup)).await;
+        let following = async {
+            proxy.synced().await;
+            follow(client, nodes, node, setup).await;
+        };
+        shutdown.guard(following).await;
     });
 }
 
@@ -182,7 +188,8 @@ fn foreign(route: &RouteMessage, names: &HashMap<u32, String>) -> Option<(Cidr, 
         _ => None,
     });
     let device = device.unwrap_or_else(|| "no interface".to_owned());
-    (!device.starts_with(OUR_INTERFACES)).then_some((Cidr { network, bits }, device))
+    // Addresses of the host itself, the DNS' among them, are on the loopback device.
+    (!device.starts_with(OUR_INTERFACES) && device != "lo").then_some((Cidr { network, bits }, device))
 }
 
 /// Kernel settings without which nothing is forwarded.
@@ -342,7 +349,15 @@ mod tests {
 
     #[test]
     fn a_plain_host_has_no_problem() {
-        check(&[WIRE, "ip addr add 192.0.2.1/24 dev eth0", "ip route add default via 192.0.2.254"], &[]);
+        check(
+            &[
+                WIRE,
+                "ip addr add 192.0.2.1/24 dev eth0",
+                "ip route add default via 192.0.2.254",
+                "ip addr add 10.43.0.10/32 dev lo",
+            ],
+            &[],
+        );
     }
 
     #[test]

@@ -97,7 +97,7 @@ async fn bind(address: IpAddr, port: u16, proxy: Option<&Proxy>) -> io::Result<S
     let sockets = Sockets::bind(address, 0).await?;
     let here = Backend { address, port: sockets.place()?.port() };
     taken.redirect([Protocol::Udp, Protocol::Tcp].map(|protocol| (Frontend { address, protocol, port }, here)));
-    tracing::info!(
+    tracing::warn!(
         "a DNS server of this host has port {port} of all addresses: the cluster's DNS listens on port {} of {address} \
          instead, and pods notice nothing",
         here.port

@@ -49,6 +49,7 @@ impl Guard {
                         return;
                     }
                 }
+                Ok(Err(error)) if error.kind() != io::ErrorKind::Interrupted => return std::future::pending().await,
                 _ => {}
             }
         }

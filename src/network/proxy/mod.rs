@@ -24,18 +24,19 @@ use health::{Health, HealthPorts};
 use naru_base::{Backoff, Shutdown};
 use naru_client::Informer;
 use naru_client::projections::{EndpointSliceView, NodeView, ServiceView};
-use program::{Base, Program};
-use std::collections::{BTreeMap, BTreeSet};
+use program::{Addresses, Base, Program};
+use ruleset::Memory;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 /// The label that says a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the kernel has: `None` until the first table of this process is in place.
-type Applied = Option<Arc<BTreeSet<IpAddr>>>;
+type Applied = Option<Arc<Addresses>>;
 
 /// A running proxy. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -88,7 +89,7 @@ impl Proxy {
     /// Completes when no new connection is sent to `address` any more (true), or after `timeout` (false).
     pub async fn wait_dropped(&self, address: IpAddr, timeout: Duration) -> bool {
         let mut applied = self.applied.clone();
-        let dropped = applied.wait_for(|applied| applied.as_ref().is_some_and(|all| !all.contains(&address)));
+        let dropped = applied.wait_for(|applied| applied.as_ref().is_some_and(|all| !all.contains_key(&address)));
         matches!(tokio::time::timeout(timeout, dropped).await, Ok(Ok(_)))
     }
 }
@@ -180,7 +181,8 @@ impl Worker {
         let base = self.prepare().await;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let mut guard = Guard::open(&self.config.table);
-        let mut current: Option<(Program, Ruleset)> = None;
+        let mut current: Option<Program> = None;
+        let mut memory = Memory::default();
         let mut health = HealthPorts::default();
         loop {
             let mut services = self.services.list();
@@ -188,19 +190,22 @@ impl Worker {
             let slices = self.slices.list();
             health.set(self.health(&services, &slices)).await;
             let zone = self.zone();
-            let mut wanted = ruleset(&services, &slices, Here { node: &self.config.node_name, zone: &zone });
+            let mut wanted = memory.ruleset(&services, &slices, Here { node: &self.config.node_name, zone: &zone });
             wanted.serve_ports(&self.redirects.borrow_and_update());
             wanted.serve_ports(&self.host_ports.borrow_and_update());
-            let unchanged = current.as_ref().is_some_and(|(_, ruleset)| *ruleset == wanted);
+            let unchanged = current.as_ref().is_some_and(|program| *program.ruleset() == wanted);
             if !unchanged {
                 // Of what an earlier process has had nothing is known but what is wanted now.
                 let empty = Ruleset::default();
-                let stale = Stale::between(current.as_ref().map_or(&empty, |(_, ruleset)| ruleset), &wanted);
+                let stale = Stale::between(current.as_ref().map_or(&empty, Program::ruleset), &wanted);
+                let (whole, begin) = (current.is_none(), Instant::now());
                 match apply(base.clone(), current.take(), wanted).await {
                     Ok(applied) => {
+                        let (ms, frontends) = (begin.elapsed().as_secs_f64() * 1e3, applied.ruleset().frontends.len());
+                        tracing::debug!(whole, frontends, "the tables were brought up to date in {ms:.1} ms");
                         backoff.reset();
                         forget(stale).await;
-                        self.applied.send_replace(Some(Arc::new(applied.1.addresses())));
+                        self.applied.send_replace(Some(Arc::new(applied.addresses().clone())));
                         current = Some(applied);
                     }
                     Err(error) => {
@@ -245,17 +250,17 @@ async fn forget(stale: Stale) {
 
 /// Brings the kernel from `current` to `wanted`, by a full replacement if the small step fails: somebody
 /// else may have flushed the table.
-async fn apply(base: Base, current: Option<(Program, Ruleset)>, wanted: Ruleset) -> Result<(Program, Ruleset), Error> {
+async fn apply(base: Base, current: Option<Program>, wanted: Ruleset) -> Result<Program, Error> {
     let task = tokio::task::spawn_blocking(move || {
-        if let Some((mut program, _)) = current {
-            match program.update(&wanted) {
-                Ok(()) => return Ok((program, wanted)),
+        if let Some(mut program) = current {
+            match program.update(wanted.clone()) {
+                Ok(()) => return Ok(program),
                 Err(error) => {
                     tracing::warn!(%error, "the table of the service proxy is not as it was left; it is replaced")
                 }
             }
         }
-        Program::replace(base, &wanted).map(|program| (program, wanted))
+        Program::replace(base, wanted)
     });
     task.await.map_err(|error| Error::Unavailable(std::io::Error::other(error)))?
 }

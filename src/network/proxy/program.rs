@@ -9,7 +9,7 @@ use crate::nft::{
 };
 use naru_api::address::Cidr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const SERVICES: &str = "services";
 const NODE_PORTS: &str = "node-ports";
@@ -273,8 +273,8 @@ fn add_guard(batch: &mut Batch, sources: &[Cidr]) {
     batch.add_rule(&name, &[Expr::Verdict(Verdict::Drop)]);
 }
 
-fn guards(ruleset: &Ruleset) -> BTreeSet<Vec<Cidr>> {
-    ruleset.frontends.values().filter(|target| !target.sources.is_empty()).map(|t| t.sources.clone()).collect()
+fn guards<'a>(targets: impl Iterator<Item = &'a Target>) -> BTreeSet<Vec<Cidr>> {
+    targets.filter(|target| !target.sources.is_empty()).map(|target| target.sources.clone()).collect()
 }
 
 /// Sets or clears the mark.
@@ -296,40 +296,52 @@ fn service_key(frontend: &Frontend) -> Vec<u8> {
     [octets(frontend.address), port_key(frontend)].concat()
 }
 
-fn elements(ruleset: &Ruleset) -> Elements {
-    let mut elements = Elements::new();
-    for (frontend, target) in &ruleset.frontends {
-        let family = frontend.family();
-        let has_inside = ruleset.inside.get(frontend).is_some_and(|inside| !inside.backends.is_empty());
-        let (map, refused, silent, key) = match (frontend.is_node_port(), has_inside) {
-            (false, false) => (SERVICES, REFUSED, SILENT, service_key(frontend)),
-            (false, true) => (SERVICES, REFUSED, SILENT_OUTSIDE, service_key(frontend)),
-            (true, false) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS, port_key(frontend)),
-            (true, true) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS_OUTSIDE, port_key(frontend)),
-        };
-        if !frontend.is_node_port() && !target.sources.is_empty() {
-            let guard = Verdict::Jump(guard_name(&target.sources));
-            elements.insert((family, GUARDED, key.clone()), Value::Verdict(guard));
-        }
-        match Draw::of(frontend, target, false) {
-            Some(draw) => draw_elements(&mut elements, draw, map, frontend, target),
-            None => {
-                let set = if target.elsewhere { silent } else { refused };
-                elements.insert((family, set, key), Value::None);
-            }
+/// What one frontend is in the sets.
+fn add_elements(elements: &mut Elements, ruleset: &Ruleset, frontend: &Frontend) {
+    let Some(target) = ruleset.frontends.get(frontend) else { return };
+    let inside = ruleset.inside.get(frontend);
+    let family = frontend.family();
+    let has_inside = inside.is_some_and(|inside| !inside.backends.is_empty());
+    let (map, refused, silent, key) = match (frontend.is_node_port(), has_inside) {
+        (false, false) => (SERVICES, REFUSED, SILENT, service_key(frontend)),
+        (false, true) => (SERVICES, REFUSED, SILENT_OUTSIDE, service_key(frontend)),
+        (true, false) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS, port_key(frontend)),
+        (true, true) => (NODE_PORTS, REFUSED_PORTS, SILENT_PORTS_OUTSIDE, port_key(frontend)),
+    };
+    if !frontend.is_node_port() && !target.sources.is_empty() {
+        let guard = Verdict::Jump(guard_name(&target.sources));
+        elements.insert((family, GUARDED, key.clone()), Value::Verdict(guard));
+    }
+    match Draw::of(frontend, target, false) {
+        Some(draw) => draw_elements(elements, draw, map, frontend, target),
+        None => {
+            let set = if target.elsewhere { silent } else { refused };
+            elements.insert((family, set, key), Value::None);
         }
     }
-    for (frontend, target) in &ruleset.inside {
+    if let Some(inside) = inside
+        && let Some(draw) = Draw::of(frontend, inside, true)
+    {
         let map = if frontend.is_node_port() { NODE_PORTS_INSIDE } else { SERVICES_INSIDE };
-        if let Some(draw) = Draw::of(frontend, target, true) {
-            draw_elements(&mut elements, draw, map, frontend, target);
-        }
+        draw_elements(elements, draw, map, frontend, inside);
     }
-    for address in ruleset.addresses() {
-        let pair = [octets(address), octets(address)].concat();
-        elements.insert((Family::of(address), HAIRPIN, pair), Value::None);
-    }
-    elements
+}
+
+/// The frontends that are not the same in both.
+fn changed(old: &Ruleset, new: &Ruleset) -> Vec<Frontend> {
+    let differs = |frontend: &&Frontend| {
+        old.frontends.get(frontend) != new.frontends.get(frontend)
+            || old.inside.get(frontend) != new.inside.get(frontend)
+    };
+    let gone = old.frontends.keys().filter(|frontend| !new.frontends.contains_key(frontend));
+    new.frontends.keys().filter(differs).chain(gone).copied().collect()
+}
+
+/// How many frontends lead to each address.
+pub(super) type Addresses = BTreeMap<IpAddr, usize>;
+
+fn pair(address: IpAddr) -> (Family, &'static str, Vec<u8>) {
+    (Family::of(address), HAIRPIN, [octets(address), octets(address)].concat())
 }
 
 /// The way from a frontend to its endpoints.
@@ -349,50 +361,87 @@ fn draw_elements(elements: &mut Elements, draw: Draw, map: &'static str, fronten
     }
 }
 
-fn draws(ruleset: &Ruleset) -> BTreeSet<Draw> {
-    let outside = ruleset.frontends.iter().filter_map(|(frontend, target)| Draw::of(frontend, target, false));
-    outside.chain(ruleset.inside.iter().filter_map(|(frontend, target)| Draw::of(frontend, target, true))).collect()
+fn draws<'a>(ruleset: &'a Ruleset, frontends: impl Iterator<Item = &'a Frontend>) -> BTreeSet<Draw> {
+    let of_one = |frontend: &'a Frontend| {
+        let outside = ruleset.frontends.get(frontend).and_then(|target| Draw::of(frontend, target, false));
+        let inside = ruleset.inside.get(frontend).and_then(|target| Draw::of(frontend, target, true));
+        outside.into_iter().chain(inside)
+    };
+    frontends.flat_map(of_one).collect()
 }
 
 /// The tables as they are in the kernel.
 #[derive(Debug)]
 pub(super) struct Program {
     base: Base,
-    elements: Elements,
+    ruleset: Ruleset,
+    addresses: Addresses,
     draws: BTreeSet<Draw>,
     guards: BTreeSet<Vec<Cidr>>,
 }
 
 impl Program {
     /// Puts whole tables in place of whatever was there under their name, both families in one step.
-    pub(super) fn replace(base: Base, ruleset: &Ruleset) -> Result<Self, Error> {
-        let program = Self { base, elements: elements(ruleset), draws: draws(ruleset), guards: guards(ruleset) };
-        let mut batch = Batch::new(&program.base.table);
+    pub(super) fn replace(base: Base, ruleset: Ruleset) -> Result<Self, Error> {
+        let mut addresses = Addresses::new();
+        let mut elements = Elements::new();
+        for frontend in ruleset.frontends.keys() {
+            add_elements(&mut elements, &ruleset, frontend);
+            for address in ruleset.addresses_of(frontend) {
+                *addresses.entry(address).or_default() += 1;
+            }
+        }
+        elements.extend(addresses.keys().map(|address| (pair(*address), Value::None)));
+        let draws = draws(&ruleset, ruleset.frontends.keys());
+        let guards = guards(ruleset.frontends.values());
+        let mut batch = Batch::new(&base.table);
         delete(&mut batch);
-        for base in program.base.families() {
+        for base in base.families() {
             batch.turn_to(base.family);
             batch.add_table();
             for set in &SETS {
                 batch.add_set(set);
             }
             add_base(&mut batch, &base);
-            for draw in program.draws.iter().filter(|draw| draw.family == base.family) {
+            for draw in draws.iter().filter(|draw| draw.family == base.family) {
                 draw.add(&mut batch, &base);
             }
-            for sources in of_family(&program.guards, base.family) {
+            for sources in of_family(&guards, base.family) {
                 add_guard(&mut batch, sources);
             }
             for set in &SETS {
-                batch.add_elements(set.name, &of_set(&program.elements, base.family, set.name, |_, _| true));
+                batch.add_elements(set.name, &of_set(&elements, base.family, set.name, |_, _| true));
             }
         }
         batch.commit()?;
-        Ok(program)
+        Ok(Self { base, ruleset, addresses, draws, guards })
     }
 
-    /// Changes what differs. After an error the kernel has what it had.
-    pub(super) fn update(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
-        let (new, draws, guards) = (elements(ruleset), draws(ruleset), guards(ruleset));
+    /// Changes what differs, and looks at nothing else. After an error the kernel has what it had.
+    pub(super) fn update(&mut self, wanted: Ruleset) -> Result<(), Error> {
+        let changed = changed(&self.ruleset, &wanted);
+        let (mut old, mut new) = (Elements::new(), Elements::new());
+        let mut counts = BTreeMap::<IpAddr, isize>::new();
+        for frontend in &changed {
+            add_elements(&mut old, &self.ruleset, frontend);
+            add_elements(&mut new, &wanted, frontend);
+            for address in self.ruleset.addresses_of(frontend) {
+                *counts.entry(address).or_default() -= 1;
+            }
+            for address in wanted.addresses_of(frontend) {
+                *counts.entry(address).or_default() += 1;
+            }
+        }
+        for (address, change) in &counts {
+            let before = self.addresses.get(address).copied().unwrap_or_default();
+            match (before, before.saturating_add_signed(*change)) {
+                (0, 1..) => drop(new.insert(pair(*address), Value::None)),
+                (1.., 0) => drop(old.insert(pair(*address), Value::None)),
+                _ => {}
+            }
+        }
+        let draws = draws(&wanted, changed.iter());
+        let guards = guards(changed.iter().filter_map(|frontend| wanted.frontends.get(frontend)));
         let mut batch = Batch::new(&self.base.table);
         for base in self.base.families() {
             let family = base.family;
@@ -405,19 +454,36 @@ impl Program {
                 add_guard(&mut batch, sources);
             }
             for set in &SETS {
-                let gone = of_set(&self.elements, family, set.name, |key, value| new.get(key) != Some(value));
+                let gone = of_set(&old, family, set.name, |key, value| new.get(key) != Some(value));
                 batch.delete_elements(set.name, &gone);
             }
             for set in &SETS {
-                let come = of_set(&new, family, set.name, |key, value| self.elements.get(key) != Some(value));
+                let come = of_set(&new, family, set.name, |key, value| old.get(key) != Some(value));
                 batch.add_elements(set.name, &come);
             }
         }
         batch.commit()?;
-        self.elements = new;
+        for (address, change) in counts {
+            let count = self.addresses.entry(address).or_default();
+            *count = count.saturating_add_signed(change);
+            if *count == 0 {
+                self.addresses.remove(&address);
+            }
+        }
+        self.ruleset = wanted;
         self.draws.extend(draws);
         self.guards.extend(guards);
         Ok(())
+    }
+
+    /// What it was made from.
+    pub(super) fn ruleset(&self) -> &Ruleset {
+        &self.ruleset
+    }
+
+    /// The addresses of all endpoints.
+    pub(super) fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 }
 

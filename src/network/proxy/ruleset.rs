@@ -100,14 +100,12 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// The addresses of all endpoints.
-    pub fn addresses(&self) -> BTreeSet<IpAddr> {
-        let targets = self.frontends.iter().chain(&self.inside);
+    /// The addresses of a frontend's endpoints, each once.
+    pub(super) fn addresses_of(&self, frontend: &Frontend) -> BTreeSet<IpAddr> {
+        let targets = [&self.frontends, &self.inside].into_iter().filter_map(|map| map.get(frontend));
+        let endpoints = targets.flat_map(|target| &target.backends).map(|backend| backend.address);
         // A port of the host's own that only leads to another one needs no detour.
-        let endpoints = targets.flat_map(|(frontend, target)| {
-            target.backends.iter().map(|backend| backend.address).filter(|address| *address != frontend.address)
-        });
-        endpoints.collect()
+        endpoints.filter(|address| *address != frontend.address).collect()
     }
 
     /// Ports of this node that lead to its pods, or to others of its own. What a Service has claimed stays the
@@ -158,30 +156,90 @@ struct Chosen {
 
 /// Works out the ruleset.
 pub fn ruleset(services: &[Arc<ServiceView>], slices: &[Arc<EndpointSliceView>], here: Here<'_>) -> Ruleset {
-    let mut by_service: HashMap<(Family, &str, &str), Vec<&EndpointSliceView>> = HashMap::new();
-    for slice in slices {
-        let family = match slice.address_type.as_str() {
-            "IPv4" => Family::V4,
-            "IPv6" => Family::V6,
-            _ => continue,
-        };
-        if let Some(service) = slice.service_name() {
-            by_service.entry((family, &slice.metadata.namespace, service)).or_default().push(slice);
+    Memory::default().ruleset(services, slices, here)
+}
+
+/// What one Service is: its frontends, what they lead to, and what they lead clients within the cluster to.
+type Parts = Vec<(Frontend, Target, Option<Target>)>;
+
+/// What was worked out the last time: of thousands of Services few change at once.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    node: String,
+    zone: String,
+    services: HashMap<(String, String), Remembered>,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    service: Arc<ServiceView>,
+    slices: Vec<Arc<EndpointSliceView>>,
+    parts: Parts,
+}
+
+impl Memory {
+    /// Works out the ruleset.
+    pub(super) fn ruleset(
+        &mut self,
+        services: &[Arc<ServiceView>],
+        slices: &[Arc<EndpointSliceView>],
+        here: Here<'_>,
+    ) -> Ruleset {
+        if (self.node.as_str(), self.zone.as_str()) != (here.node, here.zone) {
+            *self = Self { node: here.node.to_owned(), zone: here.zone.to_owned(), services: HashMap::new() };
         }
-    }
-    let mut ruleset = Ruleset::default();
-    for service in services.iter().filter(|service| service.spec.kind != "ExternalName" && !service.is_headless()) {
-        let clusters = match service.spec.cluster_ips.as_slice() {
-            [] => addresses(std::iter::once(&service.spec.cluster_ip)),
-            ips => addresses(ips.iter()),
-        };
-        for cluster in clusters {
-            let key = (Family::of(cluster), &*service.metadata.namespace, &*service.metadata.name);
-            let slices = by_service.get(&key).map_or(&[][..], Vec::as_slice);
-            add_service(&mut ruleset, service, cluster, slices, here);
+        let mut by_service: HashMap<(&str, &str), Vec<&Arc<EndpointSliceView>>> = HashMap::new();
+        for slice in slices {
+            if let Some(service) = slice.service_name() {
+                by_service.entry((&slice.metadata.namespace, service)).or_default().push(slice);
+            }
         }
+        let mut known = std::mem::take(&mut self.services);
+        let mut ruleset = Ruleset::default();
+        for service in services.iter().filter(|service| service.spec.kind != "ExternalName" && !service.is_headless()) {
+            let meta = &service.metadata;
+            let slices = by_service.get(&(&*meta.namespace, &*meta.name)).map_or(&[][..], Vec::as_slice);
+            let key = (meta.namespace.clone(), meta.name.clone());
+            let remembered = match known.remove(&key) {
+                Some(remembered) if remembered.is_of(service, slices) => remembered,
+                _ => Remembered {
+                    service: service.clone(),
+                    slices: slices.iter().map(|slice| Arc::clone(slice)).collect(),
+                    parts: parts(service, slices, here),
+                },
+            };
+            for (frontend, target, inside) in &remembered.parts {
+                ruleset.serve(*frontend, target.clone(), inside.clone());
+            }
+            self.services.insert(key, remembered);
+        }
+        ruleset
     }
-    ruleset
+}
+
+impl Remembered {
+    /// Objects are never changed in place, so the same ones say the same.
+    fn is_of(&self, service: &Arc<ServiceView>, slices: &[&Arc<EndpointSliceView>]) -> bool {
+        Arc::ptr_eq(&self.service, service)
+            && self.slices.len() == slices.len()
+            && self.slices.iter().zip(slices).all(|(old, new)| Arc::ptr_eq(old, new))
+    }
+}
+
+/// What a Service is in all of its families.
+fn parts(service: &ServiceView, slices: &[&Arc<EndpointSliceView>], here: Here<'_>) -> Parts {
+    let clusters = match service.spec.cluster_ips.as_slice() {
+        [] => addresses(std::iter::once(&service.spec.cluster_ip)),
+        ips => addresses(ips.iter()),
+    };
+    let mut parts = Parts::new();
+    for cluster in clusters {
+        let kind = if cluster.is_ipv4() { "IPv4" } else { "IPv6" };
+        let slices: Vec<&EndpointSliceView> =
+            slices.iter().filter(|slice| slice.address_type == kind).map(|slice| &***slice).collect();
+        add_service(&mut parts, service, cluster, &slices, here);
+    }
+    parts
 }
 
 fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
@@ -190,7 +248,7 @@ fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
 
 /// Adds a Service in the family of its address, which is what its other addresses are served in.
 fn add_service(
-    ruleset: &mut Ruleset,
+    parts: &mut Parts,
     service: &ServiceView,
     cluster: IpAddr,
     slices: &[&EndpointSliceView],
@@ -218,20 +276,21 @@ fn add_service(
         };
         let front = |address: IpAddr, port| Frontend { address, protocol, port };
         let local = spec.internal_traffic_policy == "Local";
-        ruleset.serve(front(cluster, port.port), target(local, Masquerade::Outside), None);
+        parts.push((front(cluster, port.port), target(local, Masquerade::Outside), None));
         let local = spec.external_traffic_policy == "Local";
         let masquerade = if local { Masquerade::Never } else { Masquerade::Always };
         let from_inside = || local.then(|| target(false, Masquerade::Outside));
         for address in &external {
-            ruleset.serve(front(*address, port.port), target(local, masquerade), from_inside());
+            parts.push((front(*address, port.port), target(local, masquerade), from_inside()));
         }
         for address in &balancers {
             let guarded = |target| Target { sources: sources.clone(), ..target };
             let outside = guarded(target(local, masquerade));
-            ruleset.serve(front(*address, port.port), outside, from_inside().map(guarded));
+            parts.push((front(*address, port.port), outside, from_inside().map(guarded)));
         }
         if port.node_port != 0 {
-            ruleset.serve(front(family.unspecified(), port.node_port), target(local, masquerade), from_inside());
+            let frontend = front(family.unspecified(), port.node_port);
+            parts.push((frontend, target(local, masquerade), from_inside()));
         }
     }
 }
@@ -501,6 +560,23 @@ mod tests {
         // A Service of one family is not served in the other, whatever else it names.
         let one = json!({"externalIPs": ["2001:db8::7"]});
         check(&[service(spec(one))], &slices, &expected[..2]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_would_be_worked_out_anew() {
+        let mut memory = Memory::default();
+        let services = [service(spec(json!({}))), service(spec(json!({"externalIPs": ["192.0.2.7"]})))];
+        let slices = [
+            slice(json!([endpoint("10.42.0.2", "here")])),
+            slice(json!([endpoint("10.42.0.2", "here"), endpoint("10.42.0.3", "there")])),
+        ];
+        for (service, slice, zone) in [(0, 0, ""), (0, 0, ""), (0, 1, ""), (1, 1, ""), (1, 1, "z1"), (0, 0, "z1")] {
+            let here = Here { node: "here", zone };
+            let (service, slice) = (&services[service..=service], &slices[slice..=slice]);
+            assert_eq!(memory.ruleset(service, slice, here), ruleset(service, slice, here));
+        }
+        assert_eq!(memory.ruleset(&[], &[], Here::default()), Ruleset::default());
+        assert!(memory.services.is_empty());
     }
 
     #[test]

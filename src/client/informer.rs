@@ -89,7 +89,8 @@ struct Cache<P> {
 
 struct Index<P> {
     extract: Extract<P>,
-    keys: HashMap<String, Vec<ObjectKey>>,
+    /// The objects themselves: thousands may share a value, and are looked up by it again and again.
+    found: HashMap<String, HashMap<Arc<ObjectKey>, Arc<P>>>,
 }
 
 impl<P> Clone for Informer<P> {
@@ -181,9 +182,9 @@ impl<P: Send + Sync + 'static> Informer<P> {
     /// Adds an index: `extract` gives the values under which an object is found by `indexed`.
     pub fn index(&self, extract: impl Fn(&P) -> Vec<String> + Send + Sync + 'static) -> IndexId {
         let mut cache = self.write();
-        let mut index = Index { extract: Box::new(extract), keys: HashMap::new() };
+        let mut index = Index { extract: Box::new(extract), found: HashMap::new() };
         for (key, entry) in &cache.objects {
-            index.insert(key, &entry.object);
+            index.change(key, None, Some(&entry.object));
         }
         cache.indexes.push(index);
         IndexId(cache.indexes.len() - 1)
@@ -192,10 +193,8 @@ impl<P: Send + Sync + 'static> Informer<P> {
     /// The objects found under `value` in an index of this informer, in no particular order.
     pub fn indexed(&self, index: IndexId, value: &str) -> Vec<Arc<P>> {
         let cache = self.read();
-        let Some(keys) = cache.indexes.get(index.0).and_then(|index| index.keys.get(value)) else {
-            return Vec::new();
-        };
-        keys.iter().filter_map(|key| cache.objects.get(key)).map(|entry| entry.object.clone()).collect()
+        let found = cache.indexes.get(index.0).and_then(|index| index.found.get(value));
+        found.map(|objects| objects.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Calls `callback` for every object present and then for every change, in order. It runs on the
@@ -243,12 +242,7 @@ impl<P: Send + Sync + 'static> Informer<P> {
             };
             let old = old.map(|entry| entry.object);
             for index in &mut cache.indexes {
-                if let Some(old) = &old {
-                    index.remove(&key, old);
-                }
-                if let Some(new) = &new {
-                    index.insert(&key, new);
-                }
+                index.change(&key, old.as_ref(), new.as_ref());
             }
             Change { key, old, new }
         };
@@ -266,19 +260,24 @@ impl<P: Send + Sync + 'static> Informer<P> {
 }
 
 impl<P> Index<P> {
-    fn insert(&mut self, key: &ObjectKey, object: &P) {
-        for value in (self.extract)(object) {
-            self.keys.entry(value).or_default().push(key.clone());
-        }
-    }
-
-    fn remove(&mut self, key: &ObjectKey, object: &P) {
-        for value in (self.extract)(object) {
-            if let Some(keys) = self.keys.get_mut(&value) {
-                keys.retain(|other| other != key);
-                if keys.is_empty() {
-                    self.keys.remove(&value);
+    fn change(&mut self, key: &ObjectKey, old: Option<&Arc<P>>, new: Option<&Arc<P>>) {
+        let values = |object: Option<&Arc<P>>| object.map(|object| (self.extract)(object)).unwrap_or_default();
+        let (before, after) = (values(old), values(new));
+        for value in before.iter().filter(|value| !after.contains(value)) {
+            if let Some(objects) = self.found.get_mut(value) {
+                objects.remove(key);
+                if objects.is_empty() {
+                    self.found.remove(value);
                 }
+            }
+        }
+        let Some(new) = new else { return };
+        for value in after {
+            let is_known = before.contains(&value);
+            let objects = self.found.entry(value).or_default();
+            match objects.get_mut(key).filter(|_| is_known) {
+                Some(object) => *object = new.clone(),
+                None => drop(objects.insert(Arc::new(key.clone()), new.clone())),
             }
         }
     }

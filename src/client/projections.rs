@@ -16,6 +16,7 @@ pub use network::*;
 pub use sets::*;
 pub use template::{TemplateDigest, TemplateView};
 
+use naru_api::core::is_extended;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -534,6 +535,16 @@ pub struct NodeStatusView {
     /// Images present.
     #[serde(deserialize_with = "nullable")]
     pub images: Vec<NodeImage>,
+}
+
+impl NodeStatusView {
+    /// Extended resources that somebody has given the node, and that its pods cannot have yet: the node itself, which
+    /// does not know them, has to pass them on.
+    pub fn withheld(&self) -> Strings {
+        let given = self.capacity.iter().filter(|(name, _)| is_extended(name));
+        let withheld = given.filter(|(name, amount)| self.allocatable.get(*name) != Some(amount));
+        withheld.map(|(name, amount)| (name.clone(), amount.clone())).collect()
+    }
 }
 
 /// A node's address.

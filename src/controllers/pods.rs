@@ -11,6 +11,7 @@ use naru_client::{
     Change, Client, DeleteOptions, Error, EventRecorder, ListParams, ObjectKey, ObjectReference, WorkQueue,
     is_already_exists, is_not_found,
 };
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +90,7 @@ impl PodControl {
         let name = generated_name(base, rand::random());
         pod["metadata"]["name"] = name.as_str().into();
         self.expectations.expect_created(&key, &name);
-        let created = self.client.create::<Value>(&registry::PODS, key.namespace(), &pod).await.map(drop);
+        let created = self.client.create::<IgnoredAny>(&registry::PODS, key.namespace(), &pod).await.map(drop);
         let created = match created {
             Err(error) if is_open(&error) => self.find_out(&key, &name, error).await,
             other => other,

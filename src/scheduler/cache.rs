@@ -68,6 +68,8 @@ pub(crate) struct Cache {
     pub(crate) kinds: Kinds,
     /// How many nodes hold an image, by each of its names.
     images: HashMap<String, usize>,
+    /// How many nodes exist.
+    known: usize,
 }
 
 impl Cache {
@@ -75,6 +77,7 @@ impl Cache {
         let info = self.nodes.entry(node.metadata.name.clone()).or_default();
         info.allocatable = Resources::of(&node.status.allocatable);
         let old = info.node.replace(node.clone());
+        self.known += usize::from(old.is_none());
         if old.as_ref().is_none_or(|old| old.status.images != node.status.images) {
             self.count_images(old.as_deref(), Some(&node));
         }
@@ -83,6 +86,7 @@ impl Cache {
     pub(crate) fn remove_node(&mut self, name: &str) {
         let Some(info) = self.nodes.get_mut(name) else { return };
         let old = info.node.take();
+        self.known -= usize::from(old.is_some());
         if info.pods.is_empty() {
             self.nodes.remove(name);
         }
@@ -109,11 +113,16 @@ impl Cache {
     /// The share of the nodes that hold an image.
     pub(crate) fn spread_of_image(&self, name: &str) -> f64 {
         let holders = self.images.get(name).copied().unwrap_or_default();
-        holders as f64 / (self.nodes().count().max(1)) as f64
+        holders as f64 / self.known.max(1) as f64
     }
 
     pub(crate) fn node(&self, name: &str) -> Option<&NodeInfo> {
         self.nodes.get(name).filter(|info| info.node.is_some())
+    }
+
+    /// How many nodes exist.
+    pub(crate) fn node_count(&self) -> usize {
+        self.known
     }
 
     /// The nodes that exist, by name.
@@ -129,7 +138,7 @@ impl Cache {
     /// How many pods and nodes there are, and how many of the pods are assumed only.
     pub(crate) fn sizes(&self) -> (usize, usize, usize) {
         let assumed = self.places.values().filter(|place| place.assumed).count();
-        (self.places.len(), self.nodes().count(), assumed)
+        (self.places.len(), self.known, assumed)
     }
 
     /// Puts a pod on its node for as long as its binding takes.

@@ -52,7 +52,7 @@ fn choose_among(
     start: &mut usize,
     tie: impl FnOnce(usize) -> usize,
 ) -> Result<String, Unschedulable> {
-    let all = cache.nodes().count();
+    let all = cache.node_count();
     if all == 0 {
         let message = "no nodes available to schedule pods".to_owned();
         return Err(Unschedulable { message, crowded: Vec::new(), nodes: 0, by: Refusers::default() });

@@ -15,6 +15,7 @@ use naru_client::{
     Change, Client, DeleteOptions, Error, EventRecorder, Informer, Informers, ListParams, ObjectReference, PatchKind,
     is_conflict, is_not_found,
 };
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -244,8 +245,10 @@ impl Scheduler {
             "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
-        let bound =
-            self.client.create_sub::<Value>(&registry::PODS, meta.namespace(), &meta.name, "binding", &binding).await;
+        let bound = self
+            .client
+            .create_sub::<IgnoredAny>(&registry::PODS, meta.namespace(), &meta.name, "binding", &binding)
+            .await;
         let Err(error) = bound else {
             let message = format!("Successfully assigned {} to {node}", meta.key());
             return self.recorder.normal(&about, "Scheduled", message);
@@ -349,7 +352,10 @@ impl Scheduler {
         let meta = &pod.metadata;
         let patch = json!({ "metadata": { "uid": meta.uid }, "status": status });
         let (namespace, kind) = (meta.namespace(), PatchKind::Strategic);
-        self.client.patch::<Value>(&registry::PODS, namespace, &meta.name, Some("status"), kind, &patch).await.map(drop)
+        self.client
+            .patch::<IgnoredAny>(&registry::PODS, namespace, &meta.name, Some("status"), kind, &patch)
+            .await
+            .map(drop)
     }
 }
 

@@ -22,3 +22,6 @@ pub use metrics::Metrics;
 
 #[cfg(test)]
 mod testing;
+
+#[cfg(test)]
+mod tables;

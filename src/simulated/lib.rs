@@ -10,6 +10,9 @@ mod pods;
 mod rules;
 mod status;
 
+#[cfg(test)]
+mod suite;
+
 pub use rules::{EXIT_AFTER, EXIT_CODE, FAILS_AT, READY_AFTER, SILENT, STOP_AFTER};
 
 use life::Lives;

@@ -48,9 +48,8 @@ impl Simulation {
         match self.cached_nodes.get("", name) {
             Some(cached) => {
                 node.registered.store(true, Ordering::Relaxed);
-                let ready = condition(&cached.status.conditions, "Ready").is_some_and(|ready| ready.status == "True");
-                if !ready && !is_silent(&cached) {
-                    let patch = json!({ "status": { "conditions": conditions() } });
+                if let Some(status) = amends(&cached).filter(|_| !is_silent(&cached)) {
+                    let patch = json!({ "status": status });
                     let kind = PatchKind::Strategic;
                     let _: IgnoredAny = node.client.patch(&NODES, None, name, Some("status"), kind, &patch).await?;
                 }
@@ -113,6 +112,17 @@ async fn renew(client: &Client, node: &NodeView) -> Result<(), Error> {
             client.create::<IgnoredAny>(&LEASES, space, &lease).await.map(drop)
         }
         answer => answer.map(drop),
+    }
+}
+
+/// What puts a node's status right, if others have made something of it.
+fn amends(node: &NodeView) -> Option<Value> {
+    let is_ready = condition(&node.status.conditions, "Ready").is_some_and(|ready| ready.status == "True");
+    let withheld = node.status.withheld();
+    match (is_ready, withheld.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(json!({ "allocatable": withheld })),
+        (false, _) => Some(json!({ "allocatable": withheld, "conditions": conditions() })),
     }
 }
 

@@ -34,6 +34,10 @@ impl Simulation {
         } else {
             self.live(node, &cached, &pod).await?
         };
+        if self.pods.get_key(key).is_none_or(|now| now.metadata.uid != pod.metadata.uid) {
+            // It went meanwhile, perhaps before something was remembered about it.
+            self.lives.end(&pod);
+        }
         Ok(rest.map_or(Next::Done, Next::After))
     }
 

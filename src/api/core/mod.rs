@@ -22,3 +22,5 @@ pub mod resource_quota;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+
+pub use resource_names::is_extended;

@@ -59,7 +59,7 @@ pub(crate) fn is_native(name: &str) -> bool {
 }
 
 /// Whether a node's operator or a device plugin gives the name its meaning.
-pub(crate) fn is_extended(name: &str) -> bool {
+pub fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with(REQUESTS) && names::qualified_name(&format!("{REQUESTS}{name}")).is_empty()
 }
 

@@ -12,8 +12,12 @@ use naru_client::projections::{PodView, ReplicaSetView, Replicated, ReplicationC
 use naru_client::{Change, Error, IndexId, Informer, ListParams, Next, ObjectKey, WorkQueue};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 
 const WORKERS: usize = 4;
+/// A set with more pods rests between two looks, so that it does not keep a processor busy.
+const LOOKED_AT_IN_A_MILLISECOND: usize = 200;
+const LONGEST_REST: Duration = Duration::from_millis(50);
 
 struct Replicas<S> {
     context: Context,
@@ -93,7 +97,11 @@ impl<S: Replicated> Replicas<S> {
         let managed = if caught_up && !set.metadata.is_deleting() { self.manage(set, &pods).await } else { Ok(()) };
         let failure = managed.as_ref().err().map(ToString::to_string);
         let next = self.write_status(set, &pods, failure).await?;
-        managed.map(|()| next)
+        managed?;
+        // While many pods come or go each of them is an event, and each look is at all of them.
+        let rest = (pods.len() / LOOKED_AT_IN_A_MILLISECOND) as u64;
+        tokio::time::sleep(Duration::from_millis(rest).min(LONGEST_REST)).await;
+        Ok(next)
     }
 
     /// The set's pods: owned ones, and orphans that it adopts. Owned ones that do not match any more

@@ -7,16 +7,22 @@ mod status;
 use crate::shared::Shared;
 use facts::Facts;
 use k8s_openapi::api::core::v1::Node;
+use naru_api::core::is_extended;
 use naru_api::registry::NODES;
 use naru_base::{Backoff, Shutdown, spawn};
-use naru_client::{Error, EventKind, ObjectReference, PatchKind, is_already_exists, is_not_found};
+use naru_client::projections::{NodeView, condition};
+use naru_client::{
+    Error, EventKind, Informer, ListParams, ObjectReference, PatchKind, is_already_exists, is_not_found,
+};
 use serde::de::IgnoredAny;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+/// So long others have before the Node is put right, so that two who disagree do not keep a processor busy.
+const AMISS_PAUSE: Duration = Duration::from_secs(1);
 /// A status that has not changed is published again after this time.
 const STATUS_PERIOD: Duration = Duration::from_secs(300);
 
@@ -25,17 +31,39 @@ pub(crate) fn start(shared: &Arc<Shared>, facts: Facts, shutdown: &Shutdown) -> 
     let (sender, receiver) = watch::channel(false);
     let (uid_sender, uid) = watch::channel(None);
     lease::start(shared.config.client.clone(), shared.config.node_name.clone(), uid, shutdown);
+    let amiss = Arc::new(Notify::new());
+    watch_own_node(shared, &amiss, shutdown);
     let (shared, shutdown) = (shared.clone(), shutdown.clone());
     spawn("node status", async move {
-        let node = NodeSync { shared, facts };
+        let node = NodeSync { shared, facts, amiss };
         shutdown.guard(node.run(&sender, &uid_sender)).await;
     });
     receiver
 }
 
+/// Wakes the status when others have left the Node in a state that it must not stay in.
+fn watch_own_node(shared: &Arc<Shared>, amiss: &Arc<Notify>, shutdown: &Shutdown) {
+    let config = &shared.config;
+    let own = ListParams::all().fields(format!("metadata.name={}", config.node_name));
+    let nodes: Informer<NodeView> = Informer::start(&config.client, &NODES, own, shutdown);
+    let amiss = amiss.clone();
+    nodes.subscribe(move |change| {
+        if change.new.as_ref().is_some_and(|node| is_amiss(node)) {
+            amiss.notify_one();
+        }
+    });
+}
+
+/// Whether the node was thought to be gone, or has been given something that pods cannot have yet.
+fn is_amiss(node: &NodeView) -> bool {
+    let unknown = condition(&node.status.conditions, "Ready").is_some_and(|ready| ready.status == "Unknown");
+    unknown || !node.status.withheld().is_empty()
+}
+
 struct NodeSync {
     shared: Arc<Shared>,
     facts: Facts,
+    amiss: Arc<Notify>,
 }
 
 impl NodeSync {
@@ -48,6 +76,7 @@ impl NodeSync {
                     tokio::select! {
                         () = tokio::time::sleep(STATUS_PERIOD) => {}
                         () = self.shared.images_changed.notified() => {}
+                        () = self.amiss.notified() => tokio::time::sleep(AMISS_PAUSE).await,
                     }
                 }
                 Err(error) => {
@@ -69,6 +98,12 @@ impl NodeSync {
         let config = &self.shared.config;
         let old = node.status.unwrap_or_default();
         let status = status::compute(config, &self.facts, &config.images.list(), &old, jiff::Timestamp::now());
+        let mut status = status;
+        let capacity = old.capacity.iter().flatten().filter(|(name, _)| is_extended(name));
+        for (name, amount) in capacity {
+            // Said by somebody who has put it there, such as a test.
+            status["allocatable"][name] = json!(amount);
+        }
         let patch = json!({"status": status});
         let _: IgnoredAny =
             config.client.patch(&NODES, None, &config.node_name, Some("status"), PatchKind::Strategic, &patch).await?;
@@ -124,4 +159,23 @@ impl NodeSync {
 /// Those of `wanted` that are not so.
 fn missing(wanted: BTreeMap<String, String>, have: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
     wanted.into_iter().filter(|(name, value)| have.and_then(|have| have.get(name)) != Some(value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_do_to_the_node_is_noticed() {
+        let check = |status: serde_json::Value, expected: bool| {
+            let node =
+                NodeView { status: serde_json::from_value(status.clone()).unwrap_or_default(), ..Default::default() };
+            assert_eq!(is_amiss(&node), expected, "{status}");
+        };
+        check(json!({"capacity": {"cpu": "4"}, "allocatable": {"cpu": "3"}}), false);
+        check(json!({"capacity": {"example.com/foo": "5"}, "allocatable": {"cpu": "3"}}), true);
+        check(json!({"capacity": {"example.com/foo": "5"}, "allocatable": {"example.com/foo": "5"}}), false);
+        check(json!({"conditions": [{"type": "Ready", "status": "Unknown"}]}), true);
+        check(json!({"conditions": [{"type": "Ready", "status": "True"}]}), false);
+    }
 }

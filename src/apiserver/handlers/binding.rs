@@ -80,6 +80,10 @@ fn assign(pod: &Value, binding: &Value, node: &str) -> Result<Value, Failure> {
         pod["metadata"]["annotations"][key] = value.into();
     }
     mark_scheduled(&mut pod);
+    if let Some(status) = pod["status"].as_object_mut() {
+        // Room was made for it; it is there now.
+        status.remove("nominatedNodeName");
+    }
     Ok(pod)
 }
 
@@ -98,5 +102,17 @@ fn mark_scheduled(pod: &mut Value) {
         Some(present) if present["status"] == "True" => {}
         Some(present) => *present = condition,
         None => conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_placed_waits_for_no_node() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {}, "status": {"nominatedNodeName": "m"}});
+        let placed = assign(&pod, &json!({}), "n").unwrap_or_default();
+        assert_eq!((&placed["spec"]["nodeName"], &placed["status"]["nominatedNodeName"]), (&json!("n"), &Value::Null));
     }
 }

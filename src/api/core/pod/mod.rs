@@ -1,12 +1,12 @@
 //! Pod: its place in the registry, what happens around a write, its quality of service.
 
+pub mod app_armor;
 pub(crate) mod defaults;
 mod print;
 pub mod references;
 mod selectors;
 pub(crate) mod validate;
 pub(crate) mod warnings;
-pub mod app_armor;
 
 use crate::quantity::Quantity;
 use crate::tree::{ensure, list, object, text};

@@ -10,6 +10,7 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use naru_client::transport::{Error, Request, Transport, WatchStream, failure_of};
 use std::sync::Arc;
+use std::time::Instant;
 
 struct InProcess {
     state: Arc<State>,
@@ -50,6 +51,7 @@ impl InProcess {
         if !request.body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
         }
+        let asked = request.body.len();
         let (path, query) = request.uri.split_once('?').unwrap_or((&request.uri, ""));
         let request = Authenticated {
             user: self.user.clone(),
@@ -61,9 +63,9 @@ impl InProcess {
             body: Source::Bytes(request.body),
             upgrade: None,
         };
-        let method = request.method.clone();
+        let (method, started) = (request.method.clone(), Instant::now());
         let outcome = pipeline::run(self.state.clone(), request).await;
-        self.state.metrics.called(&method, &outcome);
+        self.state.metrics.called(&method, asked, &outcome, started.elapsed());
         outcome.map_err(Error::Status)
     }
 }

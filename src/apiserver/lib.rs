@@ -50,6 +50,7 @@ pub use flags::{
 pub use server::{api_tls_config, tls_config};
 
 use naru_base::Shutdown;
+use naru_client::QueueMetrics;
 use naru_client::transport::Transport;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -91,6 +92,11 @@ impl ApiServer {
     /// A token for a Secret of the type `kubernetes.io/service-account-token`; `None` when it cannot be signed.
     pub fn legacy_token(&self, token: &LegacyToken<'_>) -> Option<String> {
         self.state.authn.issuer.issue_legacy(token).ok()
+    }
+
+    /// Where the work queues of this process are counted, to be told at `/metrics`.
+    pub fn queues(&self) -> QueueMetrics {
+        self.state.metrics.queues.clone()
     }
 
     /// A transport that skips the network and authentication, and nothing else: requests are

@@ -129,6 +129,7 @@ fn start_control_plane(
         }),
         cluster_cidr: args.cluster_cidr.clone(),
         node_cidr_mask: NODE_CIDR_MASK,
+        queues: api.queues(),
         signer: Some(Arc::new(Authorities { client: secrets.client_ca.clone(), server: secrets.server_ca.clone() })),
     };
     naru_controllers::start_all(config, shutdown);

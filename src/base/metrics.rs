@@ -94,6 +94,11 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
+    /// Of what was counted elsewhere: how many up to each bound and not up to the one before, and beyond the last.
+    pub fn of(bounds: &'static [f64], counts: Vec<u64>, sum: f64) -> Self {
+        Self { bounds, counts, sum }
+    }
+
     /// Counts a duration, in seconds.
     pub fn observe(&mut self, duration: Duration) {
         self.add(duration.as_secs_f64());

@@ -7,6 +7,7 @@ mod informer;
 pub mod kubeconfig;
 mod path;
 pub mod projections;
+mod queue_metrics;
 mod reflector;
 mod shared;
 pub mod transport;
@@ -23,6 +24,7 @@ pub use client::{
 pub use events::{EventKind, EventRecorder, ObjectReference};
 pub use informer::{Change, IndexId, Informer, ObjectKey};
 pub use path::{Query, resource_path};
+pub use queue_metrics::{Durations, QUEUE_DURATIONS, QueueMetrics, QueueStats};
 pub use shared::Informers;
 pub use transport::{Error, EventType, Request, Transport, WatchEvent, WatchStream};
 pub use work_queue::{Next, WorkQueue, run_workers};

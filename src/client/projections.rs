@@ -28,6 +28,16 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> R
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
+/// Annotations of a pod that are longer are for people and for programs of their own.
+const LONGEST_ANNOTATION: usize = 256;
+
+/// The metadata of a pod. There are many pods, and what they carry along for others would be most of what is held.
+fn short_meta<'de, D: Deserializer<'de>>(d: D) -> Result<Meta, D::Error> {
+    let mut meta = Meta::deserialize(d)?;
+    meta.annotations.retain(|_, value| value.len() <= LONGEST_ANNOTATION);
+    Ok(meta)
+}
+
 /// metav1.ObjectMeta without managedFields.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -206,7 +216,8 @@ pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Cond
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodView {
-    /// Metadata.
+    /// Metadata, without long annotations.
+    #[serde(deserialize_with = "short_meta")]
     pub metadata: Meta,
     /// Desired state.
     pub spec: PodSpecView,
@@ -633,6 +644,13 @@ pub struct NamespaceStatusView {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn long_annotations_of_pods_are_not_held() {
+        let annotations = json!({"short": "1", "long": "x".repeat(LONGEST_ANNOTATION + 1)});
+        let pod: PodView = serde_json::from_value(json!({"metadata": {"annotations": annotations}})).unwrap();
+        assert_eq!(pod.metadata.annotations, Strings::from([("short".to_owned(), "1".to_owned())]));
+    }
 
     #[test]
     fn absent_null_and_unknown_fields_are_fine() {

@@ -1,5 +1,6 @@
 //! A queue of keys: each waits at most once, runs at most once at a time, and backs off on its own.
 
+use crate::queue_metrics::QueueStats;
 use futures::FutureExt;
 use naru_base::{Shutdown, spawn};
 use std::cmp::Reverse;
@@ -40,7 +41,8 @@ struct Inner<K> {
 
 #[derive(Debug)]
 struct State<K> {
-    ready: VecDeque<K>,
+    /// With the time since when each waits.
+    ready: VecDeque<(K, Instant)>,
     /// Keys in `ready`, and keys to be queued again once their run is over.
     dirty: HashSet<K>,
     running: HashSet<K>,
@@ -51,6 +53,7 @@ struct State<K> {
     due: HashMap<K, (Instant, u64)>,
     sequence: u64,
     failures: HashMap<K, u32>,
+    stats: Option<Arc<QueueStats>>,
 }
 
 impl<K> Clone for WorkQueue<K> {
@@ -77,12 +80,23 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             due: HashMap::new(),
             sequence: 0,
             failures: HashMap::new(),
+            stats: None,
         };
         Self { inner: Arc::new(Inner { state: Mutex::new(state), wake: Notify::new() }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the queue is counted; what waits already counts as added.
+    pub fn measure(&self, stats: Arc<QueueStats>) {
+        let mut state = self.state();
+        for _ in &state.ready {
+            stats.added();
+            stats.waits();
+        }
+        state.stats = Some(stats);
     }
 
     /// Queues a key now. While it runs, it is remembered and queued again afterwards.
@@ -117,6 +131,9 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
     pub fn add_rate_limited(&self, key: K) {
         let failures = {
             let mut state = self.state();
+            if let Some(stats) = &state.stats {
+                stats.retried();
+            }
             let failures = state.failures.entry(key.clone()).or_default();
             *failures += 1;
             *failures
@@ -147,7 +164,10 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             let due = {
                 let mut state = self.state();
                 let due = state.promote(Instant::now());
-                if let Some(key) = state.ready.pop_front() {
+                if let Some((key, since)) = state.ready.pop_front() {
+                    if let Some(stats) = &state.stats {
+                        stats.taken(since.elapsed());
+                    }
                     state.dirty.remove(&key);
                     state.running.insert(key.clone());
                     if !state.ready.is_empty() || due.is_some() {
@@ -172,7 +192,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         let mut state = self.state();
         state.running.remove(key);
         if state.dirty.contains(key) {
-            state.ready.push_back(key.clone());
+            state.wait(key.clone());
             drop(state);
             self.inner.wake.notify_one();
         }
@@ -182,11 +202,24 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
 impl<K: Clone + Eq + Hash> State<K> {
     /// Returns whether a worker has something new to take.
     fn add(&mut self, key: K) -> bool {
-        if !self.dirty.insert(key.clone()) || self.running.contains(&key) {
+        if !self.dirty.insert(key.clone()) {
             return false;
         }
-        self.ready.push_back(key);
+        if let Some(stats) = &self.stats {
+            stats.added();
+        }
+        if self.running.contains(&key) {
+            return false;
+        }
+        self.wait(key);
         true
+    }
+
+    fn wait(&mut self, key: K) {
+        if let Some(stats) = &self.stats {
+            stats.waits();
+        }
+        self.ready.push_back((key, Instant::now()));
     }
 
     /// Queues what is due and returns when the next delayed key will be.
@@ -221,12 +254,16 @@ where
     E: Display + Send + 'static,
 {
     let reconcile = Arc::new(reconcile);
-    let worker = |_| {
+    let worker = |worker| {
         let (queue, shutdown, reconcile) = (queue.clone(), shutdown.clone(), reconcile.clone());
         spawn(name, async move {
             while let Some(key) = shutdown.guard(queue.next()).await {
                 let run = AssertUnwindSafe(async { reconcile(key.clone()).await }).catch_unwind();
-                match shutdown.guard(run).await {
+                let stats = queue.state().stats.clone();
+                let timed = stats.as_ref().map(|stats| stats.run(worker));
+                let outcome = shutdown.guard(run).await;
+                drop(timed);
+                match outcome {
                     None => return,
                     Some(outcome) => settle(name, &queue, key, outcome),
                 }
@@ -334,5 +371,39 @@ mod tests {
         assert!(times[1] - times[0] >= FIRST_RETRY);
         assert!(times[2] - times[1] >= FIRST_RETRY * 2);
         assert_eq!((times[3] - times[2]).as_secs(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_counted() {
+        let metrics = crate::QueueMetrics::default();
+        let queue = WorkQueue::new();
+        queue.add("early");
+        queue.measure(metrics.queue("q"));
+        let stats = metrics.queue("q");
+        queue.add("a");
+        queue.add("a");
+        assert_eq!((stats.depth(), stats.adds(), stats.retries()), (2, 2, 0));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let shutdown = Shutdown::new();
+        let (began, mut begun) = tokio::sync::mpsc::channel(4);
+        let handles = run_workers("test", &queue, 1, &shutdown, move |key| {
+            let began = began.clone();
+            async move {
+                began.send(key).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                if key == "early" { Err("no") } else { Ok(Next::Done) }
+            }
+        });
+        assert_eq!(begun.recv().await, Some("early"));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(stats.unfinished(), (Duration::from_secs(10), Duration::from_secs(10)));
+        assert_eq!((stats.depth(), stats.waited().sum()), (1, Duration::from_secs(5)));
+        assert_eq!(begun.recv().await, Some("a"));
+        assert_eq!((stats.retries(), stats.worked().sum()), (1, Duration::from_secs(30)));
+        assert_eq!(stats.worked().counts().iter().sum::<u64>(), 1);
+        shutdown.trigger();
+        for handle in handles {
+            handle.await.unwrap();
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::certificates::Signer;
 use naru_api::registry;
 use naru_base::{Shutdown, spawn};
-use naru_client::{Client, EventRecorder, Informers, Next, WorkQueue, run_workers};
+use naru_client::{Client, EventRecorder, Informers, Next, QueueMetrics, WorkQueue, run_workers};
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::hash::Hash;
@@ -45,6 +45,8 @@ pub struct Config {
     pub node_cidr_mask: u8,
     /// Signs certificates; without it none is signed.
     pub signer: Option<Arc<dyn Signer>>,
+    /// Where work queues are counted.
+    pub queues: QueueMetrics,
 }
 
 impl Debug for Config {
@@ -99,10 +101,48 @@ impl Context {
         E: Display + Send + 'static,
     {
         let (name, queue, shutdown) = (self.name, queue.clone(), self.shutdown.clone());
+        queue.measure(self.config.queues.queue(queue_name(name)));
         spawn(name, async move {
             if shutdown.guard(synced).await.is_some() {
                 run_workers(name, &queue, workers, &shutdown, reconcile);
             }
         });
+    }
+}
+
+/// The name under which upstream counts a controller's queue, where dashboards know it by that.
+fn queue_name(controller: &'static str) -> &'static str {
+    match controller {
+        "clusterrole-aggregation-controller" => "ClusterRoleAggregator",
+        "bootstrap-signer" => "bootstrap_signer_queue",
+        "certificate-controller" => "certificate",
+        "cronjob-controller" => "cronjob",
+        "daemon-set-controller" => "daemonset",
+        "deployment-controller" => "deployment",
+        "disruption-controller" => "disruption",
+        "endpoint-controller" => "endpoint",
+        "endpointslice-controller" => "endpoint_slice",
+        "endpointslicemirroring-controller" => "endpoint_slice_mirroring",
+        "generic-garbage-collector" => "garbage_collector_attempt_to_delete",
+        "job-controller" => "job",
+        "namespace-controller" => "namespace",
+        "node-controller" => "node_lifecycle_controller",
+        "pod-garbage-collector" => "orphaned_pods_nodes",
+        "pv-protection-controller" => "pvprotection",
+        "pvc-protection-controller" => "pvcprotection",
+        "replicaset-controller" => "replicaset",
+        "replication-controller" => "replicationmanager",
+        "resourcequota-controller" => "resourcequota_primary",
+        "root-ca-cert-publisher" => "root_ca_cert_publisher",
+        "service-account-controller" => "serviceaccount",
+        "service-cidrs-controller" => "servicecidrs",
+        "service-controller" => "service",
+        "statefulset-controller" => "statefulset",
+        "taint-eviction-controller" => "noexec_taint_node",
+        "token-cleaner" => "token_cleaner",
+        "tokens-controller" => "serviceaccount_tokens_service",
+        "ttl-after-finished-controller" => "ttl_jobs_to_delete",
+        "ttl-controller" => "ttlcontroller",
+        other => other,
     }
 }

@@ -2,12 +2,14 @@
 //! bounded: labels come from known resources and closed sets, never from what a client makes up.
 
 mod process;
+mod queues;
 
 pub(crate) use naru_base::metrics::{Histogram, Text};
 
 use crate::request_info::RequestInfo;
 use crate::response::{Outcome, Reply};
 use naru_api::registry;
+use naru_client::QueueMetrics;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -32,6 +34,12 @@ const STORE_DURATIONS: &[f64] = &[
     45.0, 60.0,
 ];
 
+const CALL_DURATIONS: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
+const CALL_SIZES: &[f64] =
+    &[256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+/// The host that the server's own parts speak to.
+const IN_PROCESS: &str = "in-process";
+
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -42,8 +50,48 @@ pub(crate) struct Metrics {
     /// Writes to the store, by operation, group and resource.
     store: Mutex<BTreeMap<(&'static str, &'static str, &'static str), Histogram>>,
     pub(crate) tls_handshake_errors: AtomicU64,
-    /// Requests of the server's own parts, by code and method.
-    called: Mutex<BTreeMap<(u16, Box<str>), u64>>,
+    /// Requests of the server's own parts.
+    called: Mutex<Called>,
+    /// The work queues of this process.
+    pub(crate) queues: QueueMetrics,
+}
+
+/// Requests of the server's own parts.
+#[derive(Debug, Default)]
+struct Called {
+    /// By code and method.
+    codes: BTreeMap<(u16, &'static str), u64>,
+    /// By method.
+    methods: BTreeMap<&'static str, CalledMethod>,
+}
+
+#[derive(Debug)]
+struct CalledMethod {
+    durations: Histogram,
+    asked: Histogram,
+    answered: Histogram,
+}
+
+impl Default for CalledMethod {
+    fn default() -> Self {
+        Self {
+            durations: Histogram::new(CALL_DURATIONS),
+            asked: Histogram::new(CALL_SIZES),
+            answered: Histogram::new(CALL_SIZES),
+        }
+    }
+}
+
+/// Methods in words that need no memory of their own.
+fn method_name(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        _ => "other",
+    }
 }
 
 /// How many there are, and the most that there were in this second.
@@ -280,14 +328,19 @@ impl Metrics {
     }
 
     /// Counts a request of a part of this process.
-    pub(crate) fn called(&self, method: &http::Method, outcome: &Outcome) {
-        let code = match outcome {
-            Ok(Reply::Bytes(complete)) => complete.code,
-            Ok(_) => 200,
-            Err(status) => status.code,
+    pub(crate) fn called(&self, method: &http::Method, asked: usize, outcome: &Outcome, took: Duration) {
+        let method = method_name(method);
+        let (code, answered) = match outcome {
+            Ok(Reply::Bytes(complete)) => (complete.code, complete.body.len()),
+            Ok(_) => (200, 0),
+            Err(status) => (status.code, status.message.len()),
         };
         let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
-        *called.entry((code, method.as_str().into())).or_default() += 1;
+        *called.codes.entry((code, method)).or_default() += 1;
+        let of = called.methods.entry(method).or_default();
+        of.durations.observe(took);
+        of.asked.add(asked as f64);
+        of.answered.add(answered as f64);
     }
 
     /// Writes everything.
@@ -303,14 +356,32 @@ impl Metrics {
             let labels = [("operation", *operation), ("group", *group), ("resource", *resource)];
             out.histogram("etcd_request_duration_seconds", &labels, histogram);
         }
-        out.family("rest_client_requests_total", "counter", "Requests of the server's own parts.");
-        for ((code, method), count) in self.called.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let labels = [("code", &*code.to_string()), ("method", &**method), ("host", "in-process")];
-            out.sample("rest_client_requests_total", &labels, count);
-        }
+        self.render_called(out);
+        queues::render(&self.queues, out);
         let errors = self.tls_handshake_errors.load(Ordering::Relaxed);
         out.single("apiserver_tls_handshake_errors_total", "counter", "TLS handshakes that failed.", errors);
         process::render(out);
+    }
+
+    fn render_called(&self, out: &mut Text) {
+        let called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        out.family("rest_client_requests_total", "counter", "Requests of the server's own parts.");
+        for ((code, method), count) in &called.codes {
+            let labels = [("code", &*code.to_string()), ("method", *method), ("host", IN_PROCESS)];
+            out.sample("rest_client_requests_total", &labels, count);
+        }
+        type Part = fn(&CalledMethod) -> &Histogram;
+        let families: [(&str, &str, Part); 3] = [
+            ("rest_client_request_duration_seconds", "How long these requests took.", |c| &c.durations),
+            ("rest_client_request_size_bytes", "Sizes of their bodies.", |c| &c.asked),
+            ("rest_client_response_size_bytes", "Sizes of their answers.", |c| &c.answered),
+        ];
+        for (name, help, part) in families {
+            out.family(name, "histogram", help);
+            for (method, of) in &called.methods {
+                out.histogram(name, &[("host", IN_PROCESS), ("verb", method)], part(of));
+            }
+        }
     }
 
     fn render_inflight(&self, out: &mut Text) {

@@ -300,3 +300,29 @@ async fn metrics_have_documents_though_nobody_stores_them() {
     let document = server.get("/openapi/v2").await.ok();
     assert!(document["definitions"]["io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics"].is_object());
 }
+
+#[tokio::test]
+async fn metrics_tell_of_queues_and_of_our_own_requests() {
+    let server = Server::start().await;
+    let transport = server.api.in_process("admin", &["system:masters"]);
+    let client = naru_client::Client::new(transport);
+    let _: Value = client.get(&naru_api::registry::NAMESPACES, None, "default").await.unwrap();
+    let queue = naru_client::WorkQueue::new();
+    queue.measure(server.api.queues().queue("deployment"));
+    queue.add("a");
+    queue.add("b");
+    assert_eq!(queue.next().await, "a");
+    let text = server.get("/metrics").await.ok();
+    let text = text.as_str().unwrap();
+    for line in [
+        "rest_client_requests_total{code=\"200\",method=\"GET\",host=\"in-process\"} 1",
+        "rest_client_request_duration_seconds_count{host=\"in-process\",verb=\"GET\"} 1",
+        "workqueue_adds_total{name=\"deployment\"} 2",
+        "workqueue_depth{name=\"deployment\"} 1",
+        "workqueue_queue_duration_seconds_count{name=\"deployment\"} 1",
+        "workqueue_work_duration_seconds_count{name=\"deployment\"} 0",
+        "workqueue_unfinished_work_seconds{name=\"deployment\"} 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+}

@@ -62,24 +62,19 @@ pub(super) async fn insert(
     }
     let base = meta::generate_name(&object).to_owned();
     let generated = meta::name(&object).is_empty() && !base.is_empty();
-    for attempt in 1.. {
+    if !generated {
+        let name = meta::name(&object).to_owned();
+        let taken = || Box::new(Status::already_exists(resource.group, resource.plural, &name));
+        return insert_named(call, resource, object, dry_run).await?.ok_or_else(taken);
+    }
+    for _ in 0..NAME_ATTEMPTS {
         let mut candidate = object.clone();
-        if generated {
-            meta::set(&mut candidate, "name", &objects::generated_name(&base));
-        }
-        match insert_named(call, resource, candidate, dry_run).await? {
-            Some(created) => return Ok(created),
-            None if generated && attempt < NAME_ATTEMPTS => {}
-            None if generated => {
-                return Err(Box::new(Status::generate_name_conflict(resource.group, resource.plural, &base)));
-            }
-            None => {
-                let name = meta::name(&object);
-                return Err(Box::new(Status::already_exists(resource.group, resource.plural, name)));
-            }
+        meta::set(&mut candidate, "name", &objects::generated_name(&base));
+        if let Some(created) = insert_named(call, resource, candidate, dry_run).await? {
+            return Ok(created);
         }
     }
-    unreachable!("the loop returns")
+    Err(Box::new(Status::generate_name_conflict(resource.group, resource.plural, &base)))
 }
 
 /// Checks and sets the namespace, by path and body.

@@ -4,7 +4,7 @@ use super::object::CachedObject;
 use super::resource::{Filled, Interner, ResourceCache};
 use super::{CacheError, ROOT, progress};
 use naru_store::{Event, Record, Store, Watch, WatchError};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 const CAPACITY: usize = 4096;
 /// Records read at a time.
 const PAGE: usize = 1000;
+/// Pages indexed at a time: reading is the smaller part of the work, so that two keep a second core busy.
+const INDEXED_AT_ONCE: usize = 2;
 
 type Resources = Arc<HashMap<(&'static str, &'static str), ResourceCache>>;
 
@@ -109,26 +111,29 @@ fn resource_of<'a>(
     resources.iter().find(|((g, p), _)| *g == group && *p == plural).map(|(_, resource)| resource)
 }
 
-/// Reads everything, as of one revision, which is returned. One page is indexed while the next is read.
+/// Reads everything, as of one revision, which is returned. Pages are indexed while the next is read.
 async fn fill(store: &Store, resources: &Resources) -> Result<i64, CacheError> {
     let mut filled: HashMap<Name, Filled> = HashMap::new();
     let mut after: Option<Arc<str>> = None;
     let mut revision = None;
-    let mut indexing: Option<JoinHandle<Indexed>> = None;
+    let mut indexing: VecDeque<JoinHandle<Indexed>> = VecDeque::new();
     loop {
         let page = store.list(ROOT, after.as_deref(), PAGE, revision).await?;
         revision = Some(page.revision);
         after = page.records.last().map(|record| Arc::clone(&record.key));
         let (resources, records) = (Arc::clone(resources), page.records);
         let next = tokio::task::spawn_blocking(move || index(&resources, records));
-        if let Some(done) = indexing.replace(next) {
+        indexing.push_back(next);
+        if indexing.len() > INDEXED_AT_ONCE
+            && let Some(done) = indexing.pop_front()
+        {
             collect(done, &mut filled).await?;
         }
         if !page.more {
             break;
         }
     }
-    if let Some(done) = indexing {
+    for done in indexing {
         collect(done, &mut filled).await?;
     }
     let revision = revision.unwrap_or_default();

@@ -90,6 +90,7 @@ fn config(informers: naru_client::Informers) -> Config {
         legacy_token: Arc::new(|_| None),
         cluster_cidr: "10.42.0.0/16".to_owned(),
         node_cidr_mask: 24,
+        queues: naru_client::QueueMetrics::default(),
         signer: None,
     }
 }

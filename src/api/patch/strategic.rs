@@ -171,9 +171,8 @@ fn merge_member(
         (Some(Value::Array(items)), Value::Array(change)) if field.is_some_and(|f| f.schema.merge) => {
             let before = identities(items, field);
             merge_list(items, change, field.expect("checked by the guard"))?;
-            match order {
-                Some(order) => order_by(items, &before, order, field),
-                None => {}
+            if let Some(order) = order {
+                order_by(items, &before, order, field);
             }
             Ok(())
         }

@@ -19,6 +19,7 @@ mod kubeconfig;
 mod layout;
 mod log;
 mod manifests;
+mod metrics_reader;
 mod node;
 mod operator;
 mod own_objects;

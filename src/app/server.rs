@@ -6,7 +6,7 @@ use crate::layout::Layout;
 use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
 use crate::signing::Authorities;
 use crate::tunnel::Tunnels;
-use crate::{agent, dns, encryption, host, kubeconfig, manifests, node, own_objects, token};
+use crate::{agent, dns, encryption, host, kubeconfig, manifests, metrics_reader, node, own_objects, token};
 use anyhow::{Context, Result, bail};
 use naru_apiserver::{ApiServer, ClientIdentity, FrontProxy, LegacyToken, StaticToken, api_tls_config, tls_config};
 use naru_base::Shutdown;
@@ -74,7 +74,8 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     let informers = Informers::new(admin.clone(), &shutdown);
     start_control_plane(&args, &api, &informers, &secrets, of_scheduler, &shutdown);
     manifests::start(layout.manifests(), as_user(&api, "system:admin", &["system:masters"]), &shutdown);
-    let own = dns::objects(&settings.cluster_dns).into_iter().chain(join::roles()).collect();
+    let own =
+        dns::objects(&settings.cluster_dns).into_iter().chain(join::roles()).chain(metrics_reader::objects()).collect();
     let (publishing, stop) = (own_objects::publish(admin, own), shutdown.clone());
     naru_base::spawn("own-objects", async move { stop.guard(publishing).await });
     if args.simulated_nodes > 0 {

@@ -19,6 +19,7 @@ mod expectations;
 mod garbage_collector;
 mod in_each_namespace;
 mod job;
+mod legacy_token_cleaner;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -71,6 +72,7 @@ pub static ALL: &[Controller] = &[
     Controller { name: "endpointslicemirroring-controller", start: endpointslice_mirroring::start },
     Controller { name: "generic-garbage-collector", start: garbage_collector::start },
     Controller { name: "job-controller", start: job::start },
+    Controller { name: "legacy-service-account-token-cleaner", start: legacy_token_cleaner::start },
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_ipam::start },
     Controller { name: "node-controller", start: node_lifecycle::start },

@@ -1,6 +1,7 @@
 //! Expressions as the parser makes them and the checker completes them.
 
 use super::functions::Builtin;
+use regex::Regex;
 
 /// An expression, with the place in its source that errors about it name.
 #[derive(Debug, Clone)]
@@ -64,7 +65,7 @@ pub(super) enum Kind {
 }
 
 /// A constant.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) enum Literal {
     Null,
     Bool(bool),
@@ -73,6 +74,8 @@ pub(super) enum Literal {
     Double(f64),
     String(String),
     Bytes(Vec<u8>),
+    /// A pattern that the checker has compiled.
+    Pattern(Regex),
 }
 
 /// The macros that go through lists and maps.

@@ -2,7 +2,7 @@
 
 use super::ast::{Expr, Fold, Kind, Literal};
 use super::types::{Bound, Type};
-use super::{Environment, Issue, functions};
+use super::{Environment, Issue, functions, strings};
 
 /// Names that stand for types.
 pub(super) const TYPE_NAMES: [&str; 12] = [
@@ -224,6 +224,19 @@ impl Checker<'_> {
             return self.wrong(at, text);
         };
         *builtin = Some(known.builtin);
+        if matches!(function.as_str(), "matches" | "find" | "findAll")
+            && let Some(Expr { at, kind: Kind::Literal(literal), .. }) = arguments.get_mut(1)
+            && let Literal::String(pattern) = literal
+        {
+            // Compiled once, and a mistake in it shows now.
+            match strings::pattern(pattern) {
+                Ok(compiled) => *literal = Literal::Pattern(compiled),
+                Err(_) => {
+                    let (at, text) = (*at, format!("invalid {function} argument"));
+                    self.wrong(at, text);
+                }
+            }
+        }
         let mut result: Option<Type> = None;
         for overload in &known.overloads {
             let Some(one) = overload.result(*member, &found) else { continue };
@@ -302,7 +315,7 @@ fn literal_type(literal: &Literal) -> Type {
         Literal::Int(_) => Type::Int,
         Literal::Uint(_) => Type::Uint,
         Literal::Double(_) => Type::Double,
-        Literal::String(_) => Type::String,
+        Literal::String(_) | Literal::Pattern(_) => Type::String,
         Literal::Bytes(_) => Type::Bytes,
     }
 }

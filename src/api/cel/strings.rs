@@ -5,9 +5,12 @@ use super::eval::{EvalError, Meter};
 use super::lists;
 use super::value::Value;
 use regex::Regex;
+use std::borrow::Cow;
 
 type Result<T> = std::result::Result<T, EvalError>;
 
+/// What making a pattern's automaton costs for each of its characters.
+const MAKING: u64 = 100;
 /// Largest automaton that an expression may need.
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
@@ -33,12 +36,27 @@ pub(super) fn ends_with<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Resul
     Ok(Value::Bool(text(arguments, 0)?.ends_with(text(arguments, 1)?.as_ref())))
 }
 
-fn regex(meter: &mut Meter, arguments: &[Value<'_>]) -> Result<Regex> {
-    let (within, pattern) = (text(arguments, 0)?, text(arguments, 1)?);
-    // Making the automaton costs more than a step of it.
-    meter.spend((within.len() as u64 + 1).div_ceil(10) * (pattern.len() as u64).div_ceil(4).max(1))?;
-    let built = regex::RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
-    built.map_err(|error| EvalError::failed(format!("error parsing regexp: {error}")))
+/// Compiles a pattern.
+pub(super) fn pattern(text: &str) -> std::result::Result<Regex, regex::Error> {
+    regex::RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build()
+}
+
+/// The pattern of a call: one that was compiled with the program, or one that is made now.
+fn regex<'v>(meter: &mut Meter, arguments: &'v [Value<'_>]) -> Result<Cow<'v, Regex>> {
+    let within = text(arguments, 0)?;
+    let spend = |meter: &mut Meter, length: usize| {
+        meter.spend((within.len() as u64 + 1).div_ceil(10) * (length as u64).div_ceil(4).max(1))
+    };
+    if let Some(Value::Pattern(compiled)) = arguments.get(1) {
+        spend(meter, compiled.as_str().len())?;
+        return Ok(Cow::Borrowed(compiled));
+    }
+    let source = text(arguments, 1)?;
+    spend(meter, source.len())?;
+    // Making the automaton costs much more than its steps.
+    meter.spend(source.len() as u64 * MAKING)?;
+    let made = pattern(source);
+    made.map(Cow::Owned).map_err(|error| EvalError::failed(format!("error parsing regexp: {error}")))
 }
 
 pub(super) fn matches<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {

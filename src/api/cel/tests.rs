@@ -164,6 +164,14 @@ fn mistakes_show_before_anything_is_evaluated() {
     );
     let expecting = "expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
     fails("1 +", &format!("ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' {expecting}\n | 1 +\n | ...^"));
+    fails(
+        "user.name.matches('[')",
+        "ERROR: <input>:1:19: invalid matches argument\n | user.name.matches('[')\n | ..................^",
+    );
+    fails(
+        "claims.sub.matches(claims.sub + '[')",
+        "error parsing regexp: regex parse error:\n    jane[\n        ^\nerror: unclosed character class",
+    );
     fails("has(user)", "ERROR: <input>:1:4: invalid argument to has() macro\n | has(user)\n | ...^");
     fails("while", "ERROR: <input>:1:1: reserved identifier: while\n | while\n | ^");
     fails("'a", "ERROR: <input>:1:1: Syntax error: token recognition error at: ''a'\n | 'a\n | ^");

@@ -2,6 +2,7 @@
 
 use super::ast::Literal;
 use jiff::{SignedDuration, Timestamp};
+use regex::Regex;
 use serde_json::{Map as JsonMap, Number, Value as Json};
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -23,6 +24,8 @@ pub enum Value<'a> {
     Timestamp(Timestamp),
     /// A type's name.
     Type(&'static str),
+    /// A compiled pattern, which only functions that take patterns see.
+    Pattern(&'a Regex),
     /// A document's list.
     Array(&'a [Json]),
     List(Rc<[Value<'a>]>),
@@ -71,6 +74,7 @@ impl<'a> Value<'a> {
             Literal::Double(value) => Self::Double(*value),
             Literal::String(value) => Self::String(Cow::Borrowed(value)),
             Literal::Bytes(value) => Self::Bytes(value.as_slice().into()),
+            Literal::Pattern(value) => Self::Pattern(value),
         }
     }
 
@@ -154,7 +158,7 @@ impl<'a> Value<'a> {
             Self::Int(_) => "int",
             Self::Uint(_) => "uint",
             Self::Double(_) => "double",
-            Self::String(_) => "string",
+            Self::String(_) | Self::Pattern(_) => "string",
             Self::Bytes(_) => "bytes",
             Self::Duration(_) => "google.protobuf.Duration",
             Self::Timestamp(_) => "google.protobuf.Timestamp",
@@ -174,7 +178,7 @@ impl<'a> Value<'a> {
             Self::Uint(value) => *value == 0,
             Self::Double(value) => *value == 0.0,
             Self::Duration(value) => value.is_zero(),
-            Self::Timestamp(_) | Self::Type(_) | Self::Optional(Some(_)) => false,
+            Self::Timestamp(_) | Self::Type(_) | Self::Pattern(_) | Self::Optional(Some(_)) => false,
             other => other.size() == Some(0),
         }
     }

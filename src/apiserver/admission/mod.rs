@@ -24,6 +24,7 @@ mod runtime_class;
 mod service_account;
 mod storage_class;
 mod taint_nodes;
+mod token_audience;
 
 pub(crate) use notes::Notes;
 pub(crate) use resource_quota::QuotaLocks;

@@ -1,6 +1,6 @@
 //! NodeRestriction: a kubelet changes its own node, pods, lease and CSINode, and of those only what is its to say.
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, token_audience};
 use crate::authz::node_name;
 use crate::pipeline::State;
 use crate::response::Failure;
@@ -12,7 +12,7 @@ use naru_api::status::Status;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-pub(super) static PLUGIN: Plugin = Plugin::new("NodeRestriction").admit(admit);
+pub(super) static PLUGIN: Plugin = Plugin::new("NodeRestriction").admit(admit).admit_async(token_audience::admit);
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const LEASE_NAMESPACE: &str = "kube-node-lease";

@@ -34,7 +34,8 @@ impl Default for QuotaLocks {
 }
 
 impl QuotaLocks {
-    fn of(&self, namespace: &str) -> &Mutex<()> {
+    /// What a charge in the namespace holds.
+    pub(crate) fn of(&self, namespace: &str) -> &Mutex<()> {
         let mut hasher = DefaultHasher::new();
         namespace.hash(&mut hasher);
         &self.0[(hasher.finish() % LOCKS as u64) as usize]

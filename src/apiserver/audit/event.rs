@@ -402,6 +402,7 @@ fn complete(resource: &Resource, value: &mut Value) {
         None => (resource.rules.default)(value),
         Some(view) => {
             (view.to_stored)(value);
+            (view.of.rules.default)(value);
             (view.from_stored)(value);
         }
     }

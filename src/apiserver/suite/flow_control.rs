@@ -136,6 +136,10 @@ async fn the_client_says_how_long_it_waits() {
     server.get(&format!("{PODS}?timeout=10s")).await.ok();
     let what = "invalid timeout specified in the request URL - time: invalid duration \"soon\"";
     server.get(&format!("{PODS}?timeout=soon")).await.refused(400, what);
+    // A charge that waits for another one, which does not end.
+    let quota = json!({ "metadata": { "name": "q" }, "spec": { "hard": { "count/configmaps": "9" } } });
+    server.post("/api/v1/namespaces/default/resourcequotas", quota).await.ok();
+    let _turn = server.state().quota_locks.of("default").lock().await;
     let what = "Timeout: request did not complete within the allotted timeout";
     let late = server.post(&format!("{CONFIG_MAPS}?timeout=1ns"), config_map("late")).await.refused(504, what);
     assert_eq!(late["reason"], "Timeout");

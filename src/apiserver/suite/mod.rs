@@ -13,6 +13,7 @@ mod deletion;
 mod flow_control;
 mod identity;
 mod lifecycles;
+mod node_tokens;
 mod objects;
 mod outside;
 mod permissions;

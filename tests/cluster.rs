@@ -13,6 +13,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The program under test.
 pub(crate) const NARU: &str = env!("CARGO_BIN_EXE_naru");
 
+/// Where the registry listens.
+const ADDRESS: &str = "127.0.0.1:5000";
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Namespaces and a directory for one test. Everything in them ends with the value.
@@ -194,10 +197,16 @@ impl Cluster {
         server.wait().unwrap()
     }
 
-    /// Starts Debian's registry on a loopback port of the namespace and fills it with the test images.
-    pub(crate) fn registry(&mut self) -> &'static str {
-        const ADDRESS: &str = "127.0.0.1:5000";
+    /// Puts a test image into the registry.
+    pub(crate) fn push(&self, name: &str, tag: &str) {
         let images = std::env::var("NARU_TEST_IMAGES").expect("scripts/test sets NARU_TEST_IMAGES");
+        let push = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/push.sh");
+        let output = self.host.command(&push).args([&images, ADDRESS, name, tag]).output().unwrap();
+        assert!(output.status.success(), "push {name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Starts Debian's registry on a loopback port of the namespace and fills it with the usual test images.
+    pub(crate) fn registry(&mut self) -> &'static str {
         let config = self.host.dir.join("registry.yml");
         let storage = self.host.dir.join("registry");
         let text = format!(
@@ -218,10 +227,8 @@ impl Cluster {
         self.eventually("the registry answers", |c| {
             c.host.sh(&format!("curl -fsS http://{ADDRESS}/v2/")).status.success()
         });
-        let push = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/push.sh");
         for (name, tag) in [("nginx", "1"), ("nginx", "2"), ("busybox", "1")] {
-            let output = self.host.command(&push).args([&images, ADDRESS, name, tag]).output().unwrap();
-            assert!(output.status.success(), "push {name}: {}", String::from_utf8_lossy(&output.stderr));
+            self.push(name, tag);
         }
         ADDRESS
     }

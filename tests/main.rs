@@ -7,11 +7,13 @@ mod agents;
 mod bad_input;
 mod clients;
 mod cluster;
+mod databases;
 mod history;
 mod node;
 mod programs;
 mod schemathesis;
 mod serving;
+mod static_pods;
 mod streams;
 mod structure;
 #[cfg(target_arch = "x86_64")]

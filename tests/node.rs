@@ -58,6 +58,26 @@ fn a_running_pod_is_debugged_resized_measured_and_reached() {
     host_ports(&c);
     logs_are_rotated(&c);
     measured(&c);
+    streams_end(&mut c);
+}
+
+/// Whoever follows a log or types into a command is let go when the server ends, and the server does not wait.
+fn streams_end(c: &mut Cluster) {
+    use std::process::Stdio;
+    let piped = |c: &Cluster, args: &[&str]| {
+        c.kubectl_command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut following = piped(c, &["logs", "-f", "flood", "--tail=1"]);
+    let mut typing = piped(c, &["exec", "-i", "app", "-c", "c", "--", "sh", "-c", "echo up; cat"]);
+    for child in [&mut following, &mut typing] {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        assert!(!line.is_empty());
+    }
+    assert!(c.down("-TERM").success());
+    for child in [&mut following, &mut typing] {
+        c.eventually("the client has ended", |_| child.try_wait().unwrap().is_some());
+    }
 }
 
 /// An ephemeral container sees the processes of the one that it looks at.

@@ -215,8 +215,8 @@ pub struct NodeArgs {
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE:EFFECT")]
     pub node_taint: Vec<String>,
 
-    /// A flag of the kubelet: container-log-max-size, container-log-max-files, pod-manifest-path or pod-max-pids,
-    /// FLAG=VALUE
+    /// A flag of the kubelet: allowed-unsafe-sysctls, container-log-max-size, container-log-max-files,
+    /// pod-manifest-path or pod-max-pids, FLAG=VALUE
     #[arg(long, value_name = "FLAG=VALUE")]
     pub kubelet_arg: Vec<String>,
 

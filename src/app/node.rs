@@ -15,6 +15,7 @@ use naru_client::projections::NodeView;
 use naru_client::{Client, EventRecorder, Informer, Informers, ListParams};
 use naru_kubelet::credentials::plugin::CredentialProviders;
 use naru_kubelet::engine::{EndpointGate, LocalImages, PodNetwork};
+use naru_kubelet::pod::sysctls::can_be_allowed;
 use naru_kubelet::{Kubelet, KubeletConfig, LogLimits, NodeApiConfig};
 use naru_libcni::{Network, NetworkConfig};
 use naru_network::balancer::Balancer;
@@ -158,6 +159,7 @@ pub(crate) async fn start(
         max_pods: MAX_PODS,
         static_pods: Some(set.static_pods.unwrap_or_else(|| layout.agent().join("pod-manifests"))),
         pod_pids_limit: set.pod_max_pids.unwrap_or_else(naru_kubelet::default_pod_pids),
+        allowed_unsafe_sysctls: set.allowed_unsafe_sysctls,
         log_limits: set.log_limits,
         runtime: Arc::new(runtime),
         images: Arc::new(images),
@@ -181,6 +183,7 @@ struct KubeletArgs {
     static_pods: Option<PathBuf>,
     /// Processes of one pod; `Some(None)`: as many as there are.
     pod_max_pids: Option<Option<i64>>,
+    allowed_unsafe_sysctls: Vec<String>,
 }
 
 fn kubelet_args(args: &[String]) -> Result<KubeletArgs> {
@@ -198,6 +201,13 @@ fn kubelet_args(args: &[String]) -> Result<KubeletArgs> {
                 set.log_limits.max_files =
                     files.with_context(|| format!("--kubelet-arg {arg}: not a number above 1"))?;
             }
+            "allowed-unsafe-sysctls" => {
+                let all = value.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
+                set.allowed_unsafe_sysctls = all.map(str::to_owned).collect();
+                if let Some(wrong) = set.allowed_unsafe_sysctls.iter().find(|pattern| !can_be_allowed(pattern)) {
+                    bail!("--kubelet-arg {arg}: {wrong} is not of a pod's own namespaces");
+                }
+            }
             "pod-max-pids" => {
                 let limit: i64 = value.parse().ok().with_context(|| format!("--kubelet-arg {arg}: not a number"))?;
                 set.pod_max_pids = Some(Some(limit).filter(|limit| *limit > 0));
@@ -205,8 +215,8 @@ fn kubelet_args(args: &[String]) -> Result<KubeletArgs> {
             "pod-manifest-path" if Path::new(value).is_absolute() => set.static_pods = Some(value.into()),
             "pod-manifest-path" => bail!("--kubelet-arg {arg}: not an absolute path"),
             _ => bail!(
-                "--kubelet-arg {arg}: only container-log-max-size, container-log-max-files, pod-manifest-path \
-                 and pod-max-pids can be set"
+                "--kubelet-arg {arg}: only allowed-unsafe-sysctls, container-log-max-size, container-log-max-files, \
+                 pod-manifest-path and pod-max-pids can be set"
             ),
         }
     }
@@ -487,6 +497,8 @@ mod tests {
         let set = kubelet_args(&["pod-manifest-path=/etc/pods".into()])?;
         assert_eq!(set.static_pods, Some("/etc/pods".into()));
         assert!(kubelet_args(&["pod-manifest-path=pods".into()]).is_err());
+        assert!(kubelet_args(&["allowed-unsafe-sysctls=net.*,kernel.msg*".into()]).is_ok());
+        assert!(kubelet_args(&["allowed-unsafe-sysctls=kernel.core_pattern".into()]).is_err());
         assert_eq!(kubelet_args(&["pod-max-pids=-1".into()])?.pod_max_pids, Some(None));
         assert!(kubelet_args(&["container-log-max-files=1".into()]).is_err());
         assert!(kubelet_args(&["feature=1".into()]).is_err());

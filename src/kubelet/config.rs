@@ -43,6 +43,8 @@ pub struct KubeletConfig {
     pub static_pods: Option<PathBuf>,
     /// Processes and threads of one pod.
     pub pod_pids_limit: Option<i64>,
+    /// Kernel parameters of their own namespaces that pods may set beside the safe ones.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// How large logs grow.
     pub log_limits: crate::LogLimits,
     /// Sandboxes and containers.

@@ -142,6 +142,10 @@ pub trait Images: fmt::Debug + Send + Sync + 'static {
     async fn remove(&self, container: &str) -> Result<(), String>;
     /// Removes the root file systems of all other containers.
     async fn retain(&self, keep: &HashSet<String>) -> Result<(), String>;
+    /// The directory with what a container has written, for its usage of the disk.
+    fn written(&self, _container: &str) -> Option<PathBuf> {
+        None
+    }
     /// The user that a name or number means in a root file system: uid, gid, supplementary groups, home.
     fn user(&self, rootfs: &Path, text: &str) -> Result<naru_runtime::images::User, String> {
         naru_runtime::images::lookup_user(rootfs, text).map_err(|error| error.to_string())
@@ -159,6 +163,9 @@ pub struct LocalImages {
 
 #[async_trait]
 impl Images for LocalImages {
+    fn written(&self, container: &str) -> Option<PathBuf> {
+        Some(self.snapshots.upper(container))
+    }
     fn resolve(&self, reference: &str) -> Option<Arc<Image>> {
         self.store.resolve(reference)
     }

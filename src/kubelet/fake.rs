@@ -30,6 +30,8 @@ pub(crate) struct FakeRuntime {
     pub(crate) specs: Mutex<BTreeMap<String, ContainerSpec>>,
     pub(crate) calls: Mutex<Vec<String>>,
     pub(crate) ignore_term: Mutex<bool>,
+    /// Limits of the last sandbox.
+    pub(crate) sandbox_limits: Mutex<naru_runtime::Resources>,
     /// Limits given to cgroups, in order.
     pub(crate) cgroups: Mutex<Vec<(String, naru_runtime::Resources)>>,
     changed: Arc<Notify>,
@@ -43,6 +45,7 @@ impl Default for FakeRuntime {
             specs: Mutex::default(),
             calls: Mutex::default(),
             ignore_term: Mutex::default(),
+            sandbox_limits: Mutex::default(),
             cgroups: Mutex::default(),
             changed: Arc::default(),
             events: broadcast::channel(64).0,
@@ -96,6 +99,7 @@ impl ContainerRuntime for FakeRuntime {
         self.update(id, |_| {})
     }
     async fn create_sandbox(&self, spec: SandboxSpec) -> RuntimeResult<SandboxInfo> {
+        *self.sandbox_limits.lock().unwrap() = spec.resources.clone();
         self.note("create sandbox".into());
         let info = SandboxInfo {
             id: spec.id.clone(),
@@ -327,6 +331,7 @@ impl World {
             max_pods: 110,
             static_pods: None,
             pod_pids_limit: None,
+            allowed_unsafe_sysctls: Vec::new(),
             log_limits: crate::LogLimits::default(),
             runtime: runtime.clone(),
             images: Arc::new(FakeImages),

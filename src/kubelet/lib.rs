@@ -3,6 +3,7 @@
 pub mod api;
 pub mod config;
 pub mod credentials;
+mod disk;
 pub mod engine;
 mod host_ports;
 pub mod images;

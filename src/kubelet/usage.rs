@@ -7,6 +7,7 @@ use naru_base::{Shutdown, spawn};
 use naru_runtime::{ContainerState, Stats};
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -187,6 +188,10 @@ pub(crate) struct PodUsage {
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) containers: Vec<Consumer>,
     pub(crate) traffic: Vec<(String, Traffic)>,
+    /// Volumes of its own, by name; whether they are on the disk.
+    pub(crate) volumes: Vec<(String, PathBuf, bool)>,
+    /// Where the logs of its containers are.
+    pub(crate) logs: PathBuf,
 }
 
 /// All pods of the node that run something.
@@ -221,9 +226,17 @@ pub(crate) fn pods(pods: &Pods) -> Vec<PodUsage> {
         if containers.is_empty() {
             continue;
         }
+        let pod_dir = shared.config.pod_dir(&uid);
+        let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter_map(|volume| {
+            let path = crate::volumes::path(&pod_dir, volume).filter(|path| path.starts_with(&pod_dir))?;
+            let on_disk = volume.empty_dir.as_ref().is_some_and(|e| e.medium.as_deref().is_none_or(str::is_empty));
+            Some((volume.name.clone(), path, on_disk))
+        });
         let own_network = pod.spec.as_ref().is_none_or(|s| s.host_network != Some(true));
         let sandbox = sandboxes.iter().find(|s| Some(&s.id) == visible.sandbox.as_ref()).filter(|_| own_network);
         out.push(PodUsage {
+            volumes: volumes.collect(),
+            logs: shared.config.pod_logs(&namespace, &name, &uid),
             namespace,
             name,
             uid,

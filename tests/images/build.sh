@@ -46,19 +46,70 @@ if [ ! -e "$dir/busybox/manifest.json" ]; then
   seal busybox '{"Env":["PATH=/bin"],"Cmd":["sh"]}'
 fi
 
-if [ ! -e "$dir/nginx/manifest.json" ]; then
-  root=$dir/nginx/root
-  mkdir -p "$root"
-  unpack "$root" nginx nginx-common libc6 libcrypt1 libpcre2-8-0 libssl3 zlib1g
+# closure PACKAGE: the package with the libraries that it needs, itself and through others.
+closure() {
+  apt-cache depends --recurse --no-{recommends,suggests,conflicts,breaks,replaces,enhances,pre-depends} "$1" |
+    grep -E "^(lib|$1\$|$2)" | grep -vE ':|libllvm|libz3|libperl|libdb5|libelogind|libc-|libgdbm|libpam-mod|libse(manage|pol)' | sort -u
+}
+
+# merge ROOT: Debian's directories are symbolic links into those that the packages own.
+merge() {
+  local root=$1 part
   rm -rf "$root"/usr/share/{doc,man,locale} "$root"/usr/lib/*/gconv
   # The static busybox would load these plugins of another libc, and crash.
   rm -f "$root"/{usr/,}lib/*/libnss_*
-  # Debian's are symbolic links into directories that the packages above own.
-  for part in lib lib64 sbin; do
+  for part in lib lib64 sbin bin; do
     if [ -d "$root/$part" ] && [ ! -L "$root/$part" ]; then
       mkdir -p "$root/usr/$part"; cp -a "$root/$part/." "$root/usr/$part/"; rm -r "${root:?}/$part"; ln -s "usr/$part" "$root/$part"
     fi
   done
+}
+
+if [ ! -e "$dir/redis/manifest.json" ]; then
+  root=$dir/redis/root
+  mkdir -p "$root"
+  unpack "$root" zlib1g $(closure redis-server redis-tools)
+  merge "$root"
+  shell "$root"
+  seal redis '{"Env":["PATH=/usr/bin:/bin"],"Cmd":["redis-server","--save","","--bind","0.0.0.0","--protected-mode","no"]}'
+fi
+
+if [ ! -e "$dir/python/manifest.json" ]; then
+  root=$dir/python/root version=$(apt-cache depends python3 | sed -n 's/.*Depends: \(python3\.[0-9]*\)$/\1/p' | head -n 1)
+  mkdir -p "$root"
+  unpack "$root" zlib1g $(closure "$version" "$version-minimal")
+  merge "$root"
+  shell "$root"
+  ln -s "$version" "$root/usr/bin/python3"
+  seal python '{"Env":["PATH=/usr/bin:/bin"],"Cmd":["python3","-m","http.server","8000"]}'
+fi
+
+if [ ! -e "$dir/postgres/manifest.json" ]; then
+  root=$dir/postgres/root version=$(apt-cache depends postgresql | sed -n 's/.*Depends: \(postgresql-[0-9]*\)$/\1/p' | head -n 1)
+  mkdir -p "$root"
+  unpack "$root" zlib1g $(closure "$version" "postgresql-client-|tzdata$")
+  # What compiles queries needs a compiler of 100 MB.
+  rm -rf "$root"/usr/lib/postgresql/*/lib/{bitcode,llvmjit*}
+  merge "$root"
+  shell "$root"
+  echo 'postgres:x:70:70::/data:/bin/sh' >>"$root/etc/passwd"
+  echo 'postgres:x:70:' >>"$root/etc/group"
+  mkdir -p "$root/var/run/postgresql"
+  chmod 1777 "$root/tmp" "$root/var/run/postgresql"
+  cat >"$root/start" <<'START'
+#!/bin/sh
+[ -e /data/db/PG_VERSION ] || initdb -D /data/db -A trust -U postgres
+exec postgres -D /data/db -k /tmp -h ''
+START
+  chmod 755 "$root/start"
+  seal postgres "{\"Env\":[\"PATH=/usr/lib/postgresql/${version#postgresql-}/bin:/usr/bin:/bin\"],\"User\":\"postgres\",\"Cmd\":[\"/start\"]}"
+fi
+
+if [ ! -e "$dir/nginx/manifest.json" ]; then
+  root=$dir/nginx/root
+  mkdir -p "$root"
+  unpack "$root" nginx nginx-common libc6 libcrypt1 libpcre2-8-0 libssl3 zlib1g
+  merge "$root"
   shell "$root"
   mkdir -p "$root"/var/{log/nginx,lib/nginx,www/html} "$root/run" "$root/etc/nginx"
   echo 'Welcome to nginx!' >"$root/var/www/html/index.html"

@@ -167,7 +167,12 @@ async fn route(
             respond(StatusCode::OK, "application/json", Bytes::from(list.to_string()))
         }
         ["stats"] | ["stats", "summary"] => {
-            respond(StatusCode::OK, "application/json", Bytes::from(stats::summary(pods).to_string()))
+            let pods = pods.clone();
+            let summary = tokio::task::spawn_blocking(move || stats::summary(&pods)).await;
+            match summary {
+                Ok(summary) => respond(StatusCode::OK, "application/json", Bytes::from(summary.to_string())),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            }
         }
         ["metrics"] => metrics(stats::own(pods)),
         ["metrics", "resource"] => metrics(stats::resource(pods)),

@@ -1,5 +1,6 @@
 //! `/stats/summary` and the metrics: what the node, its pods and their containers use.
 
+use crate::disk::{self, Taken};
 use crate::pods::Pods;
 use crate::shared::Shared;
 use crate::usage::{self, PodUsage, Usage};
@@ -7,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 
 fn time(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
@@ -29,8 +31,18 @@ fn memory(usage: &Usage) -> Value {
     })
 }
 
-fn file_system(shared: &Shared, at: Timestamp) -> Value {
-    let Ok(fs) = rustix::fs::statvfs(&shared.config.data_dir) else { return Value::Null };
+/// What a part of a file system takes, beside what the whole has.
+fn part(path: &Path, taken: Taken, at: Timestamp) -> Value {
+    let mut out = file_system(path, at);
+    if out.is_object() {
+        out["usedBytes"] = taken.bytes.into();
+        out["inodesUsed"] = taken.inodes.into();
+    }
+    out
+}
+
+fn file_system(path: &Path, at: Timestamp) -> Value {
+    let Ok(fs) = rustix::fs::statvfs(path) else { return Value::Null };
     json!({
         "time": time(at),
         "availableBytes": fs.f_bavail * fs.f_frsize,
@@ -52,17 +64,38 @@ fn network(traffic: &[(String, usage::Traffic)], at: Timestamp) -> Value {
     out
 }
 
-fn pod(pod: &PodUsage) -> Value {
+fn pod(shared: &Shared, pod: &PodUsage) -> Value {
+    let data = &shared.config.data_dir;
+    let now = Timestamp::now();
+    let mut on_disk = Taken::default();
     let containers: Vec<Value> = pod
         .containers
         .iter()
         .map(|c| {
+            let written = shared.config.images.written(&c.id).map(|path| disk::taken(&path)).unwrap_or_default();
+            let logs = disk::taken(&pod.logs.join(&c.name));
+            on_disk = on_disk + written + logs;
             let mut out = json!({"name": c.name, "cpu": cpu(&c.usage), "memory": memory(&c.usage)});
             out["startTime"] = c.started_at.map(time).into();
+            out["rootfs"] = part(data, written, now);
+            out["logs"] = part(data, logs, now);
             if let Some(limit) = c.memory_limit.and_then(|limit| u64::try_from(limit).ok()) {
                 let left = limit.saturating_sub(c.usage.stats.memory_working_set_bytes);
                 out["memory"]["availableBytes"] = left.into();
             }
+            out
+        })
+        .collect();
+    let volumes: Vec<Value> = pod
+        .volumes
+        .iter()
+        .map(|(name, path, is_on_disk)| {
+            let taken = disk::taken(path);
+            if *is_on_disk {
+                on_disk = on_disk + taken;
+            }
+            let mut out = part(path, taken, now);
+            out["name"] = name.as_str().into();
             out
         })
         .collect();
@@ -75,17 +108,19 @@ fn pod(pod: &PodUsage) -> Value {
         "memory": memory(&sum),
         "network": network(&pod.traffic, sum.at),
         "process_stats": {"process_count": sum.stats.pids},
+        "volume": volumes,
+        "ephemeral-storage": part(data, on_disk, now),
     })
 }
 
-/// `/stats/summary`.
+/// `/stats/summary`. Looks at the files of all pods.
 pub(super) fn summary(pods: &Pods) -> Value {
     let shared = pods.shared();
     let node = shared.usage.node();
     let mut node_memory = memory(&node);
     let left = shared.node_memory.saturating_sub(node.stats.memory_working_set_bytes);
     node_memory["availableBytes"] = left.into();
-    let fs = file_system(shared, node.at);
+    let fs = file_system(&shared.config.data_dir, node.at);
     json!({
         "node": {
             "nodeName": shared.config.node_name,
@@ -95,7 +130,7 @@ pub(super) fn summary(pods: &Pods) -> Value {
             "fs": fs,
             "runtime": {"imageFs": fs, "containerFs": fs},
         },
-        "pods": usage::pods(pods).iter().map(pod).collect::<Vec<_>>(),
+        "pods": usage::pods(pods).iter().map(|one| pod(shared, one)).collect::<Vec<_>>(),
     })
 }
 

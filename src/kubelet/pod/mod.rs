@@ -22,6 +22,7 @@ pub(crate) mod slot;
 pub(crate) mod start;
 pub mod status;
 mod stop;
+pub mod sysctls;
 mod terminate;
 mod tokens;
 pub(crate) mod worker;

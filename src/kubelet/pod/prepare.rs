@@ -50,6 +50,13 @@ impl Worker {
 
     async fn make_sandbox(&mut self) -> bool {
         let shared = self.shared.clone();
+        if self.pod.spec.as_ref().is_some_and(|s| s.host_users == Some(false)) {
+            // Better no pod than one that is less isolated than it asks for.
+            let text =
+                "Failed to create pod sandbox: user namespaces (hostUsers: false) are not supported by this node";
+            self.fail(events::FAILED_SANDBOX, text.to_owned());
+            return false;
+        }
         let _permit = shared.sandboxes.acquire().await;
         let _tidying = shared.tidying.read().await;
         let spec = self.sandbox_spec();

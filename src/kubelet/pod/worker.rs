@@ -361,10 +361,15 @@ impl Worker {
         if self.sandbox.is_some() {
             return false;
         }
-        let enabled = super::security::loaded_profiles().is_some();
-        let Some(message) = super::security::apparmor_obstacle(&self.pod, enabled) else { return false };
-        self.shared.pod_event(&self.pod, None, true, "AppArmor", message);
-        self.verdict = Some(("AppArmor".into(), format!("Pod was rejected: {message}")));
+        let sysctl = super::sysctls::forbidden(&self.pod, &self.shared.config.allowed_unsafe_sysctls);
+        let apparmor = || {
+            let enabled = super::security::loaded_profiles().is_some();
+            super::security::apparmor_obstacle(&self.pod, enabled).map(str::to_owned)
+        };
+        let obstacle = sysctl.map(|why| ("SysctlForbidden", why)).or_else(|| Some(("AppArmor", apparmor()?)));
+        let Some((reason, message)) = obstacle else { return false };
+        self.verdict = Some((reason.into(), format!("Pod was rejected: {message}")));
+        self.shared.pod_event(&self.pod, None, true, reason, message);
         true
     }
 

@@ -267,3 +267,37 @@ async fn one_container_takes_the_whole_pod_with_it() {
     delete(&running, pod);
     world.until("deleted", World::deleted).await;
 }
+
+#[tokio::test]
+async fn a_pod_that_would_change_the_machine_is_rejected() {
+    let world = World::new();
+    let pod = pod(json!({"containers": [{"name": "m", "image": "a:1"}],
+        "securityContext": {"sysctls": [{"name": "kernel.core_pattern", "value": "|/x"}]}}));
+    start(&world, &pod);
+    world.until("rejected", |w| (w.status()["phase"] == "Failed").then_some(())).await;
+    assert_eq!(world.status()["reason"], "SysctlForbidden");
+    let message = "Pod was rejected: forbidden sysctl: \"kernel.core_pattern\" not allowlisted";
+    assert_eq!(world.status()["message"], message);
+    assert!(world.runtime.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_pod_as_a_whole_is_bounded_and_resized() {
+    let world = World::new();
+    let with = |memory: &str| {
+        pod(json!({"resources": {"limits": {"cpu": "1", "memory": memory}, "requests": {"cpu": "1", "memory": memory}},
+            "containers": [{"name": "m", "image": "a:1"}, {"name": "n", "image": "a:1"}]}))
+    };
+    let running = start(&world, &with("64Mi"));
+    world.until("running", |w| (w.status()["phase"] == "Running").then_some(())).await;
+    let limits = world.runtime.sandbox_limits.lock().unwrap().clone();
+    assert_eq!((limits.cpu_quota, limits.memory_limit), (Some(100_000), Some(64 << 20)));
+    running.inbox.put(|news| news.pod = Some(Arc::new(with("32Mi"))));
+    let given = |w: &World| (w.status()["resources"]["limits"]["memory"] == "32Mi").then_some(());
+    world.until("resized", given).await;
+    let of_pod =
+        |(path, limits): &(String, naru_runtime::Resources)| (path == "kubepods/podu1").then_some(limits.memory_limit);
+    let cgroups = world.runtime.cgroups.lock().unwrap();
+    // The wider limit first, then the one that is wanted.
+    assert_eq!(cgroups.iter().filter_map(of_pod).collect::<Vec<_>>(), [Some(64 << 20), Some(32 << 20)]);
+}

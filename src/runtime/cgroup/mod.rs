@@ -114,6 +114,12 @@ impl Cgroup {
         self.hierarchies.v2.as_ref().map(|mount| mount.join(&self.path))
     }
 
+    /// Where the group is in every hierarchy, with the place of that hierarchy.
+    pub(crate) fn places(&self) -> Vec<(PathBuf, PathBuf)> {
+        let roots = self.hierarchies.roots().map(|root| (root.join(&self.path), root.to_owned()));
+        roots.filter(|(directory, _)| directory.is_dir()).collect()
+    }
+
     /// Makes the group wherever that is possible. Fails only if it is possible nowhere although
     /// there are hierarchies.
     pub(crate) fn create(&self) -> io::Result<()> {

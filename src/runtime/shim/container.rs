@@ -123,6 +123,7 @@ impl Container {
             shm: &pod.shm(),
             cgroup_path: cgroup.oci_path(),
             unified_cgroups: pod.hierarchies.is_unified(),
+            cgroup_places: cgroup.places(),
             capabilities: guards.capabilities_before().and(capability::Set::own()),
             bounding: guards.capabilities,
         };

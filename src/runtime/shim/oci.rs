@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// Where containers look for cgroups.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// What the configuration depends on beside the container's own description.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
@@ -15,8 +18,11 @@ pub(super) struct Context<'a> {
     pub(super) shm: &'a Path,
     /// Absolute.
     pub(super) cgroup_path: String,
-    /// Whether cgroup v2 is all there is. A v1 mount ignores `ro`, so nothing is mounted there.
+    /// Whether cgroup v2 is all there is.
     pub(super) unified_cgroups: bool,
+    /// Else the container's group in every hierarchy, with the place of the hierarchy. These are bound, since a
+    /// mount of version 1 of its own would be writable whatever is asked for.
+    pub(super) cgroup_places: Vec<(PathBuf, PathBuf)>,
     /// Held while the process is set up.
     pub(super) capabilities: capability::Set,
     /// Kept as bound for the program.
@@ -176,7 +182,15 @@ fn mounts(spec: &ContainerSpec, context: &Context<'_>) -> Vec<Value> {
         mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", sys]),
     ];
     if context.unified_cgroups {
-        mounts.push(mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", sys]));
+        mounts.push(mount("cgroup", "cgroup", CGROUPS, &["nosuid", "noexec", "nodev", "relatime", sys]));
+    } else if !context.cgroup_places.is_empty() {
+        mounts.push(mount("tmpfs", "tmpfs", CGROUPS, &["nosuid", "noexec", "nodev", "mode=755", "size=64k"]));
+        for (group, place) in context.cgroup_places.iter().filter(|(_, place)| place.starts_with(CGROUPS)) {
+            mounts.push(json!({
+                "type": "bind", "source": group, "destination": place,
+                "options": ["bind", "rprivate", "nosuid", "noexec", "nodev", sys],
+            }));
+        }
     }
     if !spec.mounts.iter().any(|m| m.destination == Path::new("/dev/shm")) {
         let shm = Mount { source: context.shm.into(), destination: "/dev/shm".into(), ..Mount::default() };
@@ -220,6 +234,11 @@ mod tests {
             shm: Path::new("/run/x/shm"),
             cgroup_path: "/kubepods/pod1/c".into(),
             unified_cgroups: unified,
+            cgroup_places: if unified {
+                Vec::new()
+            } else {
+                vec![("/sys/fs/cgroup/cpu/kubepods/pod1/c".into(), "/sys/fs/cgroup/cpu".into())]
+            },
             capabilities: capability::Set::from_names(["CHOWN"]),
             bounding: capability::Set::from_names(["CHOWN"]),
         };
@@ -231,10 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn cgroups_are_mounted_on_v2_only() {
+    fn a_container_sees_its_own_cgroups() {
         let spec = ContainerSpec::default();
         assert!(destinations(&with(&spec, true)).contains(&"/sys/fs/cgroup"));
-        assert!(!destinations(&with(&spec, false)).contains(&"/sys/fs/cgroup"));
+        let config = with(&spec, false);
+        let bound = config["mounts"].as_array().unwrap().iter().find(|m| m["destination"] == "/sys/fs/cgroup/cpu");
+        let bound = bound.unwrap();
+        assert_eq!(bound["source"], "/sys/fs/cgroup/cpu/kubepods/pod1/c");
+        assert!(bound["options"].as_array().unwrap().contains(&json!("ro")));
     }
 
     #[test]

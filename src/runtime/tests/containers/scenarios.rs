@@ -425,6 +425,15 @@ async fn limits_and_out_of_memory(fixture: Fixture) {
     let status = exit_of(&mut events, "c").await.status;
     assert_eq!((status.oom_killed, status.signal == Some(libc::SIGKILL)), (limited, limited), "{status:?}");
     started(&runtime, "a", fixture.shell("d", "sleep 1011")).await;
+    if limited {
+        // What a container may use it can read, and not change.
+        let look = "cat /sys/fs/cgroup/pids/pids.current /sys/fs/cgroup/pids.current 2>/dev/null; \
+            echo 5 > /sys/fs/cgroup/pids/pids.max";
+        let look = ["sh".into(), "-c".into(), look.into()];
+        let said = runtime.exec_probe("d", &look, Duration::from_secs(20)).await.unwrap();
+        let said = String::from_utf8_lossy(&said.output).into_owned();
+        assert!(said.starts_with(|c: char| c.is_ascii_digit()) && said.contains("Read-only file system"), "{said}");
+    }
     let stats = runtime.stats("d").await.unwrap();
     if limited {
         assert!(stats.memory_usage_bytes > 0 && stats.pids == 1, "{stats:?}");

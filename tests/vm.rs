@@ -81,7 +81,7 @@ fn a_stock_machine_with_version_2_of_cgroups() {
         c.get("nodes", "{.items[*].status.conditions[?(@.type=='Ready')].status}") == "True"
     });
     c.apply(PODS);
-    c.kubectl(&["wait", "--for=condition=Ready", "pod/limited", "pod/web", "pod/confined", "--timeout=120s"]);
+    c.kubectl(&["wait", "--for=condition=Ready", "pod/limited", "pod/web", "pod/confined", "--timeout=300s"]);
     limits_and_resize(&c);
     devices(&c);
     services(&c);
@@ -135,6 +135,10 @@ fn services(c: &Cluster) {
 }
 
 fn apparmor(c: &Cluster) {
+    c.eventually("both have said what they are", |c| {
+        let said = |container: &str| c.kubectl(&["logs", "confined", "-c", container]);
+        said("c").contains("allowed") && !said("free").is_empty()
+    });
     assert_eq!(c.kubectl(&["logs", "confined", "-c", "c"]).lines().next(), Some("naru-test (enforce)"));
     assert!(c.kubectl(&["logs", "confined", "-c", "c"]).contains("denied\nallowed"));
     assert_eq!(c.kubectl(&["logs", "confined", "-c", "free"]).trim(), "unconfined");

@@ -23,18 +23,25 @@ pub(crate) fn read(run: &Run, container: &Container, code: i32) -> Option<String
         return written;
     }
     let text = tail(run.log.as_deref()?, 64 * 1024)?;
-    let lines: Vec<&str> = text
-        .lines()
-        .filter_map(|line| cri::parse(line.as_bytes()).map(|l| l.content))
-        .filter_map(|c| std::str::from_utf8(c).ok())
-        .collect();
-    let mut out: String =
-        lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| format!("{line}\n")).collect();
+    let out = last_words(&text);
+    (!out.is_empty()).then_some(out)
+}
+
+/// The end of what a container wrote, from the end of its log; a line that it did not end has no end here either.
+fn last_words(log: &str) -> String {
+    let pieces: Vec<cri::Line<'_>> = log.lines().filter_map(|line| cri::parse(line.as_bytes())).collect();
+    let mut out = String::new();
+    for piece in &pieces[pieces.len().saturating_sub(LOG_LINES)..] {
+        out.push_str(&String::from_utf8_lossy(piece.content));
+        if !piece.partial {
+            out.push('\n');
+        }
+    }
     if out.len() > LOG_LIMIT {
         let cut = (out.len() - LOG_LIMIT..out.len()).find(|at| out.is_char_boundary(*at)).unwrap_or(out.len());
         out.drain(..cut);
     }
-    (!out.is_empty()).then_some(out)
+    out
 }
 
 /// The last `limit` bytes of a regular file. A container could have put anything else there.
@@ -48,4 +55,18 @@ fn tail(path: &Path, limit: u64) -> Option<String> {
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_end_as_the_container_ended_them() {
+        let check = |log: &str, expect: &str| assert_eq!(last_words(log), expect);
+        check("t stdout F one\nt stderr F two\n", "one\ntwo\n");
+        check("t stdout P DONE\n", "DONE");
+        check("t stdout P a\nt stdout F b\n", "ab\n");
+        check(&"t stdout F x\n".repeat(100), &"x\n".repeat(LOG_LINES));
+    }
 }

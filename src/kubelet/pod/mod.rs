@@ -1,5 +1,6 @@
 //! One pod on this node: what to do next, how to start and stop its containers, what to publish.
 
+mod admit;
 pub mod backoff;
 pub mod dns;
 pub mod env;

@@ -223,7 +223,7 @@ pub fn cgroup_values(pod: &Pod, container: &Container, node_memory: u64) -> Cgro
 }
 
 fn oom_score_adj(pod: &Pod, container: &Container, node_memory: u64) -> i32 {
-    if pod.spec.as_ref().is_some_and(|s| matches!(s.priority, Some(p) if p >= 2_000_000_000)) {
+    if pod.spec.as_ref().is_some_and(|s| s.priority_class_name.as_deref() == Some("system-node-critical")) {
         return -997;
     }
     match qos(pod) {

@@ -356,23 +356,6 @@ impl Worker {
         }
     }
 
-    /// Ends a pod that asks for what this machine does not have.
-    fn rejected(&mut self) -> bool {
-        if self.sandbox.is_some() {
-            return false;
-        }
-        let sysctl = super::sysctls::forbidden(&self.pod, &self.shared.config.allowed_unsafe_sysctls);
-        let apparmor = || {
-            let enabled = super::security::loaded_profiles().is_some();
-            super::security::apparmor_obstacle(&self.pod, enabled).map(str::to_owned)
-        };
-        let obstacle = sysctl.map(|why| ("SysctlForbidden", why)).or_else(|| Some(("AppArmor", apparmor()?)));
-        let Some((reason, message)) = obstacle else { return false };
-        self.verdict = Some((reason.into(), format!("Pod was rejected: {message}")));
-        self.shared.pod_event(&self.pod, None, true, reason, message);
-        true
-    }
-
     /// One round of an active pod.
     async fn active(&mut self) {
         if self.deletion_wanted() || self.deadline_passed() || self.rejected() {

@@ -86,11 +86,11 @@ impl LineCutter {
         log.write(&records);
     }
 
-    /// The stream has ended: writes an unfinished line.
+    /// The stream has ended: writes an unfinished line, as such, since no line end belongs to it.
     pub(super) fn finish(&mut self, now_ns: i64, log: &mut LogFile) {
         if !self.pending.is_empty() {
             let mut records = Vec::with_capacity(self.pending.len() + 64);
-            self.record(&mut records, &rfc3339_nano(now_ns), &[], b'F');
+            self.record(&mut records, &rfc3339_nano(now_ns), &[], b'P');
             log.write(&records);
         }
     }
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn lines_are_cut_wherever_the_reads_fall() {
-        check(&[b"one\ntw", b"o\n\nlast"], &[('F', 3), ('F', 3), ('F', 0), ('F', 4)]);
+        check(&[b"one\ntw", b"o\n\nlast"], &[('F', 3), ('F', 3), ('F', 0), ('P', 4)]);
     }
 
     #[test]

@@ -55,7 +55,7 @@ async fn run_logs_and_exit_code(fixture: Fixture) {
     let exit = exit_of(&mut events, "c").await;
     assert_eq!((exit.status.exit_code, exit.status.signal), (3, None));
     let log = fixture.log("c");
-    for line in ["stdout F out\n", "stderr F err\n", "stdout F host-a\n", "stdout F last\n"] {
+    for line in ["stdout F out\n", "stderr F err\n", "stdout F host-a\n", "stdout P last\n"] {
         assert!(log.contains(line), "{log}");
     }
     assert!(matches!(runtime.container("c").unwrap().state, ContainerState::Exited(_)));

@@ -37,9 +37,21 @@ impl Node {
         self.informer.apply(ObjectKey::new("default", "web-n1"), uid.into(), Some(mirror));
     }
 
-    async fn created(&self, count: usize) -> Value {
-        let posts = |w: &World| w.api.sent("POST").into_iter().filter(|(uri, _)| uri.ends_with("/pods")).nth(count - 1);
-        self.world.until("a mirror is made", posts).await.1
+    fn posts(w: &World) -> Vec<Value> {
+        let posts = w.api.sent("POST").into_iter().filter(|(uri, _)| uri.ends_with("/pods"));
+        posts.map(|(_, body)| body).collect()
+    }
+
+    /// The first mirror that is made after `before` of them. Until the cache knows of one, it may be tried again.
+    async fn created(&self, before: usize) -> Value {
+        self.world.until("a mirror is made", |w| Self::posts(w).get(before).cloned()).await
+    }
+
+    /// The first mirror of this image.
+    async fn created_of(&self, image: &str) -> Value {
+        let of_image =
+            |w: &World| Self::posts(w).into_iter().find(|pod| pod["spec"]["containers"][0]["image"] == image);
+        self.world.until("a mirror of the image is made", of_image).await
     }
 
     async fn calls(&self, expect: &[&str]) {
@@ -57,7 +69,7 @@ async fn it_runs_without_an_api_server_and_is_mirrored_when_there_is_one() {
     assert_eq!(found.metadata.uid.as_deref(), annotation(&found, HASH));
 
     node.informer.mark_synced();
-    let mirror = node.created(1).await;
+    let mirror = node.created(0).await;
     let annotations = &mirror["metadata"]["annotations"];
     assert_eq!(annotations[MIRROR], annotations[HASH]);
     assert_eq!(annotations[SOURCE], "file");
@@ -78,12 +90,13 @@ async fn it_runs_without_an_api_server_and_is_mirrored_when_there_is_one() {
 async fn a_deleted_mirror_comes_again_and_the_pod_goes_on() {
     let node = Node::start(Some(POD)).await;
     node.informer.mark_synced();
-    let mut mirror = node.created(1).await;
+    let mut mirror = node.created(0).await;
     mirror["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
     node.show("m1", &mirror);
     node.world.until("it is let go", World::deleted).await;
+    let before = Node::posts(&node.world).len();
     node.informer.apply(ObjectKey::new("default", "web-n1"), "2".into(), None);
-    node.created(2).await;
+    node.created(before).await;
     node.calls(&["create sandbox", "create c", "start c"]).await;
 }
 
@@ -91,7 +104,7 @@ async fn a_deleted_mirror_comes_again_and_the_pod_goes_on() {
 async fn a_changed_file_ends_the_pod_before_the_new_one_begins() {
     let node = Node::start(Some(POD)).await;
     node.informer.mark_synced();
-    node.show("m1", &node.created(1).await);
+    node.show("m1", &node.created(0).await);
     node.calls(&["create sandbox", "create c", "start c"]).await;
     std::fs::write(node.dir.path().join(".new"), POD.replace("image: a", "image: b")).unwrap();
     std::fs::rename(node.dir.path().join(".new"), node.dir.path().join("web.yaml")).unwrap();
@@ -99,14 +112,14 @@ async fn a_changed_file_ends_the_pod_before_the_new_one_begins() {
     node.calls(&[&both[..], &["start c"]].concat()).await;
     assert_eq!(node.world.until("the old mirror goes", World::deleted).await["preconditions"]["uid"], "m1");
     node.informer.apply(ObjectKey::new("default", "web-n1"), "2".into(), None);
-    assert_eq!(node.created(2).await["spec"]["containers"][0]["image"], "b");
+    node.created_of("b").await;
 }
 
 #[tokio::test]
 async fn a_removed_file_ends_the_pod_and_then_its_mirror() {
     let node = Node::start(Some(POD)).await;
     node.informer.mark_synced();
-    node.show("m1", &node.created(1).await);
+    node.show("m1", &node.created(0).await);
     node.calls(&["create sandbox", "create c", "start c"]).await;
     std::fs::remove_file(node.dir.path().join("web.yaml")).unwrap();
     node.calls(&["create sandbox", "create c", "start c", "signal c 15", "remove sandbox"]).await;

@@ -156,8 +156,9 @@ fn a_list_of_operations(patch: &Value, checked: bool) -> Result<(), String> {
             let ty = if checked { "handlers.jsonPatchOp" } else { "jsonpatch.Operation" };
             return Err(format!("{prefix}json: cannot unmarshal {} into Go value of type {ty}", go_kind(operation)));
         };
-        let named = ["op", "path", "from"].into_iter().filter_map(|field| Some((field, operation.get(field)?)));
-        for (field, value) in named.filter(|(_, value)| checked && !value.is_string() && !value.is_null()) {
+        let named = ["op", "path", "from"].map(|field| Some((field, operation.get(field)?)));
+        let wrong = |(_, value): &(&str, &Value)| checked && !value.is_string() && !value.is_null();
+        if let Some((field, value)) = named.into_iter().flatten().find(wrong) {
             let (kind, at) = (go_kind(value), format!("jsonPatchOp.{field}"));
             return Err(format!("{prefix}json: cannot unmarshal {kind} into Go struct field {at} of type string"));
         }

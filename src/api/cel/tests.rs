@@ -5,7 +5,7 @@ use super::*;
 use serde_json::json;
 
 fn environment() -> Environment {
-    let user = ObjectType::new(
+    let user = ObjectType::named(
         "test.User",
         [
             ("name", Type::String),

@@ -52,7 +52,7 @@ pub struct ObjectType {
 
 impl ObjectType {
     /// An object type; names are qualified (`kubernetes.UserInfo`).
-    pub fn new(name: &str, fields: impl IntoIterator<Item = (&'static str, Type)>) -> Type {
+    pub fn named(name: &str, fields: impl IntoIterator<Item = (&'static str, Type)>) -> Type {
         let fields = fields.into_iter().map(|(name, of)| (name.to_owned(), of)).collect();
         Type::Object(Arc::new(Self { name: name.to_owned(), fields }))
     }

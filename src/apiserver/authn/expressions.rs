@@ -38,7 +38,7 @@ pub(super) fn of_claims(
 
 /// A condition on the user that came out.
 pub(super) fn of_user(at: impl Display, source: &str, errors: &mut FieldErrors) -> Option<Program> {
-    let user = ObjectType::new(
+    let user = ObjectType::named(
         "kubernetes.UserInfo",
         [
             ("username", Type::String),

@@ -19,13 +19,13 @@ fn strings() -> Type {
 
 /// The question, as expressions see it.
 fn environment() -> Environment {
-    let requirement = ObjectType::new(
+    let requirement = ObjectType::named(
         "kubernetes.SelectorRequirement",
         [("key", Type::String), ("operator", Type::String), ("values", strings())],
     );
     let selector = |name: &str| {
         let requirements = Type::list(requirement.clone());
-        ObjectType::new(name, [("rawSelector", Type::String), ("requirements", requirements)])
+        ObjectType::named(name, [("rawSelector", Type::String), ("requirements", requirements)])
     };
     let texts = ["namespace", "verb", "group", "version", "resource", "subresource", "name"];
     let resource = texts.map(|name| (name, Type::String)).into_iter().chain([
@@ -34,14 +34,14 @@ fn environment() -> Environment {
     ]);
     let other = [("path", Type::String), ("verb", Type::String)];
     let request = [
-        ("resourceAttributes", ObjectType::new("kubernetes.ResourceAttributes", resource)),
-        ("nonResourceAttributes", ObjectType::new("kubernetes.NonResourceAttributes", other)),
+        ("resourceAttributes", ObjectType::named("kubernetes.ResourceAttributes", resource)),
+        ("nonResourceAttributes", ObjectType::named("kubernetes.NonResourceAttributes", other)),
         ("user", Type::String),
         ("groups", strings()),
         ("extra", Type::map(Type::String, strings())),
         ("uid", Type::String),
     ];
-    Environment::new([("request", ObjectType::new("kubernetes.SubjectAccessReviewSpec", request))])
+    Environment::new([("request", ObjectType::named("kubernetes.SubjectAccessReviewSpec", request))])
 }
 
 impl Conditions {

@@ -19,3 +19,4 @@ mod structure;
 #[cfg(target_arch = "x86_64")]
 mod vm;
 mod walking;
+mod workloads;

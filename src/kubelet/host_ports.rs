@@ -13,6 +13,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct HostPorts {
     gate: Arc<dyn EndpointGate>,
     pods: Mutex<BTreeMap<String, Known>>,
+    /// Ports of the node that pods were let in with, by uid. A leaf lock.
+    claims: Mutex<BTreeMap<String, Vec<Claim>>>,
+}
+
+/// A port of the node that a pod asks for; all addresses if it names none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Claim {
+    address: Option<String>,
+    protocol: String,
+    port: i32,
+}
+
+impl Claim {
+    fn conflicts(&self, other: &Self) -> bool {
+        let overlap = self.address.is_none() || other.address.is_none() || self.address == other.address;
+        overlap && self.port == other.port && self.protocol == other.protocol
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,11 +41,35 @@ struct Known {
 
 impl HostPorts {
     pub(crate) fn new(gate: Arc<dyn EndpointGate>) -> Self {
-        Self { gate, pods: Mutex::default() }
+        Self { gate, pods: Mutex::default(), claims: Mutex::default() }
+    }
+
+    /// Lets a pod have the ports of the node that it asks for, unless another pod has one of them: somebody has
+    /// passed the scheduler by.
+    pub(crate) fn claim(&self, uid: &str, pod: &Pod) -> bool {
+        let wanted = claims(pod);
+        if wanted.is_empty() {
+            return true;
+        }
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others = claims.iter().filter(|(other, _)| *other != uid).flat_map(|(_, held)| held);
+        if others.any(|held| wanted.iter().any(|wanted| wanted.conflicts(held))) {
+            return false;
+        }
+        claims.insert(uid.to_owned(), wanted);
+        true
+    }
+
+    /// A pod is ending: whoever comes next may have its ports.
+    pub(crate) fn release(&self, uid: &str) {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     /// A pod has these addresses now; none once it has ended.
     pub(crate) fn set(&self, uid: &str, pod: &Pod, ips: &[IpAddr]) {
+        if ips.is_empty() {
+            self.release(uid);
+        }
         let known = Known { ports: of(pod, ips), named: named(pod, ips) };
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let none = known == Known::default();
@@ -46,6 +87,19 @@ impl HostPorts {
             self.gate.set_namespaces(pods.values().flat_map(|known| known.named.iter().cloned()).collect());
         }
     }
+}
+
+fn claims(pod: &Pod) -> Vec<Claim> {
+    let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            let address = port.host_ip.as_deref().filter(|ip| !matches!(*ip, "" | "0.0.0.0" | "::"));
+            let protocol = port.protocol.as_deref().filter(|protocol| !protocol.is_empty()).unwrap_or("TCP");
+            let number = port.host_port.filter(|port| *port != 0)?;
+            Some(Claim { address: address.map(str::to_owned), protocol: protocol.to_owned(), port: number })
+        })
+        .collect()
 }
 
 /// The pod's addresses with its namespace, if it looks for names as most pods do.
@@ -87,6 +141,22 @@ fn of(pod: &Pod, ips: &[IpAddr]) -> Vec<(Frontend, Backend)> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_port_of_the_node_is_one_pods() {
+        let ports = HostPorts::new(Arc::new(crate::engine::NoGate));
+        let pod = |ip: &str, protocol: &str| -> Pod {
+            serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "ports": [
+                {"containerPort": 80, "hostPort": 8080, "hostIP": ip, "protocol": protocol}]}]}}))
+            .unwrap()
+        };
+        assert!(ports.claim("a", &pod("192.0.2.1", "TCP")) && ports.claim("a", &pod("192.0.2.1", "TCP")));
+        assert!(ports.claim("b", &pod("192.0.2.2", "TCP")) && ports.claim("c", &pod("", "UDP")));
+        assert!(!ports.claim("d", &pod("", "TCP")) && !ports.claim("d", &pod("192.0.2.2", "TCP")));
+        ports.release("b");
+        assert!(ports.claim("d", &pod("192.0.2.2", "TCP")));
+        assert!(ports.claim("e", &Pod::default()));
+    }
 
     #[test]
     fn ports_are_taken_with_address_and_protocol() {

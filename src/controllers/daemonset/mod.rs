@@ -120,7 +120,9 @@ impl DaemonSets {
         // Before the pods are looked at: those that turn up in between would be missing from `pods`.
         let processed = self.control.expectations.are_met(key);
         let pods = self.claim(&set).await?;
-        let daemons = Daemons::new(&set, hash, self.nodes.list(), &pods, now());
+        let twins = history.iter().filter(|known| known.data.digest == template.digest);
+        let twins = twins.filter_map(|known| known.metadata.labels.get(HASH)).map(String::as_str).collect();
+        let daemons = Daemons::new(&set, hash, self.nodes.list(), &pods, now()).with_twins(twins);
         let acted = if processed { self.act(&daemons, &newest).await } else { Ok(None) };
         let (mut status, wait) = status::observe(&daemons, processed);
         status.collision_count = (collisions > 0).then_some(collisions).or(set.status.collision_count);

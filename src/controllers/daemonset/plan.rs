@@ -14,6 +14,8 @@ pub(super) struct Daemons<'a> {
     pub(super) set: &'a DaemonSetView,
     /// The newest revision's hash.
     pub(super) hash: &'a str,
+    /// Hashes of older revisions with the same template: their pods need no renewal.
+    twins: Vec<&'a str>,
     pub(super) nodes: BTreeMap<String, Fit>,
     /// By the node that they are meant for; on each those assigned first, then the oldest.
     pub(super) pods: BTreeMap<String, Vec<Arc<PodView>>>,
@@ -56,7 +58,11 @@ impl<'a> Daemons<'a> {
                 (pod.spec.node_name.is_empty(), seconds(&meta.creation_timestamp), meta.name.clone())
             });
         }
-        Self { set, hash, nodes, pods: by_node, now }
+        Self { set, hash, twins: Vec::new(), nodes, pods: by_node, now }
+    }
+
+    pub(super) fn with_twins(self, twins: Vec<&'a str>) -> Self {
+        Self { twins, ..self }
     }
 
     pub(super) fn pods_on(&self, node: &str) -> &[Arc<PodView>] {
@@ -64,7 +70,8 @@ impl<'a> Daemons<'a> {
     }
 
     pub(super) fn is_updated(&self, pod: &PodView) -> bool {
-        pod.metadata.labels.get(HASH).map(String::as_str) == Some(self.hash)
+        let hash = pod.metadata.labels.get(HASH).map(String::as_str);
+        hash.is_some_and(|hash| hash == self.hash || self.twins.contains(&hash))
     }
 
     pub(super) fn is_available(&self, pod: &PodView) -> bool {
@@ -304,6 +311,11 @@ pub(super) mod tests {
         check(json!("50%"), json!(0), &old, &["-n1-old", "-n2-old"]);
         check(json!("30%"), json!(0), &old, &["-n1-old", "-n2-old"]);
         check(json!(1), json!(0), &["n1:oldx", "n2:old", "n3:old", "n4:old"], &[]);
+        {
+            let set = set(json!(1), json!(0));
+            let daemons = Daemons::new(&set, "new", nodes(), &pods(&old), i64::MAX / 2);
+            assert!(told(&daemons.with_twins(vec!["old"]).roll()).is_empty(), "the same template by another name");
+        }
         check(json!(1), json!(0), &["n1:new!", "n2:old", "n3:old", "n4:old"], &[]);
         check(json!(1), json!(0), &["n1:new", "n2:old", "n3:old", "n4:old"], &["-n2-old"]);
         // What does not work goes first and counts.

@@ -194,7 +194,10 @@ impl StatefulSets {
                 let revision = if *current { &revisions.current } else { &revisions.update };
                 self.create(set, revision, *ordinal).await
             }
-            Step::Delete(pod) => self.delete(set, &pod.metadata).await,
+            Step::Delete(pod) => {
+                self.tell_recreation(set, pod);
+                self.delete(set, &pod.metadata).await
+            }
             Step::Keep(pod) => self.keep(set, pod).await,
             Step::Release(pod) => self.own_claims(set, &pod.metadata, false).await,
         }
@@ -253,6 +256,21 @@ impl StatefulSets {
         let patched = patched.map(drop).map_err(Fault::from);
         self.tell_pod(set, &meta.name, ["update", "Update"], &patched);
         patched
+    }
+
+    /// A pod that has ended makes room for another of its name.
+    fn tell_recreation(&self, set: &StatefulSetView, pod: &PodView) {
+        if !pod.is_finished() || !plan::wants(set, &pod.metadata.name) {
+            return;
+        }
+        let about = ObjectReference::of(&registry::STATEFUL_SETS, &set.metadata);
+        let (namespace, name, pod_name) = (&set.metadata.namespace, &set.metadata.name, &pod.metadata.name);
+        let what = |how: &str| format!("StatefulSet {namespace}/{name} is recreating {how} Pod {pod_name}");
+        if pod.status.phase == "Failed" {
+            self.recorder.warning(&about, "RecreatingFailedPod", what("failed"));
+        } else {
+            self.recorder.normal(&about, "RecreatingTerminatedPod", what("terminated"));
+        }
     }
 
     fn tell_pod(&self, set: &StatefulSetView, pod: &str, [verb, reason]: [&str; 2], outcome: &Result<(), Fault>) {

@@ -64,6 +64,12 @@ impl Members {
     }
 }
 
+/// Whether the set wants a pod of this name.
+pub(super) fn wants(set: &StatefulSetView, pod: &str) -> bool {
+    let (start, end) = range(set);
+    ordinal(set, pod).is_some_and(|number| (start..end).contains(&number))
+}
+
 fn range(set: &StatefulSetView) -> (i32, i32) {
     let start = set.spec.ordinals.start;
     (start, start.saturating_add(set.spec.replicas()))

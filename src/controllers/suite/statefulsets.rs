@@ -2,7 +2,7 @@
 
 use super::{Cluster, find};
 use naru_api::registry::{self, CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS};
-use naru_client::{DeleteOptions, ListParams};
+use naru_client::{DeleteOptions, ListParams, PatchKind};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -117,4 +117,16 @@ async fn a_broken_pod_holds_up_those_after_it_and_a_deleted_one_comes_back_by_na
     cluster
         .until(&PODS, "another pod of that name", |all| uid(all).is_some_and(|uid| uid != before["metadata"]["uid"]))
         .await;
+    let failed = json!({"status": {"phase": "Failed"}});
+    let (kind, before) =
+        (PatchKind::Merge, cluster.client.get::<Value>(&PODS, Some("default"), "all-2").await.unwrap());
+    cluster.client.patch::<Value>(&PODS, Some("default"), "all-2", Some("status"), kind, &failed).await.unwrap();
+    let uid = |pods: &[Arc<Value>]| find(pods, "all-2").map(|pod| pod["metadata"]["uid"].clone());
+    cluster
+        .until(&PODS, "another pod for the failed one", |all| {
+            uid(all).is_some_and(|uid| uid != before["metadata"]["uid"])
+        })
+        .await;
+    let message = "StatefulSet default/all is recreating failed Pod all-2";
+    cluster.until(&registry::EVENTS, "the event", |all| all.iter().any(|event| event["message"] == message)).await;
 }

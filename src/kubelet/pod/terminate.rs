@@ -2,6 +2,7 @@
 
 use super::plan::Kind;
 use super::slot::Busy;
+use super::start::identity;
 use super::stop::{self, Stop};
 use super::worker::{Life, Worker};
 use crate::probe::run::Target;
@@ -86,6 +87,7 @@ impl Worker {
     /// Begins to stop everything that runs.
     pub(super) fn begin_stopping(&mut self) {
         self.cancel.trigger();
+        self.shared.host_ports.release(&identity(&self.pod).2);
         self.life = Life::Stopping;
         let deadline = Instant::now() + self.grace();
         let (sender, receiver) = watch::channel(deadline);

@@ -526,6 +526,7 @@ impl Worker {
 
     /// Nothing will run again: stop what is left, then end.
     fn end(&mut self, _outcome: Outcome, sidecars: &[String]) {
+        self.shared.host_ports.release(&identity(&self.pod).2);
         if !sidecars.is_empty() {
             return self.begin_stopping();
         }

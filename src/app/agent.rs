@@ -7,7 +7,7 @@ use crate::layout::Layout;
 use crate::node::{self, NodeConfig};
 use crate::pki::Identity;
 use crate::{host, server, tunnel};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use naru_apiserver::tls_config;
 use naru_base::Shutdown;
 use naru_client::https::{Credentials, HttpConfig, HttpTransport};
@@ -28,10 +28,7 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
     let ips = host::node_ips(&args.node.node_ip)?;
     let machine = machine(&layout)?;
     tracing::info!("naru {} with data in {}", crate::VERSION, layout.root().display());
-    let token = match &args.token_file {
-        Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("--token-file {}", path.display()))?),
-        None => args.token.clone(),
-    };
+    let token = server::given_token("--token-file", args.token_file.as_deref(), args.token.as_deref())?;
     let asking = Asking {
         server: &args.server,
         token: token.as_deref(),

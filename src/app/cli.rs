@@ -30,15 +30,22 @@ pub enum Command {
     /// Look after the images on this node
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Look after the tokens with which nodes join
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Look after the encryption of Secrets in the database
     #[command(subcommand)]
     SecretsEncrypt(EncryptCommand),
+    /// Say what of this machine would keep a server with these flags from working, and what to do about it
+    CheckConfig(Box<ServerArgs>),
     /// Stop every pod of a server that has ended and remove its mounts, interfaces and rules
     Killall(KillallArgs),
     /// Answer HTTP requests with one line: the example workload
     Hello(crate::hello::HelloArgs),
 }
 
+/// Where a server leaves the administrator's kubeconfig unless told otherwise.
+const KUBECONFIG: &str = "/etc/naru/naru.yaml";
 /// Where registries are configured unless told otherwise.
 const REGISTRIES: &str = "/etc/naru/registries.yaml";
 
@@ -112,12 +119,20 @@ pub struct ServerArgs {
     #[arg(long, env = "NARU_TOKEN_FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
 
+    /// Secret with which agents, and nobody else, join this cluster [default: the same as --token]
+    #[arg(long, env = "NARU_AGENT_TOKEN", hide_env_values = true)]
+    pub agent_token: Option<String>,
+
+    /// File holding that secret
+    #[arg(long, env = "NARU_AGENT_TOKEN_FILE", conflicts_with = "agent_token", value_name = "FILE")]
+    pub agent_token_file: Option<PathBuf>,
+
     /// Write the administrator's kubeconfig to FILE
     #[arg(
         long,
         short = 'o',
         env = "NARU_KUBECONFIG_OUTPUT",
-        default_value = "/etc/naru/naru.yaml",
+        default_value = KUBECONFIG,
         value_name = "FILE"
     )]
     pub write_kubeconfig: PathBuf,
@@ -187,8 +202,12 @@ pub struct AgentArgs {
     #[arg(long, env = "NARU_TOKEN_FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
 
+    /// Load flags from FILE (YAML; the keys are the names of the flags)
+    #[arg(long, short = 'c', env = "NARU_CONFIG_FILE", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Log more
-    #[arg(long)]
+    #[arg(long, env = "NARU_DEBUG")]
     pub debug: bool,
 
     /// The node's flags.
@@ -307,6 +326,80 @@ impl EncryptionProvider {
             Self::Secretbox => "secretboxkey",
         }
     }
+}
+
+/// How the operator's commands reach the server.
+#[derive(Debug, Args)]
+pub struct Access {
+    /// Kubeconfig of an administrator
+    #[arg(long, env = "KUBECONFIG", default_value = KUBECONFIG, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+}
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// Columns.
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// `naru token ...`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token with which nodes may join for a while
+    Create {
+        /// How to reach the server.
+        #[command(flatten)]
+        access: Access,
+        /// The token, as of `naru token generate` [default: a new one]
+        token: Option<String>,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+        /// Groups of those who show it
+        #[arg(long, value_delimiter = ',', default_value = "system:bootstrappers:naru:default-node-token")]
+        groups: Vec<String>,
+        /// How long it is good for, such as 24h or 90s; 0 is for ever
+        #[arg(long, default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
+        ttl: std::time::Duration,
+        /// What it may be used for: authentication, signing
+        #[arg(long, value_delimiter = ',', default_value = "authentication,signing")]
+        usages: Vec<String>,
+    },
+    /// List the tokens, without their secrets
+    List {
+        /// How to reach the server.
+        #[command(flatten)]
+        access: Access,
+        /// How they are printed
+        #[arg(long, short = 'o', value_enum, default_value = "text")]
+        output: OutputFormat,
+    },
+    /// Delete tokens; nodes that have joined stay
+    Delete {
+        /// How to reach the server.
+        #[command(flatten)]
+        access: Access,
+        /// The tokens, or their ids
+        #[arg(required = true, value_name = "TOKEN")]
+        tokens: Vec<String>,
+    },
+    /// Print a new token without making it known to the server
+    Generate,
+    /// Give the cluster another token of its own
+    Rotate {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// The present token, to be compared
+        #[arg(long, short = 't', env = "NARU_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+        /// The token from now on [default: a new one]
+        #[arg(long)]
+        new_token: Option<String>,
+    },
 }
 
 /// `naru secrets-encrypt ...`

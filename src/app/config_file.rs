@@ -6,6 +6,9 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::path::Path;
 
+/// The commands that take flags from a file.
+const COMMANDS: [&str; 3] = ["server", "agent", "check-config"];
+
 /// Returns `argv` with the flags of its `--config` file inserted before its own, so that the command
 /// line wins. A key may be absent from the command line and a list; then each entry becomes one flag.
 pub(crate) fn expand(argv: Vec<OsString>) -> Result<Vec<OsString>> {
@@ -14,7 +17,8 @@ pub(crate) fn expand(argv: Vec<OsString>) -> Result<Vec<OsString>> {
     };
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read the configuration file {}", path.to_string_lossy()))?;
-    let flags = flags(&text).with_context(|| format!("configuration file {}", Path::new(&path).display()))?;
+    let command = argv.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    let flags = flags(command, &text).with_context(|| format!("configuration file {}", Path::new(&path).display()))?;
     let at = 2.min(argv.len());
     let given = |flag: &str| {
         argv.iter().any(|arg| arg.to_str().is_some_and(|arg| arg == flag || arg.starts_with(&format!("{flag}="))))
@@ -27,7 +31,7 @@ pub(crate) fn expand(argv: Vec<OsString>) -> Result<Vec<OsString>> {
 
 fn config_path(argv: &[OsString]) -> Option<OsString> {
     let mut args = argv.iter().skip(1);
-    if args.next().and_then(|arg| arg.to_str()) != Some("server") {
+    if !args.next().and_then(|arg| arg.to_str()).is_some_and(|word| COMMANDS.contains(&word)) {
         return None;
     }
     while let Some(arg) = args.next() {
@@ -42,8 +46,8 @@ fn config_path(argv: &[OsString]) -> Option<OsString> {
     std::env::var_os("NARU_CONFIG_FILE")
 }
 
-/// The flags of a configuration, each with the whole argument.
-fn flags(text: &str) -> Result<Vec<(String, String)>> {
+/// The flags of a command's configuration, each with the whole argument.
+fn flags(name: &str, text: &str) -> Result<Vec<(String, String)>> {
     let value: Value = serde_saphyr::from_str(text).context("not valid YAML")?;
     let map = match value {
         Value::Null => return Ok(Vec::new()),
@@ -51,12 +55,12 @@ fn flags(text: &str) -> Result<Vec<(String, String)>> {
         _ => bail!("it must be a mapping from names of flags to values"),
     };
     let command = crate::cli::Cli::command();
-    let server = command.find_subcommand("server").context("there is a server command")?;
-    let known: Vec<&str> = server.get_arguments().filter_map(|argument| argument.get_long()).collect();
+    let command = command.find_subcommand(name).context("the command takes flags from a file")?;
+    let known: Vec<&str> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
     let mut flags = Vec::new();
     for (key, value) in map {
         if !known.contains(&key.as_str()) {
-            bail!("{key}: there is no flag of this name (naru server --help lists them)");
+            bail!("{key}: there is no flag of this name (naru {name} --help lists them)");
         }
         let flag = format!("--{key}");
         let values = if let Value::Array(values) = value { values } else { vec![value] };
@@ -93,9 +97,9 @@ mod tests {
 
     #[test]
     fn a_bad_value_names_its_key() {
-        let error = flags("tls-san: {a: b}").expect_err("a mapping is no value");
+        let error = flags("server", "tls-san: {a: b}").expect_err("a mapping is no value");
         assert!(error.to_string().starts_with("tls-san:"), "{error}");
-        let error = flags("foo: bar").expect_err("no flag has this name");
-        assert!(error.to_string().starts_with("foo:"), "{error}");
+        let error = flags("agent", "tls-san: bar").expect_err("no flag has this name");
+        assert!(error.to_string().starts_with("tls-san:"), "{error}");
     }
 }

@@ -66,6 +66,11 @@ impl Layout {
         self.root.join("server/token")
     }
 
+    /// What an agent is given to join: the join token, or that of agents alone.
+    pub(crate) fn node_token(&self) -> PathBuf {
+        self.root.join("server/node-token")
+    }
+
     /// Keys that naru keeps for itself.
     pub(crate) fn credentials(&self) -> PathBuf {
         self.root.join("server/cred")

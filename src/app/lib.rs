@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 mod agent;
+mod check;
 pub mod cli;
 mod config_file;
 mod dns;
@@ -73,9 +74,17 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
             log::init(false);
             large_runtime().and_then(|runtime| runtime.block_on(operator::image(command)))
         }
+        cli::Command::Token(command) => {
+            log::init(false);
+            small_runtime().and_then(|runtime| runtime.block_on(token::run(command)))
+        }
         cli::Command::SecretsEncrypt(command) => {
             log::init(false);
             encryption::command(command)
+        }
+        cli::Command::CheckConfig(args) => {
+            log::init(args.debug);
+            small_runtime().and_then(|runtime| runtime.block_on(check::run(*args)))
         }
         cli::Command::Killall(args) => {
             log::init(false);

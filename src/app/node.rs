@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// Port of the node API.
-const NODE_API_PORT: u16 = 10250;
+pub(crate) const NODE_API_PORT: u16 = 10250;
 /// Pods on one node, as upstream's default.
 const MAX_PODS: u32 = 110;
 /// How long the first pods wait for the node's range of addresses.

@@ -14,6 +14,7 @@ use naru_client::{Client, Informers};
 use naru_store::Store;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -205,10 +206,10 @@ pub(crate) fn seconds(since: Instant) -> f64 {
 
 /// What the flags and the machine together decide.
 #[derive(Debug)]
-struct Settings {
+pub(crate) struct Settings {
     node_name: String,
     /// At least one.
-    node_ips: Vec<IpAddr>,
+    pub(crate) node_ips: Vec<IpAddr>,
     advertise: IpAddr,
     node_ports: RangeInclusive<u16>,
     cluster_dns: Vec<IpAddr>,
@@ -217,7 +218,8 @@ struct Settings {
 }
 
 impl Settings {
-    fn resolve(args: &ServerArgs) -> Result<Self> {
+    /// Checks the flags against each other and against this machine.
+    pub(crate) fn resolve(args: &ServerArgs) -> Result<Self> {
         let node_name = args.node.node_name.clone().map_or_else(host::node_name, Ok)?;
         let (low, high) = args
             .service_node_port_range
@@ -242,7 +244,7 @@ impl Settings {
     }
 
     /// Where to listen: all addresses of IPv4 are not enough for a node that is known by one of IPv6.
-    fn listen(&self, asked: IpAddr) -> IpAddr {
+    pub(crate) fn listen(&self, asked: IpAddr) -> IpAddr {
         if asked.is_unspecified() && self.advertise.is_ipv6() { host::any(self.advertise) } else { asked }
     }
 }
@@ -293,6 +295,8 @@ struct Secrets {
     kubelet_serving: Identity,
     service_account_key: String,
     token: String,
+    /// Of agents alone.
+    agent_token: Option<String>,
 }
 
 impl Secrets {
@@ -333,12 +337,9 @@ impl Secrets {
                 .chain(settings.node_ips.iter().map(ToString::to_string))
                 .collect(),
         };
-        let given = match &args.token_file {
-            Some(path) => {
-                Some(std::fs::read_to_string(path).with_context(|| format!("--token-file {}", path.display()))?)
-            }
-            None => args.token.clone(),
-        };
+        let given = given_token("--token-file", args.token_file.as_deref(), args.token.as_deref())?;
+        let agents = given_token("--agent-token-file", args.agent_token_file.as_deref(), args.agent_token.as_deref())?;
+        let token = token::load_or_create(&layout.token(), given.as_deref(), &server_ca.cert_pem)?;
         Ok(Self {
             serving: server_ca.load_or_sign(&dir, "serving-kube-apiserver", &serving)?,
             admin: client_ca.load_or_sign(&dir, "client-admin", &client("system:admin", "system:masters"))?,
@@ -349,11 +350,20 @@ impl Secrets {
             )?,
             kubelet_serving: server_ca.load_or_sign(&dir, "serving-kubelet", &kubelet)?,
             service_account_key: load_or_create_key(&dir.join("service.key"))?,
-            token: token::load_or_create(&layout.token(), given.as_deref(), &server_ca.cert_pem)?,
+            agent_token: token::for_agents(&layout.node_token(), agents.as_deref(), &token, &server_ca.cert_pem)?,
+            token,
             server_ca,
             client_ca,
             front_proxy_ca,
         })
+    }
+}
+
+/// A token given by flag or in a file.
+pub(crate) fn given_token(flag: &str, file: Option<&Path>, given: Option<&str>) -> Result<Option<String>> {
+    match file {
+        Some(path) => std::fs::read_to_string(path).map(Some).with_context(|| format!("{flag} {}", path.display())),
+        None => Ok(given.map(str::to_owned)),
     }
 }
 
@@ -391,16 +401,7 @@ fn api_config(
         key_pem: secrets.kubelet_client.key_pem.clone(),
     });
     config.issuer = format!("https://kubernetes.default.svc.{}", args.cluster_domain);
-    // Whole, and without the hash: agents show the server only what it does not know from them.
-    let (_, password) = token::parts(&secrets.token)?;
-    config.static_tokens = [secrets.token.as_str(), password]
-        .map(|token| StaticToken {
-            token: token.to_owned(),
-            user: "system:bootstrap:server".into(),
-            uid: String::new(),
-            groups: vec!["system:bootstrappers".into()],
-        })
-        .to_vec();
+    config.static_tokens = join_tokens(secrets)?;
     config.service_cidr = args.service_cidr.clone();
     config.node_ports = settings.node_ports.clone();
     config.advertise_port = args.https_listen_port;
@@ -415,7 +416,23 @@ fn api_config(
     Ok(config)
 }
 
-async fn bind(address: IpAddr, port: u16) -> Result<TcpListener> {
+/// What agents may show to join: a token whole, or without the hash, which is all that they send.
+fn join_tokens(secrets: &Secrets) -> Result<Vec<StaticToken>> {
+    let mut tokens = Vec::new();
+    for (user, token) in [("server", Some(&secrets.token)), ("node", secrets.agent_token.as_ref())] {
+        let Some(token) = token else { continue };
+        let (_, password) = token::parts(token)?;
+        tokens.extend([token, password].map(|token| StaticToken {
+            token: token.to_owned(),
+            user: format!("system:bootstrap:{user}"),
+            uid: String::new(),
+            groups: vec!["system:bootstrappers".into()],
+        }));
+    }
+    Ok(tokens)
+}
+
+pub(crate) async fn bind(address: IpAddr, port: u16) -> Result<TcpListener> {
     TcpListener::bind((address, port)).await.with_context(|| {
         format!("cannot listen on {address} port {port}: stop what uses it, or choose another with --https-listen-port")
     })

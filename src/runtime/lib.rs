@@ -16,7 +16,7 @@ mod spec;
 mod sys;
 mod trees;
 
-pub use agent::{ExecInput, ExecOutput, ExecSession, ProbeResult, Runtime, RuntimeConfig};
+pub use agent::{ExecInput, ExecOutput, ExecSession, ProbeResult, Runtime, RuntimeConfig, cgroup_problem};
 pub use error::{Result, RuntimeError};
 pub use spec::{
     ContainerInfo, ContainerSpec, ContainerState, Device, Event, ExecSpec, Exit, ExitStatus, Mount, Propagation,

@@ -51,6 +51,18 @@ pub struct Runtime {
     inner: Arc<Inner>,
 }
 
+/// What this machine's cgroups lack for limits, and what to do about it.
+pub fn cgroup_problem() -> Option<String> {
+    let missing = Hierarchies::detect().missing_controllers();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "this machine has no cgroup controllers for {}: containers run without these limits. On a Raspberry Pi \
+             add \"cgroup_memory=1 cgroup_enable=memory\" to the line in /boot/firmware/cmdline.txt and reboot",
+            missing.join(", ")
+        )
+    })
+}
+
 #[derive(Debug)]
 struct Inner {
     config: RuntimeConfig,
@@ -80,13 +92,8 @@ impl Runtime {
                 shutdown: naru_base::Shutdown::new(),
             }),
         };
-        let missing = runtime.missing_controllers();
-        if !missing.is_empty() {
-            tracing::warn!(
-                "this machine has no cgroup controllers for {}: containers run without these limits. On a Raspberry Pi \
-                 add \"cgroup_memory=1 cgroup_enable=memory\" to the line in /boot/firmware/cmdline.txt and reboot",
-                missing.join(", ")
-            );
+        if let Some(problem) = cgroup_problem() {
+            tracing::warn!("{problem}");
         }
         let root = runtime.sandboxes_directory();
         create_directory(&root, true)?;

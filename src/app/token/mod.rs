@@ -1,5 +1,9 @@
 //! The secret with which nodes join: `K10<sha256 of the authority>::server:<password>`, as k3s has it.
 
+mod command;
+
+pub(crate) use command::run;
+
 use crate::files::{read_optional, write_atomic};
 use anyhow::{Context, Result, bail};
 use rustls_pki_types::CertificateDer;
@@ -47,6 +51,20 @@ pub(crate) fn load_or_create(path: &Path, given: Option<&str>, ca_pem: &str) -> 
     Ok(token)
 }
 
+/// The token of agents alone, if one is given. What agents are to be given is kept in `path`.
+pub(crate) fn for_agents(path: &Path, given: Option<&str>, token: &str, ca_pem: &str) -> Result<Option<String>> {
+    let own = given.map(|given| Ok::<_, anyhow::Error>(format!("K10{}::node:{}", hash(ca_pem)?, parts(given)?.1)));
+    let own = own.transpose()?;
+    if own.as_ref().is_some_and(|own| parts(own).ok().map(|own| own.1) == parts(token).ok().map(|token| token.1)) {
+        bail!("--agent-token must differ from --token");
+    }
+    let text = format!("{}\n", own.as_deref().unwrap_or(token));
+    if read_optional(path)?.as_deref() != Some(&text) {
+        write_atomic(path, text.as_bytes(), 0o600)?;
+    }
+    Ok(own)
+}
+
 fn password_of(token: &str) -> Result<&str> {
     let token = token.trim();
     let password = match token.strip_prefix("K10") {
@@ -87,6 +105,22 @@ mod tests {
         assert!(given.ends_with("::server:secret"));
         assert_eq!(load_or_create(&path, Some(&given), &ca.cert_pem)?, given);
         assert!(load_or_create(&path, Some("K10beef"), &ca.cert_pem).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn agents_may_have_a_token_of_their_own() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let ca = Authority::load_or_create(dir.path(), "server-ca", "ca")?;
+        let token = load_or_create(&dir.path().join("token"), Some("secret"), &ca.cert_pem)?;
+        let path = dir.path().join("node-token");
+        assert_eq!(for_agents(&path, None, &token, &ca.cert_pem)?, None);
+        assert_eq!(std::fs::read_to_string(&path)?.trim(), token);
+        let own = for_agents(&path, Some("other"), &token, &ca.cert_pem)?.context("given")?;
+        assert_eq!(parts(&own)?.1, "other");
+        assert_eq!(std::fs::read_to_string(&path)?.trim(), own);
+        assert_eq!(for_agents(&path, Some(&own), &token, &ca.cert_pem)?, Some(own));
+        assert!(for_agents(&path, Some("secret"), &token, &ca.cert_pem).is_err());
         Ok(())
     }
 }

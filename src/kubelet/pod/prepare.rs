@@ -119,7 +119,6 @@ impl Worker {
             host_ipc: spec.host_ipc == Some(true),
             share_pid: spec.share_process_namespace == Some(true),
             sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
-            ..Default::default()
         }
     }
 

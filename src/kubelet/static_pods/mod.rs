@@ -15,6 +15,7 @@ use naru_api::registry::{NODES, PODS};
 use naru_base::{Backoff, DirectoryWatch, Shutdown, spawn};
 use naru_client::{DeleteOptions, Error, Informer, Preconditions, is_already_exists, is_conflict, is_not_found};
 use serde::de::IgnoredAny;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -152,10 +153,13 @@ impl StaticPods {
     fn wanted(&self) -> BTreeMap<FullName, &Pod> {
         let mut wanted = BTreeMap::new();
         for (file, pod) in &self.files {
-            if wanted.contains_key(&full_name(pod)) {
-                tracing::warn!(file = %file.display(), "another file has a static pod of this name");
-            } else {
-                wanted.insert(full_name(pod), pod);
+            match wanted.entry(full_name(pod)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(pod);
+                }
+                Entry::Occupied(_) => {
+                    tracing::warn!(file = %file.display(), "another file has a static pod of this name");
+                }
             }
         }
         wanted

@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod databases;
 mod history;
+mod kinds;
 mod node;
 mod programs;
 mod schemathesis;

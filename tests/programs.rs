@@ -17,11 +17,11 @@ fn shop() -> PathBuf {
 }
 
 /// One release of a program, in a namespace of its own.
-struct Program<'a> {
+pub(crate) struct Program<'a> {
     cluster: &'a Cluster,
     program: PathBuf,
-    namespace: String,
-    home: PathBuf,
+    pub(crate) namespace: String,
+    pub(crate) home: PathBuf,
 }
 
 impl<'a> Program<'a> {
@@ -45,7 +45,7 @@ impl<'a> Program<'a> {
     }
 
     /// What it prints; it must succeed.
-    fn run(&self, line: &str) -> String {
+    pub(crate) fn run(&self, line: &str) -> String {
         self.run_with(line, &[])
     }
 
@@ -64,27 +64,27 @@ impl<'a> Program<'a> {
     }
 
     /// What it complains of; it must fail.
-    fn refused(&self, line: &str) -> String {
+    pub(crate) fn refused(&self, line: &str) -> String {
         let output = self.output(line);
         assert!(!output.status.success(), "{} {line} should have failed", self.program.display());
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     /// The value of a JSONPath.
-    fn value(&self, object: &str, path: &str) -> String {
+    pub(crate) fn value(&self, object: &str, path: &str) -> String {
         self.run(&format!("get {object} -o jsonpath={path}"))
     }
 }
 
 /// A server without a node.
-fn server(test: &str) -> Cluster {
+pub(crate) fn server(test: &str) -> Cluster {
     let mut cluster = Cluster::prepare(test, &["--disable-agent"]);
     cluster.up();
     cluster
 }
 
 /// Runs `work` for each release at the same time: they spend it waiting for themselves.
-fn each_release(cluster: &Cluster, name: &str, work: impl Fn(&Program<'_>) + Sync) {
+pub(crate) fn each_release(cluster: &Cluster, name: &str, work: impl Fn(&Program<'_>) + Sync) {
     std::thread::scope(|scope| {
         for release in RELEASES {
             let work = &work;

@@ -1,6 +1,7 @@
 //! Secret: bytes with a type. What is written as `stringData` is stored as `data`.
 
 use super::data;
+use crate::certificates::pair;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::{table, tree};
@@ -28,7 +29,7 @@ pub static SECRETS: Resource = Resource {
         Column::new("Data", "string"),
         Column::new("Age", "string"),
     ],
-    rules: Rules { default, fields, row, validate, validate_update, ..Rules::NONE },
+    rules: Rules { default, fields, row, validate, validate_update, warnings, ..Rules::NONE },
 };
 
 fn default(secret: &mut Value) {
@@ -96,6 +97,18 @@ fn validate(secret: &Value, errors: &mut FieldErrors) {
     }
 }
 
+/// A key that is not the certificate's.
+fn warnings(secret: &Value) -> Vec<String> {
+    if secret["type"] != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let part = |key: &str| {
+        let bytes = STANDARD.decode(tree::text(&secret["data"][key])).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    pair::complaint(&part("tls.crt"), &part("tls.key")).into_iter().collect()
+}
+
 fn docker_config(value: &str, path: Path<'_>, errors: &mut FieldErrors) {
     let json = STANDARD.decode(value).ok().map(|b| serde_json::from_slice::<Value>(&b));
     if let Some(Err(error)) = json {
@@ -132,6 +145,11 @@ mod tests {
         };
         check(json!({"type": "Opaque"}), &[]);
         check(json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "eA=="}}), &["data[tls.key]: Required value"]);
+        assert_eq!(
+            warnings(&json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "eA==", "tls.key": ""}})).len(),
+            1
+        );
+        assert!(warnings(&json!({"type": "Opaque"})).is_empty());
         check(
             json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": ""}}),
             &["data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": unexpected end of JSON input"],

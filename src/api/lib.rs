@@ -22,6 +22,7 @@ pub mod facts;
 pub mod flowcontrol;
 #[cfg(test)]
 mod fuzz;
+mod internal;
 pub mod meta;
 pub mod networking;
 pub mod node;

@@ -127,6 +127,15 @@ fn header(headers: &HeaderMap, name: http::HeaderName) -> String {
 
 /// What to answer an object request with; 406 when nothing fits.
 pub(crate) fn accepted(headers: &HeaderMap) -> Result<Accepted, Box<Status>> {
+    accepted_among(headers, true)
+}
+
+/// The same of what has no table: reviews, tokens, bindings, evictions.
+pub(crate) fn accepted_without_table(headers: &HeaderMap) -> Result<Accepted, Box<Status>> {
+    accepted_among(headers, false)
+}
+
+fn accepted_among(headers: &HeaderMap, tables: bool) -> Result<Accepted, Box<Status>> {
     let accept = header(headers, ACCEPT);
     if accept.is_empty() {
         return Ok(Accepted::default());
@@ -137,12 +146,14 @@ pub(crate) fn accepted(headers: &HeaderMap) -> Result<Accepted, Box<Status>> {
         }
         let (form, list) = match (clause.form, clause.group, clause.version) {
             (None, ..) => (Form::Object, false),
-            (Some("Table"), "meta.k8s.io", "v1" | "v1beta1") => (Form::Table, false),
+            (Some("Table"), "meta.k8s.io", "v1" | "v1beta1") if tables => (Form::Table, false),
             (Some("PartialObjectMetadata"), "meta.k8s.io", "v1" | "v1beta1") => (Form::Metadata, false),
             (Some("PartialObjectMetadataList"), "meta.k8s.io", "v1" | "v1beta1") => (Form::Metadata, true),
             _ => continue,
         };
-        if let Some(encoding) = clause.encoding() {
+        // A table has no form in protobuf.
+        let encoding = clause.encoding().filter(|encoding| (form, *encoding) != (Form::Table, Encoding::Protobuf));
+        if let Some(encoding) = encoding {
             let beta = form != Form::Object && clause.version == "v1beta1";
             return Ok(Accepted { form, list, beta, encoding });
         }

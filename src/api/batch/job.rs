@@ -3,10 +3,11 @@
 use super::spec::{self, is_indexed};
 use super::status;
 use crate::apps::validate::{name_warning, selected};
+use crate::internal;
 use crate::meta::prepare::{create_with, update as prepare_update};
 use crate::meta::{names, validate};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
-use crate::status::{FieldErrors, Path};
+use crate::status::{BadValue, FieldErrors, Path, Shown};
 use crate::table;
 use crate::tree::{self, flag, int, is_empty, list, text};
 use serde_json::{Map, Value, json};
@@ -205,7 +206,13 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     completions(spec, before, errors);
     let mut same = |field: &str| {
         if spec[field] != before[field] {
-            errors.immutable(path.child(field), &spec[field]);
+            let shown = match field {
+                "template" => internal::shown(&spec[field], "io.k8s.api.core.v1.PodTemplateSpec"),
+                "podFailurePolicy" => internal::shown(&spec[field], "io.k8s.api.batch.v1.PodFailurePolicy"),
+                "successPolicy" => internal::shown(&spec[field], "io.k8s.api.batch.v1.SuccessPolicy"),
+                _ => Shown(spec[field].show()),
+            };
+            errors.immutable(path.child(field), shown);
         }
     };
     same("selector");

@@ -103,7 +103,7 @@ AiEA6GJuULY/fOchOIqOSzXy82EuW/hZhOAwl6EOQn2dwcQ=
     #[test]
     fn pairs() {
         let parsed = pem::first(CERTIFICATE).expect("a certificate").0;
-        let own = parsed.der.windows(66).find(|w| w.starts_with(POINTS[0])).expect("a point").to_vec();
+        let own = parsed.der.windows(68).find(|w| w.starts_with(POINTS[0])).expect("a point").to_vec();
         let mut other = own.clone();
         other[10] ^= 1;
         let check = |certificate: &str, key: &str, expect: Option<&str>| {

@@ -7,7 +7,6 @@ pub mod config_map;
 mod data;
 pub mod endpoints;
 pub mod event;
-mod internal_diff;
 pub mod limit_range;
 pub mod limits;
 pub mod namespace;

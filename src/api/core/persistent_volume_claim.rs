@@ -2,7 +2,7 @@
 
 use crate::checks::{complain, one_of, required};
 use crate::core::access_modes::{self as modes, CLASS_ANNOTATION, CLASS_DEPRECATED};
-use crate::core::internal_diff;
+use crate::internal;
 use crate::meta::{names, validate as meta};
 use crate::quantity::Quantity;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
@@ -216,7 +216,7 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = Path::root("spec");
     let differs = entries(&spec).any(|(k, v)| *v != before[k]) || entries(&before).any(|(k, v)| *v != spec[k]);
     if differs {
-        let diff = internal_diff::claim_specs(&before, &spec);
+        let diff = internal::claim_specs(&before, &spec);
         errors.forbidden(path, &format!("{IMMUTABLE}\n{diff}"));
     }
     let size = |claim: &Value| amount(&claim["spec"]["resources"]["requests"]["storage"]);

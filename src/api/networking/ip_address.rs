@@ -1,6 +1,7 @@
 //! IPAddress: one address of a Service range, and whose it is.
 
 use crate::checks::{complain, required};
+use crate::internal;
 use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
@@ -79,7 +80,7 @@ fn validate(address: &Value, errors: &mut FieldErrors) {
 fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let (new, old) = (&new["spec"]["parentRef"], &old["spec"]["parentRef"]);
     if new != old {
-        errors.immutable("spec.parentRef", new);
+        errors.immutable("spec.parentRef", internal::shown(new, "io.k8s.api.networking.v1.ParentReference"));
     }
 }
 
@@ -113,7 +114,12 @@ mod tests {
         assert!(errors.is_empty());
         new["spec"]["parentRef"] = json!({"name": "x"});
         validate_update(&new, &old, &mut errors);
-        assert_eq!(errors.messages(), ["spec.parentRef: Invalid value: {\"name\":\"x\"}: field is immutable"]);
+        assert_eq!(
+            errors.messages(),
+            [
+                "spec.parentRef: Invalid value: {\"Group\":\"\",\"Resource\":\"\",\"Namespace\":\"\",\"Name\":\"x\"}: field is immutable"
+            ]
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! PodDisruptionBudget: how many of some pods may be missing at once by choice.
 
 use crate::checks::{at_most_all, complain, int_or_percent, non_negative, one_of};
+use crate::internal;
 use crate::meta::prepare::{create_with, update as prepare_update};
 use crate::meta::{names, validate};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
@@ -61,7 +62,8 @@ fn row(budget: &Value, now: i64) -> Vec<Value> {
 fn validate(budget: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&budget["spec"], Path::root("spec"));
     if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() {
-        errors.invalid(path, spec, "minAvailable and maxUnavailable cannot be both set");
+        let shown = internal::shown(spec, "io.k8s.api.policy.v1.PodDisruptionBudgetSpec");
+        errors.invalid(path, shown, "minAvailable and maxUnavailable cannot be both set");
     }
     for field in ["minAvailable", "maxUnavailable"] {
         if !spec[field].is_null() {
@@ -144,7 +146,7 @@ mod tests {
         assert_eq!(
             errors_of(json!({"minAvailable": -1, "maxUnavailable": "101%", "unhealthyPodEvictionPolicy": "Odd"})),
             [
-                "spec: Invalid value: {\"maxUnavailable\":\"101%\",\"minAvailable\":-1,\"unhealthyPodEvictionPolicy\":\"Odd\"}: minAvailable and maxUnavailable cannot be both set",
+                "spec: Invalid value: {\"MinAvailable\":-1,\"Selector\":null,\"MaxUnavailable\":\"101%\",\"UnhealthyPodEvictionPolicy\":\"Odd\"}: minAvailable and maxUnavailable cannot be both set",
                 "spec.minAvailable: Invalid value: -1: must be greater than or equal to 0",
                 "spec.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%",
                 "spec.unhealthyPodEvictionPolicy: Unsupported value: \"Odd\": supported values: \"AlwaysAllow\", \"IfHealthyBudget\"",

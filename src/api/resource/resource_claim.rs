@@ -4,6 +4,7 @@ use super::claim;
 use super::qualified::uid;
 use super::validate::{MAX_CONFIGS, binding, config, items, label, pool, raw, set, toleration};
 use crate::core::pod::validate::node_term;
+use crate::internal;
 use crate::meta::prepare::keep_status as prepare_update;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
@@ -77,7 +78,7 @@ fn row(object: &Value, now: i64) -> Vec<Value> {
 
 fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     if new["spec"] != old["spec"] {
-        errors.immutable("spec", &new["spec"]);
+        errors.immutable("spec", internal::shown(&new["spec"], "io.k8s.api.resource.v1.ResourceClaimSpec"));
     }
 }
 
@@ -138,7 +139,9 @@ fn validate_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     let (now, at) = (&status["allocation"], path.child("allocation"));
     match (now.is_object(), before["allocation"].is_object()) {
-        (true, true) if *now != before["allocation"] => errors.immutable(at, now),
+        (true, true) if *now != before["allocation"] => {
+            errors.immutable(at, internal::shown(now, "io.k8s.api.resource.v1.AllocationResult"));
+        }
         (true, false) => allocation(now, &claim::request_names(&new["spec"]), at, errors),
         _ => {}
     }
@@ -274,7 +277,12 @@ mod tests {
         let mut other = new.clone();
         other["status"]["devices"] = json!([]);
         other["status"]["allocation"] = json!({"devices": {}});
-        assert_eq!(check(&other, &new), ["status.allocation: Invalid value: {\"devices\":{}}: field is immutable"]);
+        assert_eq!(
+            check(&other, &new),
+            [
+                "status.allocation: Invalid value: {\"Devices\":{\"Results\":null,\"Config\":null},\"NodeSelector\":null,\"AllocationTimestamp\":null}: field is immutable"
+            ]
+        );
         other["status"] = json!({"reservedFor": new["status"]["reservedFor"]});
         assert_eq!(
             check(&other, &new),

@@ -1,6 +1,7 @@
 //! ResourceClaimTemplate: claims that are made for pods.
 
 use super::claim;
+use crate::internal;
 use crate::meta::validate;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
@@ -46,7 +47,7 @@ fn validate(template: &Value, errors: &mut FieldErrors) {
 
 fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     if new["spec"] != old["spec"] {
-        errors.immutable("spec", &new["spec"]);
+        errors.immutable("spec", internal::shown(&new["spec"], "io.k8s.api.resource.v1.ResourceClaimTemplateSpec"));
     }
 }
 
@@ -67,6 +68,11 @@ mod tests {
         assert_eq!(errors.messages(), [format!("{at}: Required value")]);
         let mut errors = FieldErrors::default();
         validate_update(&json!({"spec": {}}), &template, &mut errors);
-        assert_eq!(errors.messages(), ["spec: Invalid value: {}: field is immutable"]);
+        assert_eq!(
+            errors.messages(),
+            [
+                r#"spec: Invalid value: {"Spec":{"Devices":{"Requests":null,"Constraints":null,"Config":null}}}: field is immutable"#
+            ]
+        );
     }
 }

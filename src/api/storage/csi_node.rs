@@ -2,6 +2,7 @@
 
 use super::validate::driver_name;
 use crate::checks::{complain, non_negative, required};
+use crate::internal;
 use crate::meta::names;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
@@ -79,7 +80,7 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
         for driver in list(&new["spec"]["drivers"]).iter().filter(|d| d["name"] == before["name"]) {
             let driver = fixed(driver);
             if driver != fixed(before) {
-                errors.immutable("spec.drivers", &driver);
+                errors.immutable("spec.drivers", internal::shown(&driver, "io.k8s.api.storage.v1.CSINodeDriver"));
             }
         }
     }
@@ -116,7 +117,9 @@ mod tests {
         validate_update(&node("m", 2), &node("n", 1), &mut errors);
         assert_eq!(
             errors.messages(),
-            [r#"spec.drivers: Invalid value: {"name":"a","nodeID":"m"}: field is immutable"#]
+            [
+                r#"spec.drivers: Invalid value: {"Name":"a","NodeID":"m","TopologyKeys":null,"Allocatable":null}: field is immutable"#
+            ]
         );
     }
 }

@@ -3,6 +3,7 @@
 use super::validate::{self as shared, driver_name};
 use crate::checks::{complain, required};
 use crate::core::persistent_volume;
+use crate::internal;
 use crate::meta::names;
 use crate::meta::prepare::keep_status as prepare_update;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
@@ -116,7 +117,7 @@ fn status(status: &Value, errors: &mut FieldErrors) {
 
 fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     if new["spec"] != old["spec"] {
-        errors.immutable("spec", &new["spec"]);
+        errors.immutable("spec", internal::shown(&new["spec"], "io.k8s.api.storage.v1.VolumeAttachmentSpec"));
     }
 }
 
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!(
             errors.messages(),
             [
-                r#"spec: Invalid value: {"nodeName":"m"}: field is immutable"#,
+                r#"spec: Invalid value: {"Attacher":"","Source":{"PersistentVolumeName":null,"InlineVolumeSpec":null},"NodeName":"m"}: field is immutable"#,
                 "status.attachError.message: Too long: may not be more than 262144 bytes",
                 "status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive",
             ]

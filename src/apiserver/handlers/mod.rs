@@ -127,7 +127,8 @@ pub(crate) async fn dispatch(call: Call) -> Outcome {
         }
     }
     if info.subresource.is_empty() {
-        render::check_accept(&call)?;
+        // What is only created, and not kept, has no columns either.
+        render::check_accept(&call, !resource.columns.is_empty())?;
         body::check_write_options(&call)?;
         return whole(call, resource).await;
     }
@@ -136,7 +137,8 @@ pub(crate) async fn dispatch(call: Call) -> Outcome {
         return Box::pin(proxy::proxy(call, resource, subresource.gvk.2)).await;
     }
     if !matches!(subresource.action, Action::Log | Action::Exec | Action::Attach | Action::PortForward) {
-        render::check_accept(&call)?;
+        let has_table = !matches!(subresource.action, Action::Binding | Action::Token | Action::Eviction);
+        render::check_accept(&call, has_table)?;
         body::check_write_options(&call)?;
     }
     sub(call, resource, subresource.action, subresource.verbs).await

@@ -3,7 +3,7 @@
 use super::Call;
 use crate::cache::Listing;
 use crate::clock;
-use crate::negotiate::{self, Accepted, Encoding, Form};
+use crate::negotiate::{self, Accepted, Form};
 use crate::response::{Failure, Outcome, Reply};
 use bytes::Bytes;
 use naru_api::codec;
@@ -23,21 +23,14 @@ pub(crate) fn include_object(call: &Call) -> Result<IncludeObject, Failure> {
     })
 }
 
-/// Refuses what the client could not be answered, before anything is done for it.
-pub(crate) fn check_accept(call: &Call) -> Result<(), Failure> {
-    let accepted = match call.info.verb {
+/// Refuses what the client could not be answered, before anything is done for it. Not everything has a table.
+pub(crate) fn check_accept(call: &Call, has_table: bool) -> Result<(), Failure> {
+    match call.info.verb {
+        _ if !has_table => negotiate::accepted_without_table(&call.headers)?,
         "watch" => negotiate::accepted_stream(&call.headers)?,
         _ => negotiate::accepted(&call.headers)?,
     };
-    check_table(accepted)
-}
-
-fn check_table(accepted: Accepted) -> Result<(), Failure> {
-    if (accepted.form, accepted.encoding) != (Form::Table, Encoding::Protobuf) {
-        return Ok(());
-    }
-    let no_message = codec::EncodeError::NoMessage("v1.Table".to_owned());
-    Err(Box::new(Status::failure(406, "NotAcceptable", no_message.to_string())))
+    Ok(())
 }
 
 /// The name of a kind's struct, as refusals give it.

@@ -59,7 +59,15 @@ async fn forms_that_do_not_fit_are_refused() {
         .refused(406, "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)");
     ask(CONFIG_MAPS, &form(PROTOBUF, "Table", "v1")).await.refused(
         406,
-        "object *v1.Table does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message",
+        "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+    );
+    let table = form("application/json", "Table", "v1");
+    let headers = [("accept", table.as_str()), ("content-type", "application/json")];
+    let review = br#"{"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}}"#;
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    server.call_as(admin(), Method::POST, reviews, &headers, review).await.refused(
+        406,
+        "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
     );
     let beta = ask(CONFIG_MAPS, &form("application/json", "Table", "v1beta1")).await.ok();
     assert_eq!(

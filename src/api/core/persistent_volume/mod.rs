@@ -4,7 +4,8 @@ mod source;
 
 use crate::checks::{complain, one_of};
 use crate::core::access_modes::{self as modes, CLASS_ANNOTATION, CLASS_DEPRECATED};
-use crate::core::{internal_diff, pod};
+use crate::core::pod;
+use crate::internal;
 use crate::meta::names;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
@@ -241,7 +242,7 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     let path = Path::root("spec");
     if !source::same(&spec, before) {
-        let diff = internal_diff::volume_sources(before, &spec);
+        let diff = internal::volume_sources(before, &spec);
         let why = format!("spec.persistentvolumesource is immutable after creation\n{diff}");
         errors.forbidden(path.child("persistentvolumesource"), &why);
     }

@@ -1,7 +1,7 @@
 //! What may change in a pod once it exists: images, deadlines, more tolerations, fewer gates.
 
 use super::annotations;
-use crate::core::internal_diff;
+use crate::internal;
 use crate::status::{FieldErrors, Path};
 use crate::tree::{int, list, text};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ pub(in crate::core::pod) fn pod_update(new: &Value, old: &Value, errors: &mut Fi
     gates(new, old, path.child("schedulingGates"), errors);
     let munged = munged(new, old, path, errors);
     if munged != *old {
-        let difference = internal_diff::pod_specs(old, &munged);
+        let difference = internal::pod_specs(old, &munged);
         let why = format!("pod updates may not change fields other than {UPDATABLE}\n{difference}");
         errors.forbidden(path, &why);
     }
@@ -194,7 +194,7 @@ pub(in crate::core::pod) fn ephemeral_containers(new: &Value, old: &Value, error
                 errors.forbidden(at, &format!("existing ephemeral containers {name} may not be removed\n"));
             }
             Some(after) if after != before => {
-                let difference = internal_diff::ephemeral_containers(before, after);
+                let difference = internal::ephemeral_containers(before, after);
                 let why = format!("existing ephemeral containers {name} may not be changed\n{difference}");
                 errors.forbidden(at, &why);
             }

@@ -1,8 +1,8 @@
-//! What changed in a part of an object, line by line, as the errors about immutable parts show it: in the form of
-//! upstream's own structs, every field by its Go name and in Go's order.
+//! Parts of objects as upstream's errors show them: in the form of its own structs, every field by its Go name and in
+//! Go's order; whole, or what differs, line by line.
 
 use crate::facts::{Field, Kind, Presence, Shape, Type, type_by_name};
-use crate::status::unified;
+use crate::status::{Shown, unified};
 use crate::tree::{ensure, entries};
 use serde_json::{Map, Value};
 
@@ -13,10 +13,12 @@ const FORMS: &str = include_str!("internal-forms.txt");
 const HOST: [&str; 5] = ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers"];
 /// What a template of a claim takes along of its metadata.
 const METADATA: [&str; 3] = ["name", "labels", "annotations"];
+/// What has metadata of its own inside an object.
+const TEMPLATES: [&str; 3] = ["PersistentVolumeClaimTemplate", "PodTemplateSpec", "ResourceClaimTemplateSpec"];
 const POD_SPEC: &str = "io.k8s.api.core.v1.PodSpec";
 
 /// What differs between two specs of pods.
-pub(super) fn pod_specs(old: &Value, new: &Value) -> String {
+pub(crate) fn pod_specs(old: &Value, new: &Value) -> String {
     let with_host = |spec: &Value| {
         let mut spec = spec.clone();
         let hosts: Vec<(&str, Value)> = HOST.iter().map(|f| (*f, spec[*f].clone())).collect();
@@ -29,18 +31,26 @@ pub(super) fn pod_specs(old: &Value, new: &Value) -> String {
 }
 
 /// What differs between two containers for debugging.
-pub(super) fn ephemeral_containers(old: &Value, new: &Value) -> String {
+pub(crate) fn ephemeral_containers(old: &Value, new: &Value) -> String {
     difference(old, new, "io.k8s.api.core.v1.EphemeralContainer", "EphemeralContainer")
 }
 
 /// What differs between two specs of claims.
-pub(super) fn claim_specs(old: &Value, new: &Value) -> String {
+pub(crate) fn claim_specs(old: &Value, new: &Value) -> String {
     difference(old, new, "io.k8s.api.core.v1.PersistentVolumeClaimSpec", "PersistentVolumeClaimSpec")
 }
 
 /// What differs between the sources of two volumes.
-pub(super) fn volume_sources(old: &Value, new: &Value) -> String {
+pub(crate) fn volume_sources(old: &Value, new: &Value) -> String {
     difference(old, new, "io.k8s.api.core.v1.PersistentVolumeSpec", "PersistentVolumeSource")
+}
+
+/// A part of an object of this type, in one line.
+pub(crate) fn shown(value: &Value, type_name: &str) -> Shown {
+    let Some(ty) = type_by_name(type_name).filter(|_| value.is_object()) else { return Shown(value.to_string()) };
+    let mut writer = Writer { compact: true, ..Writer::default() };
+    writer.fields(value, ty, ty.short_name());
+    Shown(writer.out)
 }
 
 fn difference(old: &Value, new: &Value, type_name: &str, form: &str) -> String {
@@ -53,10 +63,11 @@ fn difference(old: &Value, new: &Value, type_name: &str, form: &str) -> String {
     unified(&text(old), &text(new))
 }
 
-/// JSON in lines, indented by one space.
+/// JSON in lines, indented by one space, or in one line.
 #[derive(Default)]
 struct Writer {
     out: String,
+    compact: bool,
     depth: usize,
     /// Whether the open bracket has nothing behind it yet.
     empty: bool,
@@ -78,7 +89,7 @@ impl Writer {
         self.line();
         if let Some(key) = key {
             self.string(key);
-            self.out.push_str(": ");
+            self.out.push_str(if self.compact { ":" } else { ": " });
         }
     }
 
@@ -92,6 +103,9 @@ impl Writer {
     }
 
     fn line(&mut self) {
+        if self.compact {
+            return;
+        }
         self.out.push('\n');
         self.out.extend(std::iter::repeat_n(' ', self.depth));
     }
@@ -156,7 +170,7 @@ impl Writer {
 
     fn fields(&mut self, value: &Value, ty: &'static Type, name: &str) {
         self.open('{');
-        for field in METADATA.iter().filter(|_| name == "PersistentVolumeClaimTemplate") {
+        for field in METADATA.iter().filter(|_| TEMPLATES.contains(&name)) {
             let value = &value["metadata"][*field];
             if !value.is_null() {
                 self.item(Some(field));
@@ -222,9 +236,11 @@ mod tests {
         let pod = type_by_name(POD_SPEC).expect("pods are there");
         for line in FORMS.lines() {
             let (name, fields) = line.split_once(' ').expect("a form has fields");
-            let package = if name.starts_with("LabelSelector") { "apimachinery.pkg.apis.meta" } else { "api.core" };
+            let packages =
+                ["core", "batch", "networking", "policy", "resource", "storage"].map(|group| format!("api.{group}"));
             let of = if name == "PersistentVolumeSource" { "PersistentVolumeSpec" } else { name };
-            let ty = type_by_name(&format!("io.k8s.{package}.v1.{of}"));
+            let meta = "apimachinery.pkg.apis.meta".to_owned();
+            let ty = packages.iter().chain([&meta]).find_map(|p| type_by_name(&format!("io.k8s.{p}.v1.{of}")));
             let known = ty.unwrap_or_else(|| panic!("{name} is no type"));
             for field in fields.split(' ') {
                 assert!(field_of(known, names(field).1).is_some(), "{name}: {field}");
@@ -235,6 +251,29 @@ mod tests {
                 assert_eq!(fields.split(' ').count(), pod.fields.iter().filter(left_out).count());
             }
         }
+    }
+
+    #[test]
+    fn whole_parts() {
+        let check = |value: Value, ty: &str, expect: &str| {
+            assert_eq!(shown(&value, &format!("io.k8s.api.{ty}")).0, expect);
+        };
+        check(
+            json!({"resource": "services", "namespace": "n", "name": "a"}),
+            "networking.v1.ParentReference",
+            r#"{"Group":"","Resource":"services","Namespace":"n","Name":"a"}"#,
+        );
+        check(
+            json!({"attacher": "d", "nodeName": "n", "source": {"persistentVolumeName": "v"}}),
+            "storage.v1.VolumeAttachmentSpec",
+            r#"{"Attacher":"d","Source":{"PersistentVolumeName":"v","InlineVolumeSpec":null},"NodeName":"n"}"#,
+        );
+        check(Value::Null, "batch.v1.PodFailurePolicy", "null");
+        let template =
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "Never", "containers": []}});
+        let Shown(template) = shown(&template, "io.k8s.api.core.v1.PodTemplateSpec");
+        let start = r#"{"labels":{"a":"b"},"Spec":{"Volumes":null,"InitContainers":null,"Containers":[],"EphemeralContainers":null,"RestartPolicy":"Never","#;
+        assert!(template.starts_with(start), "{template}");
     }
 
     #[test]

@@ -128,6 +128,10 @@ pub(super) async fn list(
     let newest = cache.revision();
     let listing = match revision {
         None => query.newest(newest),
+        // What is compacted is gone, although it could be worked out here for a while: clients count on the time.
+        Some(revision) if revision < cache.store.raw().oldest_revision() => {
+            Err(CacheError::Expired { requested: revision, oldest: cache.store.raw().oldest_revision() })
+        }
         Some(revision) => match query.recent(revision, newest) {
             Some(listing) => Ok(listing),
             None => query.past(cache, revision).await,

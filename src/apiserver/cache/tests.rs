@@ -178,6 +178,11 @@ async fn pages_stay_at_one_revision() {
     assert_eq!((names(&rest.objects), rest.objects[0].revision()), (vec!["c", "d"], old_c));
     // Compacted: the client is told, and given a token that goes on in the present.
     f.store.compact(f.store.revision()).await.unwrap();
+    let expired = f.list(Selection::of(None), 5, ListAt::Continue(token.clone())).await;
+    assert!(
+        matches!(expired, Err(CacheError::ContinueExpired { .. })),
+        "what the history could still tell is gone too"
+    );
     let expired = restarted.list(&CONFIG_MAPS, &Selection::of(None), 5, ListAt::Continue(token)).await.unwrap_err();
     let CacheError::ContinueExpired { inconsistent } = expired else { panic!("{expired:?}") };
     let token = Continue::decode(&inconsistent).unwrap();

@@ -19,5 +19,6 @@ mod streams;
 mod structure;
 #[cfg(target_arch = "x86_64")]
 mod vm;
+mod volumes;
 mod walking;
 mod workloads;

@@ -94,7 +94,15 @@ pub(crate) fn compute(
         },
         "images": list_images(images),
         "declaredFeatures": FEATURES,
+        "features": {"supplementalGroupsPolicy": true},
+        "runtimeHandlers": [{"name": "", "features": {"recursiveReadOnlyMounts": recursive_read_only(&facts.kernel)}}],
     })
+}
+
+/// Whether the kernel can make mounts below a mount read-only with it: since 5.12.
+fn recursive_read_only(kernel: &str) -> bool {
+    let mut numbers = kernel.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
 }
 
 fn conditions(old: &NodeStatus, now: Timestamp) -> Vec<Value> {

@@ -4,7 +4,9 @@ use super::backoff::CrashBackoff;
 use super::plan::{Brief, Kind};
 use super::status::{ContainerView, State};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStateTerminated, ContainerStatus, ContainerUser, ResourceRequirements,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use naru_runtime::{ContainerInfo, ContainerState, ExitStatus};
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ pub(crate) mod labels {
     pub(crate) const MESSAGE_FILE: &str = "io.naru.message-file";
     pub(crate) const LOG: &str = "io.naru.log";
     pub(crate) const RESOURCES: &str = "io.naru.resources";
+    pub(crate) const USER: &str = "io.naru.user";
 }
 
 /// One run of a container.
@@ -39,6 +42,8 @@ pub(crate) struct Run {
     pub(crate) log: Option<PathBuf>,
     /// What it was given when it started, or last.
     pub(crate) resources: Option<ResourceRequirements>,
+    /// As whom its first process was started.
+    pub(crate) user: Option<ContainerUser>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) exit: Option<Box<ContainerStateTerminated>>,
     /// The startup probe passed, or there is none.
@@ -61,6 +66,7 @@ impl Run {
             message_file: label(labels::MESSAGE_FILE).map(Into::into),
             log: label(labels::LOG).map(Into::into),
             resources: label(labels::RESOURCES).and_then(|text| serde_json::from_str(&text).ok()),
+            user: label(labels::USER).and_then(|text| serde_json::from_str(&text).ok()),
             started_at: info.started_at_ns.map(timestamp),
             exit: None,
             started: false,
@@ -244,6 +250,7 @@ impl Slot {
             view.container_id = Some(run.uri());
             view.image = run.image.clone();
             view.image_id = run.image_id.clone();
+            view.user = run.user.clone();
             view.started = run.started;
             view.ready = run.ready;
             view.resources = run.resources.clone();
@@ -316,6 +323,7 @@ fn published_run(status: &ContainerStatus, now: Timestamp) -> Option<Run> {
         message_file: None,
         log: None,
         resources: None,
+        user: status.user.clone(),
         started_at,
         exit: Some(Box::new(exit)),
         started: false,

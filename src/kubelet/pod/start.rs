@@ -8,7 +8,7 @@ use crate::credentials::Keyring;
 use crate::images::{self, PullPolicy};
 use crate::probe::run::Target;
 use crate::shared::{Shared, events};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerUser, LinuxContainerUser, Pod};
 use naru_base::Shutdown;
 use naru_runtime::images::{Image, PullOptions, Pulled, RegistryCredentials, User};
 use naru_runtime::{ContainerSpec, ExitStatus, RuntimeError};
@@ -369,6 +369,7 @@ impl Start {
             hash: hash(container),
             image: images::full_name(container.image.as_deref().unwrap_or_default()),
             image_id: images::image_id(image),
+            user: Some(container_user(&settings, &user)),
             stop_signal: image.config.stop_signal_number(),
             message_file: Some(message_file),
             log: Some(log.clone()),
@@ -435,6 +436,7 @@ impl Start {
                 (labels::HASH, run.hash.clone()),
                 (labels::IMAGE, run.image.clone()),
                 (labels::IMAGE_ID, run.image_id.clone()),
+                (labels::USER, serde_json::to_string(&run.user).unwrap_or_default()),
                 (labels::STOP_SIGNAL, run.stop_signal.to_string()),
                 (labels::MESSAGE_FILE, path(&run.message_file)),
                 (labels::LOG, path(&run.log)),
@@ -485,6 +487,16 @@ fn environment(env: &BTreeMap<String, String>, image: &Image, user: &User, hostn
     out
 }
 
+/// As whom the first process starts, as the status tells it.
+fn container_user(settings: &security::Settings, user: &User) -> ContainerUser {
+    let gid = settings.run_as_group.unwrap_or(user.gid.into());
+    let mut groups: Vec<i64> = groups(settings, user).into_iter().map(i64::from).chain([gid]).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let linux = LinuxContainerUser { uid: user.uid.into(), gid, supplemental_groups: Some(groups) };
+    ContainerUser { linux: Some(linux) }
+}
+
 fn groups(settings: &security::Settings, user: &User) -> Vec<u32> {
     let mut out = if settings.strict_groups { Vec::new() } else { user.additional_gids.clone() };
     out.extend(&settings.supplemental_groups);
@@ -521,5 +533,24 @@ mod tests {
         check(&[], &["a"], &["e", "a"]);
         check(&["x"], &[], &["x"]);
         check(&["x"], &["$(X)", "$(Y)"], &["x", "1", "$(Y)"]);
+    }
+
+    #[test]
+    fn the_status_tells_as_whom_a_container_runs() {
+        let pod = |policy: &str| -> Pod {
+            serde_json::from_value(serde_json::json!({"spec": {
+                "securityContext": {"runAsGroup": 3000, "supplementalGroups": [4000], "fsGroup": 5000,
+                    "supplementalGroupsPolicy": policy},
+                "containers": [{"name": "c"}]}}))
+            .expect("a pod")
+        };
+        let user = User { uid: 1000, gid: 7, additional_gids: vec![50000], ..User::default() };
+        for (policy, expect) in [("Merge", vec![3000, 4000, 5000, 50000]), ("Strict", vec![3000, 4000, 5000])] {
+            let pod = pod(policy);
+            let container = &pod.spec.as_ref().expect("a spec").containers[0];
+            let settings = security::settings(&pod, container, std::path::Path::new("/s"));
+            let linux = container_user(&settings, &user).linux.expect("Linux");
+            assert_eq!((linux.uid, linux.gid, linux.supplemental_groups), (1000, 3000, Some(expect)));
+        }
     }
 }

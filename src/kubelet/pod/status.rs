@@ -5,7 +5,7 @@ use super::restart_all::WholePod;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
+    ContainerUser, HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
@@ -36,6 +36,8 @@ pub struct ContainerView {
     pub image: String,
     /// Digest of the image.
     pub image_id: String,
+    /// As whom its first process was started.
+    pub user: Option<ContainerUser>,
     /// Startup probe and postStart hook are over.
     pub started: bool,
     /// The readiness probe says so, or there is none.
@@ -67,6 +69,7 @@ impl Default for ContainerView {
             container_id: None,
             image: String::new(),
             image_id: String::new(),
+            user: None,
             started: false,
             ready: false,
             resources: None,
@@ -170,6 +173,7 @@ fn container_status(
         restart_count: view.restart_count,
         image: if view.image.is_empty() { container.image.clone().unwrap_or_default() } else { view.image.clone() },
         image_id: view.image_id.clone(),
+        user: view.user.clone(),
         container_id: view.container_id.clone(),
         allocated_resources: resources.as_ref().and_then(|r| r.requests.clone()),
         resources,

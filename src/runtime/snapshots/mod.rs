@@ -68,10 +68,13 @@ impl Snapshots {
     pub async fn view(&self, id: &str, image: &Image) -> Result<PathBuf, ImageError> {
         let (this, id, layers) = (self.clone(), checked(id)?.to_owned(), image.layers.clone());
         blocking(move || {
-            let target = this.record(&id, &layers)?;
-            if !overlay::is_mounted(&target)? {
-                overlay::mount_view(&layers, &this.snapshot(&id).join("upper"), &target)?;
+            let mounted = this.rootfs(&id);
+            // What is mounted stays, and its layers with it, though the image's name may mean another by now.
+            if mounted.exists() && overlay::is_mounted(&mounted)? {
+                return Ok(mounted);
             }
+            let target = this.record(&id, &layers)?;
+            overlay::mount_view(&layers, &this.snapshot(&id).join("upper"), &target)?;
             Ok(target)
         })
         .await

@@ -226,6 +226,22 @@ impl Traffic {
         Self { _shell: Background::start(host, &script), lines }
     }
 
+    /// The same over one connection, for as long as that lasts.
+    fn over_one_connection(host: &Host, address: &str) -> Self {
+        let (lines, script) = (host.dir.join("connection"), host.dir.join("connection.sh"));
+        let text = format!(
+            "exec 3<>/dev/tcp/{address}/80\n\
+             while printf 'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; do\n\
+             line=; until [[ $line == Hello* ]]; do read -r line <&3 || break 2; done\n\
+             echo ok >>{0}; sleep 0.1\n\
+             done\n\
+             echo failed >>{0}\n",
+            lines.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        Self { _shell: Background::start(host, &format!("bash {}", script.display())), lines }
+    }
+
     fn count(&self, what: &str) -> usize {
         std::fs::read_to_string(&self.lines).unwrap_or_default().lines().filter(|line| *line == what).count()
     }
@@ -256,39 +272,18 @@ fn curl_by_name(host: &Host, server: &str, flags: &str, url: &str) -> String {
     String::from_utf8_lossy(&host.sh(&line).stdout).into_owned()
 }
 
-/// A pod that would rather be on node-b, and leaves it as soon as that is away.
-const ROAMER: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: roamer}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: roamer}}
-  template:
-    metadata: {labels: {app: roamer}}
-    spec:
-      affinity:
-        nodeAffinity:
-          preferredDuringSchedulingIgnoredDuringExecution:
-          - weight: 100
-            preference: {matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [node-b]}]}
-      tolerations:
-      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}
-      - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 1}
-      containers:
-      - name: hello
-        image: naru.local/self
-        args: [hello, --port=8080]
-";
-
 const BOTH_FAMILIES: [&str; 3] = [
     "--flannel-backend=host-gw",
     "--cluster-cidr=10.42.0.0/16,fd00:42::/56",
     "--service-cidr=10.43.0.0/16,fd00:43::/112",
 ];
 
+fn hosts<'a>(c: &'a Cluster, agents: &'a [Agent]) -> Vec<&'a Host> {
+    [&c.host].into_iter().chain(agents.iter().map(|agent| &agent.host)).collect()
+}
+
 #[test]
-fn both_families_go_by_plain_routes_and_outlast_faults() {
+fn both_families_go_by_plain_routes_and_outlast_the_agent() {
     let switch = Host::machine("switch", "switch", "192.0.2.1");
     switch.make_switch();
     let mut c = Cluster::prepare("faults", &BOTH_FAMILIES);
@@ -327,7 +322,6 @@ fn both_families_go_by_plain_routes_and_outlast_faults() {
         "spec: {type: NodePort, ipFamilyPolicy: RequireDualStack, selector: {app: hello}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}",
     ));
     eventually(&refs, "a pod is ready on each node", || c.get("deployment hello", "{.status.readyReplicas}") == "4");
-    let hosts = || [&c.host].into_iter().chain(agents.iter().map(|agent| &agent.host));
     let curl = |host: &Host, url: &str| {
         String::from_utf8_lossy(&host.sh(&format!("curl -sS -m 30 '{url}'")).stdout).into_owned()
     };
@@ -349,7 +343,7 @@ fn both_families_go_by_plain_routes_and_outlast_faults() {
         .chain(["http://192.0.2.11:30080/".to_owned(), "http://[2001:db8::11]:30080/".to_owned()])
         .collect();
     assert_eq!(services.len(), 4);
-    for host in hosts() {
+    for host in hosts(&c, &agents) {
         for url in &urls {
             let answer = curl(host, url);
             assert!(answer.starts_with("Hello from hello-"), "{} {url}: {answer}", host.name);
@@ -364,76 +358,18 @@ fn both_families_go_by_plain_routes_and_outlast_faults() {
     }
     assert!(agents[2].log().contains("the cluster's DNS listens on port"), "{}", agents[2].log());
 
-    // Traffic from two machines goes on whatever ends, and whatever is lost on the way.
+    // Traffic from two machines, and a connection, go on while an agent is away.
     let traffic = [Traffic::start(&agents[1].host, &services[0]), Traffic::start(&agents[2].host, &services[1])];
     let go_on = |more| traffic.iter().for_each(|traffic| traffic.go_on(more));
+    let first_cluster = clusters.split_whitespace().find(|address| !address.contains(':')).unwrap();
+    let connection = Traffic::over_one_connection(&agents[0].host, first_cluster);
+    connection.go_on(5);
     go_on(20);
     agents[0].down();
     go_on(50);
-    agents[0].up(&token);
-    c.down("-KILL");
-    go_on(50);
-    c.up();
-    let lose = "nft add table inet loss && nft add chain inet loss in '{ type filter hook prerouting priority -500; }' && \
-                nft add rule inet loss in iifname uplink numgen random mod 20 == 0 drop";
-    assert!(agents[1].host.sh(lose).status.success());
-    go_on(30);
-    assert!(agents[1].host.sh("nft delete table inet loss").status.success());
+    connection.go_on(5);
+    assert_eq!(connection.count("failed"), 0, "a connection outlives the agent");
     for traffic in &traffic {
         assert_eq!(traffic.count("failed"), 0);
     }
-    for host in hosts() {
-        // As nftables.service does when it is restarted.
-        assert!(host.sh("nft flush ruleset").status.success());
-    }
-    let refs: Vec<&Agent> = agents.iter().collect();
-    eventually(&refs, "the rules are back", || {
-        hosts().all(|host| String::from_utf8_lossy(&host.sh("nft list tables").stdout).matches(" naru").count() == 2)
-    });
-    drop(traffic);
-
-    // A machine that is cut off loses its pods to others, and cleans up when it returns.
-    c.apply(ROAMER);
-    let running_on = |pod: &str| c.get(&format!("pod {pod}"), "{.status.phase} {.spec.nodeName}");
-    eventually(&refs, "the pod runs where it likes to", || {
-        running_on(&c.get("pods -l app=roamer", "{.items[0].metadata.name}")) == "Running node-b"
-    });
-    let first = c.get("pods -l app=roamer", "{.items[0].metadata.name}");
-    let address = format!("http://{}:8080/", c.get(&format!("pod {first}"), "{.status.podIP}"));
-    eventually(&refs, "the pod answers", || curl(&agents[0].host, &address).starts_with("Hello"));
-    let cut = "nft add table inet cut && nft add chain inet cut in '{ type filter hook prerouting priority -500; }' && \
-               nft add rule inet cut in iifname uplink drop";
-    assert!(agents[0].host.sh(cut).status.success());
-    eventually(&refs, "the pod runs elsewhere", || {
-        let pods = c.get(
-            "pods -l app=roamer",
-            "{range .items[*]}{.metadata.name} {.status.phase} {.spec.nodeName}{'\\n'}{end}",
-        );
-        pods.lines().any(|line| line.contains(" Running ") && !line.ends_with(" node-b"))
-    });
-    assert!(curl(&agents[0].host, &address).starts_with("Hello"), "what is cut off goes on");
-    eventually(&refs, "the Service no longer leads there", || {
-        !c.get(
-            "endpointslices -l kubernetes.io/service-name=hello",
-            "{.items[*].endpoints[?(@.conditions.ready==true)].nodeName}",
-        )
-        .contains("node-b")
-    });
-    let traffic = Traffic::start(&agents[1].host, &services[0]);
-    traffic.go_on(50);
-    assert_eq!(traffic.count("failed"), 0);
-    assert!(agents[0].host.sh("nft delete table inet cut").status.success());
-    eventually(&refs, "the node is back, without the pod that others replaced", || {
-        ready(&c, "node-b") && running_on(&first).is_empty() && curl(&agents[0].host, &address).is_empty()
-    });
-    drop(traffic);
-
-    // Nothing is left of a node that is taken apart.
-    agents[0].down();
-    let host = &agents[0].host;
-    let mut killall = host.command(NARU);
-    killall.args(["killall", "--cgroup-root", &host.name, "--data-dir"]).arg(host.dir.join("data"));
-    assert!(killall.output().unwrap().status.success());
-    let left = host.sh("nft list tables; ip -o addr | grep -E '10[.]4[23]|fd00:4'; ip route | grep 10[.]4[23]; ip -6 route | grep fd00:4; ip -o link | grep naru");
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
 }

@@ -97,8 +97,11 @@ impl NodeSync {
         });
         let config = &self.shared.config;
         let old = node.status.unwrap_or_default();
-        let status = status::compute(config, &self.facts, &config.images.list(), &old, jiff::Timestamp::now());
-        let mut status = status;
+        let mut status = status::compute(config, &self.facts, &config.images.list(), &old, jiff::Timestamp::now());
+        // Addresses of one type (a node has one of each family) are one to a merge: the list is replaced as a whole.
+        if let Some(addresses) = status["addresses"].as_array_mut() {
+            addresses.push(json!({"$patch": "replace"}));
+        }
         let capacity = old.capacity.iter().flatten().filter(|(name, _)| is_extended(name));
         for (name, amount) in capacity {
             // Said by somebody who has put it there, such as a test.

@@ -112,11 +112,11 @@ fn server(text: &str) -> Option<SocketAddr> {
 /// The domains that a resolv.conf(5) has names looked for in; the last line of them counts.
 pub(super) fn search_domains(resolv_conf: &str) -> Vec<Name> {
     let lines = resolv_conf.lines().map(|line| line.split_whitespace());
-    let searches = lines.filter_map(|mut words| match words.next() {
+    let mut searches = lines.rev().filter_map(|mut words| match words.next() {
         Some("search" | "domain") => Some(words.filter(|word| *word != ".").filter_map(absolute).collect()),
         _ => None,
     });
-    searches.last().unwrap_or_default()
+    searches.next().unwrap_or_default()
 }
 
 /// The resolvers that a resolv.conf(5) names.

@@ -203,8 +203,7 @@ impl Resolver {
 
     /// What a client's search list leads to behind its first name, which nobody has.
     fn go_on_searching(&self, overrides: &Overrides, name: &Name, kind: RecordType, client: IpAddr) -> Found {
-        let searches = self.searches();
-        let mut names: VecDeque<Name> = self.search.after(name, client, &searches).into();
+        let mut names: VecDeque<Name> = self.search.after(name, client, || self.searches()).into();
         while let Some(name) = names.front() {
             if overrides.hosts.contains_key(name) {
                 return Found::Here(name.clone());

@@ -26,11 +26,12 @@ impl Search {
         Self { namespaces, services, apex: apex.clone() }
     }
 
-    /// What this client will ask next, and after that, when it learns that there is no such name; `searches` are the
+    /// What this client will ask next, and after that, when it learns that there is no such name; `searches` tells the
     /// domains of the node. Nothing if the name is not the first of a search.
-    pub(super) fn after(&self, name: &Name, client: IpAddr, searches: &[Name]) -> Vec<Name> {
+    pub(super) fn after(&self, name: &Name, client: IpAddr, searches: impl FnOnce() -> Arc<Vec<Name>>) -> Vec<Name> {
         let Some(sought) = self.sought(name, client) else { return Vec::new() };
-        let domains = self.services.iter().chain([&self.apex]).chain(searches);
+        let searches = searches();
+        let domains = self.services.iter().chain([&self.apex]).chain(searches.iter());
         let mut names: Vec<Name> = domains.filter_map(|domain| sought.clone().append_domain(domain).ok()).collect();
         let mut itself = sought;
         itself.set_fqdn(true);

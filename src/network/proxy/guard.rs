@@ -44,16 +44,18 @@ impl Guard {
             match received {
                 Ok(Ok(length)) if tells_of_removal(&buffer[..length], &self.table) => return,
                 // Too much at once, some of it is lost: only what is there says what is gone.
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    if !nft::has_table(&self.table).unwrap_or(true) {
-                        return;
-                    }
+                Ok(Err(error)) if is_overflow(&error) && !nft::has_table(&self.table).unwrap_or(true) => return,
+                Ok(Err(error)) if !is_overflow(&error) && error.kind() != io::ErrorKind::Interrupted => {
+                    return std::future::pending().await;
                 }
-                Ok(Err(error)) if error.kind() != io::ErrorKind::Interrupted => return std::future::pending().await,
                 _ => {}
             }
         }
     }
+}
+
+fn is_overflow(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 #[allow(unsafe_code, reason = "the runtime has no other way to wait for a descriptor")]

@@ -217,9 +217,10 @@ async fn workloads_come_out_right_over_a_bad_connection() {
             !old && [of("web"), of("db"), of("log"), of("rc")] == [4, 3, 2, 3]
         })
         .await;
-    // One more than wanted while the Deployment rolls, and never one more of the others.
+    // Never one more than wanted. A Deployment that rolls counts what its sets are to have, as upstream does, and
+    // one set may have its new pod before the other has let go of its old one; but no set has one too many.
     assert_eq!(["db", "log", "rc"].map(|app| most.of(app)), [3, 2, 3]);
-    assert!(most.of("web") <= 5, "{} pods at once", most.of("web"));
+    assert_eq!(most.of_one_set("web"), 4);
     assert_eq!(most.now("db"), 3);
 
     cluster.merge(&STATEFUL_SETS, "db", json!({"spec": {"replicas": 1}})).await;

@@ -96,6 +96,7 @@ impl Cluster {
             cluster_cidr: "10.42.0.0/16".to_owned(),
             node_cidr_mask: 24,
             signer: None,
+            queues: naru_client::QueueMetrics::default(),
         };
         naru_controllers::start_all(config, &shutdown);
         naru_scheduler::start(as_user("system:kube-scheduler", &[]), &informers, Arc::default(), &shutdown);

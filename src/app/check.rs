@@ -64,7 +64,6 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
 
 async fn check(args: &ServerArgs) -> Vec<Finding> {
     let mut found = Findings::default();
-    found.note("user", root());
     let settings = Settings::resolve(args);
     found.note(
         "flags",
@@ -79,6 +78,7 @@ async fn check(args: &ServerArgs) -> Vec<Finding> {
     if args.disable_agent {
         return found.0;
     }
+    found.note("user", root());
     let port = node::NODE_API_PORT;
     let taken = server::bind(host::any(listen), port).await.map(|_| format!("{port} is free"));
     let wrong = format!("{port} is in use: stop what uses it (another naru, k3s or kubelet)");
@@ -141,8 +141,7 @@ fn root() -> Result<String, Wrong> {
     if rustix::process::geteuid().is_root() {
         return Ok(String::new());
     }
-    Err(Grade::Failure
-        .because("pods need root: run naru with sudo or as a service (--disable-agent does without)".into()))
+    Err(Grade::Failure.because("pods need root: run naru with sudo or as a service".into()))
 }
 
 fn clock(now: SystemTime) -> Result<String, Wrong> {

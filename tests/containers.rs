@@ -22,7 +22,14 @@ async fn main() {
         self_exe: naru,
     };
     let runtime = Runtime::open(config).await.unwrap();
-    runtime.create_sandbox(SandboxSpec { id: "bench".into(), ..SandboxSpec::default() }).await.unwrap();
+    runtime
+        .create_sandbox(SandboxSpec {
+            id: "bench".into(),
+            cgroup_parent: "pods/bench".into(),
+            ..SandboxSpec::default()
+        })
+        .await
+        .unwrap();
     let mut taken = Vec::new();
     for number in 0..times {
         let spec = ContainerSpec {

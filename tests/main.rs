@@ -11,6 +11,7 @@ mod databases;
 mod history;
 mod kinds;
 mod node;
+mod played;
 mod programs;
 mod schemathesis;
 mod serving;

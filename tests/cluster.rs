@@ -102,6 +102,8 @@ pub(crate) struct Cluster {
     server: Option<Child>,
     registry: Option<Child>,
     flags: Vec<String>,
+    /// What is started as the server.
+    pub(crate) program: PathBuf,
 }
 
 impl Cluster {
@@ -145,7 +147,7 @@ impl Cluster {
     /// A cluster that has not been started.
     pub(crate) fn prepare(test: &str, flags: &[&str]) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
-        Self { host: Host::new(test), server: None, registry: None, flags }
+        Self { host: Host::new(test), server: None, registry: None, flags, program: NARU.into() }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -163,7 +165,7 @@ impl Cluster {
 
     /// The server's command line.
     pub(crate) fn server_command(&self) -> Command {
-        let mut command = self.host.command(NARU);
+        let mut command = self.host.command(&self.program);
         command.arg("server").arg("--data-dir").arg(self.data_dir()).arg("--write-kubeconfig").arg(self.kubeconfig());
         command.arg("--cgroup-root").arg(&self.host.name).args(&self.flags);
         command

@@ -9,6 +9,8 @@ mod clients;
 mod cluster;
 mod databases;
 mod history;
+mod isolation;
+mod killing;
 mod kinds;
 mod node;
 mod played;

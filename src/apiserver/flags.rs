@@ -7,7 +7,6 @@ mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
-pub(crate) use values::parse_duration;
 use values::{boolean, duration, file, integer, list, map, one_of, put, text};
 
 /// What the flags say. What is `None`, or empty, was not said.

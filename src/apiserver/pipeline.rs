@@ -11,7 +11,6 @@ use crate::dialer::Backends;
 use crate::documents::Documents;
 use crate::encryption::{self, Keyring};
 use crate::extension::{Caller, Extension, ExtensionRequest};
-use crate::flags::parse_duration;
 use crate::flowcontrol::{FlowControl, Permit, Schema};
 use crate::handlers::{self, Call};
 use crate::metrics::{LongRunning, Metrics};
@@ -454,7 +453,7 @@ fn time_limit(state: &State, info: &RequestInfo, query: &Query) -> Result<Option
     }
     let most = state.config.flags.request_timeout.unwrap_or(REQUEST_TIMEOUT);
     let asked = query.get("timeout").filter(|text| !text.is_empty()).map(|text| {
-        parse_duration(text).ok_or_else(|| {
+        naru_api::meta::duration::parse(text).ok_or_else(|| {
             let what = format!("invalid timeout specified in the request URL - time: invalid duration {text:?}");
             Box::new(Status::bad_request(what))
         })

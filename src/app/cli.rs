@@ -243,6 +243,11 @@ pub struct NodeArgs {
     #[arg(long, value_name = "PATH")]
     pub cgroup_root: Option<String>,
 
+    /// Another OCI runtime that RuntimeClasses may name as their handler, beside those that are found
+    /// (crun, nvidia, runc, runsc, youki), NAME=PATH
+    #[arg(long, value_name = "NAME=PATH")]
+    pub runtime_handler: Vec<String>,
+
     /// File with mirrors, passwords and certificates of registries, in the format of k3s
     #[arg(long, env = "NARU_PRIVATE_REGISTRY", default_value = REGISTRIES, value_name = "FILE")]
     pub private_registry: PathBuf,
@@ -268,26 +273,8 @@ pub struct NodeArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode(pub u32);
 
-/// Hours, minutes and seconds, as `1h`, `5m0s` or `90s`.
 fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || format!("{text:?} is not a duration such as 5m or 90s");
-    if text == "0" {
-        return Ok(std::time::Duration::ZERO);
-    }
-    let (mut seconds, mut rest) = (0_u64, text);
-    while !rest.is_empty() {
-        let at = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let number: u64 = rest[..at].parse().map_err(|_| wrong())?;
-        let unit = match rest.as_bytes()[at] {
-            b'h' => 3600,
-            b'm' => 60,
-            b's' => 1,
-            _ => return Err(wrong()),
-        };
-        seconds = number.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(wrong)?;
-        rest = &rest[at + 1..];
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(std::time::Duration::from_secs(seconds)) }
+    naru_api::meta::duration::parse(text).ok_or_else(|| format!("{text:?} is not a duration such as 5m or 90s"))
 }
 
 fn parse_mode(text: &str) -> Result<Mode, String> {
@@ -507,16 +494,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_are_hours_minutes_and_seconds() {
-        for (text, seconds) in [("0", 0), ("90s", 90), ("5m0s", 300), ("1h", 3600)] {
-            assert_eq!(parse_duration(text).map(|d| d.as_secs()), Ok(seconds));
-        }
-        for text in ["", "5", "m", "5x", "99999999999999999999h"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
     }
 
     #[test]

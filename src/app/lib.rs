@@ -13,6 +13,7 @@ mod config_file;
 mod dns;
 mod encryption;
 mod files;
+mod handlers;
 mod hello;
 mod host;
 mod join;

@@ -161,6 +161,7 @@ pub(crate) async fn start(
         pod_pids_limit: set.pod_max_pids.unwrap_or_else(naru_kubelet::default_pod_pids),
         allowed_unsafe_sysctls: set.allowed_unsafe_sysctls,
         log_limits: set.log_limits,
+        handlers: crate::handlers::find(&args.runtime_handler)?,
         runtime: Arc::new(runtime),
         images: Arc::new(images),
         credential_providers: Arc::new(credential_providers(args)?),

@@ -47,6 +47,8 @@ pub struct KubeletConfig {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// How large logs grow.
     pub log_limits: crate::LogLimits,
+    /// Other OCI runtimes, by the handlers' names that RuntimeClasses have.
+    pub handlers: BTreeMap<String, PathBuf>,
     /// Sandboxes and containers.
     pub runtime: Arc<dyn ContainerRuntime>,
     /// Images.

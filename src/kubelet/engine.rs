@@ -135,9 +135,10 @@ pub trait Images: fmt::Debug + Send + Sync + 'static {
     /// Pulls an image.
     async fn pull(&self, reference: &str, options: PullOptions) -> Result<Pulled, PullError>;
     /// Mounts an image for reading alone; removed like a container's root file system of this id.
-    async fn view(&self, id: &str, image: &Image) -> Result<PathBuf, String>;
-    /// Makes a root file system for a container.
-    async fn prepare(&self, container: &str, image: &Image) -> Result<PathBuf, String>;
+    /// `users` is the file of a namespace that belongs to the pod's own users, if it has them.
+    async fn view(&self, id: &str, image: &Image, users: Option<&Path>) -> Result<PathBuf, String>;
+    /// Makes a root file system for a container; `users` as for [`Images::view`].
+    async fn prepare(&self, container: &str, image: &Image, users: Option<&Path>) -> Result<PathBuf, String>;
     /// Removes a container's root file system.
     async fn remove(&self, container: &str) -> Result<(), String>;
     /// Removes the root file systems of all other containers.
@@ -178,11 +179,11 @@ impl Images for LocalImages {
     async fn pull(&self, reference: &str, options: PullOptions) -> Result<Pulled, PullError> {
         self.store.pull_as(reference, options).await
     }
-    async fn view(&self, id: &str, image: &Image) -> Result<PathBuf, String> {
-        self.snapshots.view(id, image).await.map_err(|error| error.to_string())
+    async fn view(&self, id: &str, image: &Image, users: Option<&Path>) -> Result<PathBuf, String> {
+        self.snapshots.view(id, image, users).await.map_err(|error| error.to_string())
     }
-    async fn prepare(&self, container: &str, image: &Image) -> Result<PathBuf, String> {
-        self.snapshots.prepare(container, image).await.map_err(|error| error.to_string())
+    async fn prepare(&self, container: &str, image: &Image, users: Option<&Path>) -> Result<PathBuf, String> {
+        self.snapshots.prepare(container, image, users).await.map_err(|error| error.to_string())
     }
     async fn remove(&self, container: &str) -> Result<(), String> {
         self.snapshots.remove(container).await.map_err(|error| error.to_string())

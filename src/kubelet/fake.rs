@@ -230,10 +230,10 @@ impl Images for FakeImages {
         let image = self.resolve(reference).ok_or(PullError { kind: PullErrorKind::NotFound, message })?;
         Ok(Pulled { image, credentials: None })
     }
-    async fn view(&self, id: &str, _image: &Image) -> Result<PathBuf, String> {
+    async fn view(&self, id: &str, _image: &Image, _users: Option<&Path>) -> Result<PathBuf, String> {
         Ok(PathBuf::from("/rootfs").join(id))
     }
-    async fn prepare(&self, container: &str, _image: &Image) -> Result<PathBuf, String> {
+    async fn prepare(&self, container: &str, _image: &Image, _users: Option<&Path>) -> Result<PathBuf, String> {
         Ok(PathBuf::from("/rootfs").join(container))
     }
     async fn remove(&self, _container: &str) -> Result<(), String> {
@@ -329,6 +329,7 @@ impl World {
             cluster_domain: "cluster.local".into(),
             resolv_conf: dir.path().join("resolv.conf"),
             max_pods: 110,
+            handlers: BTreeMap::new(),
             static_pods: None,
             pod_pids_limit: None,
             allowed_unsafe_sysctls: Vec::new(),
@@ -355,6 +356,7 @@ impl World {
             node_memory: 1 << 30,
             allocatable: BTreeMap::new(),
             pull_records: crate::credentials::records::PullRecords::open(&dir.path().join("pulls")).unwrap(),
+            users: crate::users::UserRanges::read(config.data_dir.join("pods"), config.max_pods),
             pulls: tokio::sync::Semaphore::new(1),
             sandboxes: tokio::sync::Semaphore::new(1),
             tidying: tokio::sync::RwLock::default(),

@@ -17,6 +17,7 @@ mod shared;
 mod static_pods;
 mod status_sync;
 mod usage;
+mod users;
 pub mod volumes;
 
 #[cfg(test)]
@@ -106,6 +107,7 @@ impl Kubelet {
             node_memory: facts.memory_bytes,
             allocatable: facts.allocatable(),
             pull_records,
+            users: users::UserRanges::read(config.data_dir.join("pods"), config.max_pods),
             pulls: Semaphore::new(PULLS),
             sandboxes: Semaphore::new(SANDBOXES),
             tidying: tokio::sync::RwLock::default(),

@@ -182,6 +182,7 @@ impl Pods {
             }
         };
         let _ = tokio::task::spawn_blocking(sweep).await;
+        self.shared.users.release_gone();
     }
 
     /// Ids of the images that these pods have as volumes.

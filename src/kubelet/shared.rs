@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) allocatable: BTreeMap<String, Quantity>,
     /// Who may use which image.
     pub(crate) pull_records: crate::credentials::records::PullRecords,
+    /// Whose ids pods with users of their own have.
+    pub(crate) users: crate::users::UserRanges,
     /// Bounds concurrent pulls.
     pub(crate) pulls: Semaphore,
     /// Bounds sandboxes being made at once.

@@ -6,6 +6,7 @@ mod agent;
 pub mod allocator;
 mod cgroup;
 mod error;
+pub mod idmap;
 pub mod images;
 mod proc;
 mod protocol;

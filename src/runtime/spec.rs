@@ -29,6 +29,11 @@ pub struct SandboxSpec {
     pub share_pid: bool,
     /// Namespaced kernel parameters, in dotted form.
     pub sysctls: BTreeMap<String, String>,
+    /// A user namespace of its own: the host's id that is root in it; [`crate::idmap::IDS`] of them follow.
+    /// Not with any of the host's namespaces.
+    pub first_host_id: Option<u32>,
+    /// Another OCI runtime that makes the containers: a program with the command line of runc.
+    pub handler: Option<PathBuf>,
 }
 
 /// A container in a sandbox.
@@ -138,6 +143,8 @@ pub struct Mount {
     pub noexec: bool,
     /// How later mounts travel.
     pub propagation: Propagation,
+    /// The owners of its files are translated already, where the sandbox has users of its own.
+    pub translated: bool,
 }
 
 /// How mounts made later on one side appear on the other.

@@ -77,14 +77,13 @@ fn exit_code(meta: &Meta) -> Option<i32> {
     meta.annotations.get(EXIT_CODE)?.parse().ok()
 }
 
-/// A time such as `3s`, `500ms` or `3` (seconds). What cannot be read is not there.
+/// A time such as `3s`, `1m30s`, `500ms` or `3` (seconds). What cannot be read is not there.
 fn duration(meta: &Meta, name: &str) -> Option<Duration> {
     let text = meta.annotations.get(name)?;
-    let (number, thousandths) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1),
-        None => (text.strip_suffix('s').unwrap_or(text), 1000),
-    };
-    Some(Duration::from_millis(number.parse::<u32>().ok()?.into()) * thousandths)
+    match text.parse::<u32>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds.into())),
+        Err(_) => naru_api::meta::duration::parse(text),
+    }
 }
 
 #[cfg(test)]

@@ -221,8 +221,8 @@ fn descriptor(text: &str) -> Result<Schedule, ScheduleError> {
         _ => match text.strip_prefix("@every ") {
             None => return Err(ScheduleError::Descriptor(text.to_owned())),
             Some(duration) => {
-                let nanos =
-                    go_duration(duration).map_err(|why| ScheduleError::Duration { text: text.to_owned(), why })?;
+                let nanos = crate::meta::duration::parse_nanos(duration)
+                    .map_err(|why| ScheduleError::Duration { text: text.to_owned(), why })?;
                 return Ok(Schedule::Every((nanos / NANOS).max(1)));
             }
         },
@@ -307,46 +307,6 @@ fn plain_number(text: &str) -> Result<u32, ScheduleError> {
 }
 
 const NANOS: i64 = 1_000_000_000;
-
-/// A duration such as `1h30m` in nanoseconds, or what is wrong with it.
-fn go_duration(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {text:?}");
-    let (negative, mut rest) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total: f64 = 0.0;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (amount, after) = rest.split_at(end);
-        let amount: f64 = amount.parse().map_err(|_| invalid())?;
-        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let nanos = match unit {
-            "" => return Err(format!("time: missing unit in duration {text:?}")),
-            "ns" => 1.0,
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
-        };
-        total += amount * nanos;
-        rest = after;
-    }
-    if total >= i64::MAX as f64 {
-        return Err(invalid());
-    }
-    Ok(if negative { -(total as i64) } else { total as i64 })
-}
 
 #[cfg(test)]
 mod tests {

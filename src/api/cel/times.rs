@@ -9,44 +9,6 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 
 type Result<T> = std::result::Result<T, EvalError>;
 
-/// Reads what Go writes: `1h30m`, `-1.5s`, `100ms`, `0`.
-fn read(text: &str) -> Option<SignedDuration> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(SignedDuration::ZERO);
-    }
-    let mut nanoseconds = 0.0_f64;
-    let mut parts = 0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        nanoseconds += number
-            * match &rest[..unit] {
-                "ns" => 1.0,
-                "us" | "µs" | "μs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 6e10,
-                "h" => 3.6e12,
-                _ => return None,
-            };
-        rest = &rest[unit..];
-        parts += 1;
-    }
-    // Upstream's lengths are 64 bits of nanoseconds.
-    if parts == 0 || nanoseconds > 9.2e18 {
-        return None;
-    }
-    #[allow(clippy::cast_possible_truncation, reason = "looked at before")]
-    let length = SignedDuration::from_nanos(nanoseconds.round() as i64);
-    Some(if negative { -length } else { length })
-}
-
 /// As conversions to text have it: seconds.
 pub(super) fn seconds_text(length: SignedDuration) -> String {
     let fraction = format!("{:09}", length.subsec_nanos().unsigned_abs());
@@ -61,8 +23,8 @@ pub(super) fn duration<'a>(_: &mut Meter, arguments: &[Value<'a>]) -> Result<Val
         [Value::Duration(length)] => Ok(Value::Duration(*length)),
         [Value::Int(nanoseconds)] => Ok(Value::Duration(SignedDuration::from_nanos(*nanoseconds))),
         [Value::String(text)] => {
-            let wrong = || EvalError::failed(format!("time: invalid duration {text:?}"));
-            read(text).map(Value::Duration).ok_or_else(wrong)
+            let nanos = crate::meta::duration::parse_nanos(text).map_err(EvalError::failed)?;
+            Ok(Value::Duration(SignedDuration::from_nanos(nanos)))
         }
         _ => Err(EvalError::Overload),
     }

@@ -1,5 +1,6 @@
 //! Verbs and object metadata.
 
+pub mod duration;
 pub mod names;
 mod object;
 pub(crate) mod prepare;

@@ -1,7 +1,8 @@
 //! The AuthorizationConfiguration: which authorizers are asked, in which order; from a file or from the flags.
 
 use super::conditions::Conditions;
-use crate::flags::{Flags, parse_duration};
+use crate::flags::Flags;
+use naru_api::meta::duration;
 use naru_api::meta::names;
 use naru_api::status::FieldErrors;
 use serde::Deserialize;
@@ -210,7 +211,7 @@ impl Webhook {
                 None
             }
             text => {
-                let read = parse_duration(text).filter(|t| !t.is_zero() && *t <= Duration::from_secs(30));
+                let read = duration::parse(text).filter(|t| !t.is_zero() && *t <= Duration::from_secs(30));
                 if read.is_none() {
                     errors.invalid(format!("{path}.timeout"), text, "must be > 0s and <= 30s");
                 }
@@ -218,7 +219,7 @@ impl Webhook {
             }
         };
         let mut life = |field: &str, text: &str, kept: Option<bool>, usual: Duration| {
-            let read = if text.is_empty() { Some(usual) } else { parse_duration(text) };
+            let read = if text.is_empty() { Some(usual) } else { duration::parse(text) };
             if read.is_none() {
                 errors.invalid(format!("{path}.{field}"), text, "must be > 0s");
             }

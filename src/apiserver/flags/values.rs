@@ -58,50 +58,5 @@ pub(super) fn map(place: &mut Vec<(String, String)>, value: &str) -> Parsed<()> 
 
 /// A duration as Go writes them: `1h30m`, `1.5h`, `300ms`, `0`.
 pub(super) fn duration(value: &str) -> Parsed<Duration> {
-    parse_duration(value).ok_or_else(|| "not a duration such as 90s, 5m or 1h30m".to_owned())
-}
-
-/// Reads Go's form of a duration that is not negative.
-pub(crate) fn parse_duration(value: &str) -> Option<Duration> {
-    if value == "0" {
-        return Some(Duration::ZERO);
-    }
-    let (mut total, mut rest) = (0.0_f64, value);
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let seconds = match &rest[..unit] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total += number * seconds;
-        rest = &rest[unit..];
-    }
-    Duration::try_from_secs_f64(total).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_gos() {
-        let good = [("0", 0.0), ("90s", 90.0), ("1h30m", 5400.0), ("1.5h", 5400.0), ("300ms", 0.3)];
-        for (text, seconds) in good {
-            assert_eq!(parse_duration(text), Some(Duration::from_secs_f64(seconds)), "{text}");
-        }
-        for text in ["", "5", "m", "5x", "-1s", "1..2s", "999999999999999999999999h"] {
-            assert_eq!(parse_duration(text), None, "{text}");
-        }
-    }
+    naru_api::meta::duration::parse(value).ok_or_else(|| "not a duration such as 90s, 5m or 1h30m".to_owned())
 }

@@ -1,5 +1,6 @@
 //! Who a pod pulls its images as: its image pull secrets, then the node's credential providers.
 
+pub mod account;
 pub mod plugin;
 pub(crate) mod records;
 

@@ -1,7 +1,8 @@
 //! Credential provider plugins: programs of the node that know passwords of registries.
 
+use super::account::{Account, Identity, TokenAttributes};
 use super::{Keyring, Place, matches};
-use jiff::SignedDuration;
+use naru_api::meta::duration::parse as duration;
 use naru_runtime::images::RegistryCredentials;
 use serde::Deserialize;
 use serde_json::json;
@@ -71,7 +72,7 @@ struct Settings {
     #[serde(default)]
     env: Vec<Variable>,
     #[serde(default)]
-    token_attributes: Option<serde_json::Value>,
+    token_attributes: Option<TokenAttributes>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -139,15 +140,15 @@ impl CredentialProviders {
         Ok(Self { providers: settings.into_iter().map(provider).collect::<Result<_, _>>()? })
     }
 
-    /// What the programs know about an image such as `r.example/team/app`. Failures are logged: another source
-    /// of credentials, or none, may do.
-    pub async fn credentials(&self, image: &str) -> Vec<RegistryCredentials> {
+    /// What the programs know about an image such as `r.example/team/app` that a pod of this account pulls.
+    /// Failures are logged: another source of credentials, or none, may do.
+    pub async fn credentials(&self, image: &str, account: &dyn Account) -> Vec<RegistryCredentials> {
         let mut ring = Keyring::default();
         for provider in &self.providers {
             if !provider.settings.match_images.iter().any(|place| matches(place, image)) {
                 continue;
             }
-            match provider.ask(image).await {
+            match provider.ask(image, account).await {
                 Ok(auth) => {
                     for (place, Auth { username, password }) in auth {
                         ring.add(&place, RegistryCredentials::Basic { username, password });
@@ -215,32 +216,30 @@ fn validate(settings: &[Settings]) -> Vec<String> {
             )),
             Some(_) => {}
         }
-        if token_attributes.is_some() {
-            errors.push("providers.tokenAttributes: Forbidden: tokenAttributes is not supported".to_owned());
+        if let Some(attributes) = token_attributes {
+            attributes.validate(api_version, &mut errors);
         }
     }
     errors
 }
 
-/// `12h`, `1h30m`, `0s`, `0`; not negative.
-fn duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()
-}
-
 impl Provider {
-    async fn ask(&self, image: &str) -> Result<BTreeMap<String, Auth>, String> {
+    async fn ask(&self, image: &str, account: &dyn Account) -> Result<BTreeMap<String, Auth>, String> {
+        let identity = match &self.settings.token_attributes {
+            Some(attributes) => attributes.identity(account).await?,
+            None => Some(Identity::default()),
+        };
+        let Some(identity) = identity else { return Ok(BTreeMap::new()) };
         let registry = image.split('/').next().unwrap_or_default();
         let mut cache = self.cache.lock().await;
         let now = Instant::now();
         cache.retain(|_, cached| cached.until > now);
-        let kept = [format!("image {image}"), format!("registry {registry}"), "global".to_owned()];
+        let kept = [format!("image {image}"), format!("registry {registry}"), "global".to_owned()]
+            .map(|key| key + &identity.key);
         if let Some(cached) = kept.iter().find_map(|key| cache.get(key)) {
             return Ok(cached.auth.clone());
         }
-        let response = self.run(image).await?;
+        let response = self.run(image, &identity).await?;
         let key = match response.cache_key_type.as_str() {
             "Image" => &kept[0],
             "Registry" => &kept[1],
@@ -259,9 +258,15 @@ impl Provider {
         Ok(auth)
     }
 
-    async fn run(&self, image: &str) -> Result<Response, String> {
+    async fn run(&self, image: &str, identity: &Identity) -> Result<Response, String> {
         let Settings { args, env, api_version, .. } = &self.settings;
-        let request = json!({"apiVersion": api_version, "kind": "CredentialProviderRequest", "image": image});
+        let mut request = json!({"apiVersion": api_version, "kind": "CredentialProviderRequest", "image": image});
+        if !identity.token.is_empty() {
+            request["serviceAccountToken"] = identity.token.as_str().into();
+        }
+        if !identity.annotations.is_empty() {
+            request["serviceAccountAnnotations"] = json!(identity.annotations);
+        }
         let mut command = tokio::process::Command::new(&self.program);
         command.args(args).envs(env.iter().map(|variable| (&variable.name, &variable.value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
@@ -303,11 +308,16 @@ impl Provider {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::super::account::tests::TestAccount;
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
     /// A provider that notes each run in `DIR/runs` and answers with `answer`.
     fn provider(dir: &Path, answer: &str) -> Result<CredentialProviders, String> {
+        provider_with(dir, answer, "")
+    }
+
+    fn provider_with(dir: &Path, answer: &str, more: &str) -> Result<CredentialProviders, String> {
         let program = dir.join("ask");
         let script =
             format!("#!/bin/sh\ncat >> {0}/runs\necho \" $1 $WHO\" >> {0}/runs\necho '{answer}'\n", dir.display());
@@ -324,7 +334,7 @@ providers:
   args: [get]
   env: [{name: WHO, value: me}]
 ";
-        std::fs::write(dir.join("config.yaml"), config).unwrap();
+        std::fs::write(dir.join("config.yaml"), format!("{config}{more}")).unwrap();
         CredentialProviders::read(&dir.join("config.yaml"), dir)
     }
 
@@ -346,9 +356,9 @@ providers:
             let dir = tempfile::tempdir().unwrap();
             let providers = provider(dir.path(), &answer(kind, more)).unwrap();
             for image in ["a.example/x", "a.example/x", "a.example/y", "b.example/x"] {
-                assert_eq!(providers.credentials(image).await.len(), 1, "{image}");
+                assert_eq!(providers.credentials(image, &TestAccount::default()).await.len(), 1, "{image}");
             }
-            assert!(providers.credentials("other.test/x").await.is_empty());
+            assert!(providers.credentials("other.test/x", &TestAccount::default()).await.is_empty());
             assert_eq!(runs(dir.path()), expect, "{kind}{more}");
             let asked = std::fs::read_to_string(dir.path().join("runs")).unwrap();
             let first = asked.lines().next().unwrap();
@@ -357,11 +367,29 @@ providers:
     }
 
     #[tokio::test]
+    async fn a_program_is_asked_as_the_pods_account() {
+        let dir = tempfile::tempdir().unwrap();
+        let more = "  tokenAttributes: {serviceAccountTokenAudience: aud, cacheType: ServiceAccount, \
+                    requireServiceAccount: true, requiredServiceAccountAnnotationKeys: [a/in]}\n";
+        let providers = provider_with(dir.path(), &answer("Global", ""), more).unwrap();
+        let account = |name| TestAccount { name, annotations: vec![("a/in", "yes")], token: "t" };
+        for (account, answers, expect) in
+            [(account("one"), 1, 1), (account("one"), 1, 1), (account("two"), 1, 2), (TestAccount::default(), 0, 2)]
+        {
+            assert_eq!(providers.credentials("a.example/x", &account).await.len(), answers);
+            assert_eq!(runs(dir.path()), expect);
+        }
+        let asked = std::fs::read_to_string(dir.path().join("runs")).unwrap();
+        assert!(asked.contains(r#""serviceAccountAnnotations":{"a/in":"yes"}"#), "{asked}");
+        assert!(asked.contains(r#""serviceAccountToken":"t-for-aud""#), "{asked}");
+    }
+
+    #[tokio::test]
     async fn a_program_that_answers_nonsense_gives_nothing() {
         for wrong in ["nonsense", "{}", &answer("Sometimes", ""), &answer("Image", r#","cacheDuration":"-1s""#)] {
             let dir = tempfile::tempdir().unwrap();
             let providers = provider(dir.path(), wrong).unwrap();
-            assert!(providers.credentials("a.example/x").await.is_empty(), "{wrong}");
+            assert!(providers.credentials("a.example/x", &TestAccount::default()).await.is_empty(), "{wrong}");
         }
     }
 

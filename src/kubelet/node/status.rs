@@ -95,8 +95,18 @@ pub(crate) fn compute(
         "images": list_images(images),
         "declaredFeatures": FEATURES,
         "features": {"supplementalGroupsPolicy": true},
-        "runtimeHandlers": [{"name": "", "features": {"recursiveReadOnlyMounts": recursive_read_only(&facts.kernel)}}],
+        "runtimeHandlers": handlers(config, &facts.kernel),
     })
+}
+
+/// Ours, which has no name, and the others.
+fn handlers(config: &KubeletConfig, kernel: &str) -> Vec<Value> {
+    let recursive = recursive_read_only(kernel);
+    let users = naru_runtime::idmap::translates_layers() && naru_runtime::idmap::translates_memory();
+    let ours = json!({"name": "", "features": {"recursiveReadOnlyMounts": recursive, "userNamespaces": users}});
+    let of =
+        |name: &String| json!({"name": name, "features": {"recursiveReadOnlyMounts": false, "userNamespaces": false}});
+    std::iter::once(ours).chain(config.handlers.keys().map(of)).collect()
 }
 
 /// Whether the kernel can make mounts below a mount read-only with it: since 5.12.

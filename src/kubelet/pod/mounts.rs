@@ -102,6 +102,7 @@ fn volume_mount(
         readonly,
         recursive_readonly: readonly && recursive,
         noexec: is_image,
+        translated: is_image,
         propagation: match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => Propagation::HostToContainer,
             Some("Bidirectional") => Propagation::Bidirectional,

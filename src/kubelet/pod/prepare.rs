@@ -9,14 +9,15 @@ use super::worker::{Life, Sandbox, Worker};
 use crate::shared::{Shared, events};
 use crate::volumes::{self, payload};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PodSpec, Volume};
-use naru_api::registry::PODS;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Volume};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use naru_api::registry::{PODS, RUNTIME_CLASSES};
 use naru_base::Shutdown;
 use naru_client::{DeleteOptions, Preconditions, is_conflict, is_not_found};
 use naru_runtime::SandboxSpec;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,16 +51,25 @@ impl Worker {
 
     async fn make_sandbox(&mut self) -> bool {
         let shared = self.shared.clone();
-        if self.pod.spec.as_ref().is_some_and(|s| s.host_users == Some(false)) {
-            // Better no pod than one that is less isolated than it asks for.
-            let text =
-                "Failed to create pod sandbox: user namespaces (hostUsers: false) are not supported by this node";
-            self.fail(events::FAILED_SANDBOX, text.to_owned());
-            return false;
-        }
         let _permit = shared.sandboxes.acquire().await;
         let _tidying = shared.tidying.read().await;
-        let spec = self.sandbox_spec();
+        let mut spec = self.sandbox_spec();
+        match self.handler().await {
+            Ok(handler) => spec.handler = handler,
+            Err(error) => {
+                self.fail(events::FAILED_SANDBOX, format!("Failed to create pod sandbox: {error}"));
+                return false;
+            }
+        }
+        if own_users(&self.pod) {
+            match shared.users.of(&identity(&self.pod).2) {
+                Ok(first) => spec.first_host_id = Some(first),
+                Err(error) => {
+                    self.fail(events::FAILED_SANDBOX, format!("Failed to create pod sandbox: user namespace: {error}"));
+                    return false;
+                }
+            }
+        }
         let id = spec.id.clone();
         self.pod_limits = Some(spec.resources.clone());
         shared.share_processors().await;
@@ -84,6 +94,28 @@ impl Worker {
                 remove_sandbox(&shared, &id, &made.netns_path).await;
                 false
             }
+        }
+    }
+
+    /// The runtime that the pod's class means, if it is not ours.
+    async fn handler(&self) -> Result<Option<PathBuf>, String> {
+        let class = self.pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).unwrap_or_default();
+        if class.is_empty() {
+            return Ok(None);
+        }
+        let config = &self.shared.config;
+        let class: RuntimeClass =
+            config.client.get(&RUNTIME_CLASSES, None, class).await.map_err(|error| error.to_string())?;
+        let handler = config.handlers.get(&class.handler).ok_or_else(|| {
+            // In the words of the runtime that most clusters have, since people search for them.
+            format!(
+                "rpc error: code = Unknown desc = failed to get sandbox runtime: no runtime for {:?} is configured",
+                class.handler
+            )
+        })?;
+        match own_users(&self.pod) {
+            true => Err(format!("user namespaces (hostUsers: false) are not offered with handler {:?}", class.handler)),
+            false => Ok(Some(handler.clone())),
         }
     }
 
@@ -119,6 +151,8 @@ impl Worker {
             host_ipc: spec.host_ipc == Some(true),
             share_pid: spec.share_process_namespace == Some(true),
             sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
+            first_host_id: None,
+            handler: None,
         }
     }
 
@@ -243,6 +277,7 @@ impl Worker {
         if let Ok(Err(error)) = removed {
             tracing::warn!(pod = self.name(), %error, "volumes not removed");
         }
+        self.shared.users.release_gone();
         self.life = Life::Cleaned;
     }
 
@@ -280,6 +315,11 @@ impl Worker {
         }
         true
     }
+}
+
+/// Whether the pod's users are not the host's.
+pub(crate) fn own_users(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|s| s.host_users == Some(false))
 }
 
 /// Removes a sandbox with its network; nothing of it needs to exist.

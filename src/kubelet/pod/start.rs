@@ -175,6 +175,16 @@ impl Start {
         self.ensure(&name, images::pull_policy(&self.container)).await
     }
 
+    /// A namespace that belongs to the pod's own users, if it has them.
+    fn users(&self) -> Result<Option<PathBuf>, Failure> {
+        if !super::prepare::own_users(&self.pod) {
+            return Ok(None);
+        }
+        let found = self.shared.config.runtime.sandboxes().into_iter().find(|s| s.id == self.sandbox);
+        let found = found.ok_or_else(|| blocked("CreateContainerError", "the pod's sandbox is gone"))?;
+        Ok(Some(found.netns_path))
+    }
+
     /// The images that are mounted into the container, by the volume's name.
     async fn image_volumes(&self) -> Result<BTreeMap<String, PathBuf>, Failure> {
         let mut views = BTreeMap::new();
@@ -186,7 +196,7 @@ impl Start {
             let name = source.reference.as_deref().unwrap_or_default();
             let image = self.ensure(name, images::policy(name, source.pull_policy.as_deref())).await?;
             let id = crate::volumes::view_id(&identity(&self.pod).2, &volume.name);
-            let view = self.shared.config.images.view(&id, &image).await;
+            let view = self.shared.config.images.view(&id, &image, self.users()?.as_deref()).await;
             views.insert(volume.name.clone(), view.map_err(|error| blocked("CreateContainerError", error))?);
         }
         Ok(views)
@@ -280,7 +290,8 @@ impl Start {
         let repository = images::repository(image);
         let secrets = names.iter().filter_map(|name| found.get(name)?.as_ref());
         let mut out = Keyring::of_secrets(secrets).lookup(&repository);
-        out.extend(self.shared.config.credential_providers.credentials(&repository).await);
+        let account = super::tokens::PodAccount { shared: &self.shared, pod: &self.pod };
+        out.extend(self.shared.config.credential_providers.credentials(&repository, &account).await);
         out
     }
 
@@ -354,8 +365,8 @@ impl Start {
 
         let places = mounts::Places { pod_dir: &pod_dir, views, message_file: Some(&message_file) };
         let mounts = mounts::mounts(&self.pod, container, &places, env).map_err(config_error)?;
-        let rootfs =
-            shared.config.images.prepare(&id, image).await.map_err(|error| blocked("CreateContainerError", error))?;
+        let rootfs = shared.config.images.prepare(&id, image, self.users()?.as_deref()).await;
+        let rootfs = rootfs.map_err(|error| blocked("CreateContainerError", error))?;
         let user = match self.user(&settings, image, &rootfs) {
             Ok(user) => user,
             Err(error) => {

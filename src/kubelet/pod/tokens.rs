@@ -1,11 +1,13 @@
 //! Service account tokens of a pod, renewed before they expire.
 
 use super::start::identity;
+use crate::credentials::account::{Account, AccountData};
 use crate::shared::Shared;
 use crate::volumes::payload::TokenRequest;
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1 as auth;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use naru_api::registry::SERVICE_ACCOUNTS;
 use serde_json::json;
 use std::collections::HashMap;
@@ -90,6 +92,36 @@ async fn issue(shared: &Shared, pod: &Pod, request: &TokenRequest) -> Result<(St
     let status = answer.status.ok_or("the answer holds no token")?;
     let expiry = status.expiration_timestamp.ok_or("the answer holds no expiry")?;
     Ok((status.token.ok_or("the answer holds no token")?, expiry.0))
+}
+
+/// The service account of a pod, as programs that know passwords of registries may see it.
+#[derive(Debug)]
+pub(crate) struct PodAccount<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) pod: &'a Pod,
+}
+
+#[async_trait]
+impl Account for PodAccount<'_> {
+    fn name(&self) -> Option<(String, String)> {
+        let name = self.pod.spec.as_ref()?.service_account_name.clone().filter(|name| !name.is_empty())?;
+        (!crate::static_pods::is_static(self.pod)).then(|| (identity(self.pod).0, name))
+    }
+
+    async fn read(&self) -> Result<AccountData, String> {
+        let (namespace, name) = self.name().ok_or("the pod has no service account")?;
+        let client = &self.shared.config.client;
+        let account: ServiceAccount =
+            client.get(&SERVICE_ACCOUNTS, Some(&namespace), &name).await.map_err(|error| error.to_string())?;
+        let meta = account.metadata;
+        Ok(AccountData { uid: meta.uid.unwrap_or_default(), annotations: meta.annotations.unwrap_or_default() })
+    }
+
+    async fn token(&self, audience: &str) -> Result<String, String> {
+        // Upstream leaves the time to the API server, whose usual one this is.
+        let request = TokenRequest { audience: audience.to_owned(), expiration_seconds: 3600 };
+        Ok(issue(self.shared, self.pod, &request).await?.0)
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod names;
 mod profile;
 
 use crate::spec::SeccompProfile;
+use serde_json::{Value, json};
 use std::io;
 
 /// A compiled filter; without instructions, none.
@@ -41,6 +42,17 @@ impl Filter {
         let done =
             unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0_usize, &raw const program) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// A profile as other OCI runtimes take it; nothing for none.
+pub(crate) fn for_other_runtimes(profile: &SeccompProfile, capabilities: &[&str]) -> Result<Option<Value>, String> {
+    match profile {
+        SeccompProfile::Unconfined => Ok(None),
+        SeccompProfile::RuntimeDefault => Ok(Some(default::rules(capabilities).json())),
+        SeccompProfile::Localhost(path) => {
+            profile::text(path).map(Some).map_err(|text| format!("seccomp profile {}: {text}", path.display()))
+        }
     }
 }
 
@@ -99,6 +111,42 @@ struct Rules {
 impl Rules {
     fn new(default: Action) -> Self {
         Self { default, calls: std::collections::BTreeMap::new() }
+    }
+
+    /// In the format of the OCI runtime specification.
+    fn json(&self) -> Value {
+        let set = |action: Action| match action {
+            Action::Allow => json!({"action": "SCMP_ACT_ALLOW"}),
+            Action::Errno(errno) => json!({"action": "SCMP_ACT_ERRNO", "errnoRet": errno}),
+            Action::KillThread => json!({"action": "SCMP_ACT_KILL_THREAD"}),
+            Action::KillProcess => json!({"action": "SCMP_ACT_KILL_PROCESS"}),
+            Action::Trap => json!({"action": "SCMP_ACT_TRAP"}),
+            Action::Log => json!({"action": "SCMP_ACT_LOG"}),
+        };
+        let argument = |condition: &Condition| {
+            let (op, value, second) = match condition.comparison {
+                Comparison::Equal(value) => ("SCMP_CMP_EQ", value, 0),
+                Comparison::NotEqual(value) => ("SCMP_CMP_NE", value, 0),
+                Comparison::Greater(value) => ("SCMP_CMP_GT", value, 0),
+                Comparison::GreaterOrEqual(value) => ("SCMP_CMP_GE", value, 0),
+                Comparison::Less(value) => ("SCMP_CMP_LT", value, 0),
+                Comparison::LessOrEqual(value) => ("SCMP_CMP_LE", value, 0),
+                Comparison::MaskedEqual(mask, value) => ("SCMP_CMP_MASKED_EQ", mask, value),
+            };
+            json!({"index": condition.argument, "value": value, "valueTwo": second, "op": op})
+        };
+        let mut calls = Vec::new();
+        for (number, rules) in &self.calls {
+            let Some(name) = names::name(*number) else { continue };
+            for (conditions, action) in rules {
+                let mut call = set(*action);
+                call["names"] = json!([name]);
+                call["args"] = conditions.iter().map(argument).collect();
+                calls.push(call);
+            }
+        }
+        let default = set(self.default);
+        json!({"defaultAction": default["action"], "defaultErrnoRet": default["errnoRet"], "syscalls": calls})
     }
 
     /// Adds a rule; a name that this architecture does not have is left out.

@@ -7,6 +7,12 @@ pub(super) fn number(name: &str) -> Option<u32> {
     found.and_then(|(_, number)| u32::try_from(*number).ok())
 }
 
+/// The name of a system call's number.
+pub(super) fn name(number: u32) -> Option<&'static str> {
+    let mut all = [COMMON, OWN, RECENT].into_iter().flatten();
+    all.find(|(_, known)| u32::try_from(*known) == Ok(number)).map(|(name, _)| *name)
+}
+
 /// The largest number known here. What comes after it is younger than this table.
 pub(super) fn largest() -> u32 {
     let largest = [COMMON, OWN, RECENT].into_iter().flatten().map(|(_, number)| *number).max();

@@ -38,10 +38,19 @@ struct Argument {
 }
 
 pub(super) fn read(path: &Path) -> Result<Rules, String> {
+    parse(&bytes(path)?)
+}
+
+/// A profile as it is.
+pub(super) fn text(path: &Path) -> Result<serde_json::Value, String> {
+    serde_json::from_slice(&bytes(path)?).map_err(|error| error.to_string())
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut text = Vec::new();
     file.take(MAX_PROFILE).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    parse(&text)
+    Ok(text)
 }
 
 fn parse(text: &[u8]) -> Result<Rules, String> {

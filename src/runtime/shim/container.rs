@@ -1,11 +1,12 @@
 //! One container: made, started, watched and removed, strictly one step at a time.
 
+use super::external::{self, External};
 use super::launch::{Guards, Report, complete_env, find_program, run};
 use super::log::{LineCutter, LogFile};
 use super::oci;
 use super::tap::Tap;
 use super::trace::ShimLog;
-use super::{Pod, capability, namespaces};
+use super::{Pod, capability, namespaces, users};
 use crate::cgroup::Cgroup;
 use crate::proc::now_ns;
 use crate::protocol::{Fault, FaultKind};
@@ -47,7 +48,9 @@ pub(super) struct Container {
     pub(super) outputs: Vec<Output>,
     log: Option<LogFile>,
     /// Until it is started.
-    waiting: Option<(Oci, File)>,
+    waiting: Option<Waiting>,
+    /// What another runtime made.
+    pub(super) external: Option<External>,
     /// Kept open so that the process does not see end of file while nobody is attached.
     stdin: Option<OwnedFd>,
     /// Those who look at the output as it comes.
@@ -55,6 +58,15 @@ pub(super) struct Container {
     directory: PathBuf,
     created_at_ns: i64,
     started_at_ns: Option<i64>,
+}
+
+/// A container that has not been started.
+#[derive(Debug)]
+enum Waiting {
+    /// Of the library, with where its process says why it could not run.
+    Ours(Box<Oci>, File),
+    /// Of another runtime.
+    Theirs(External),
 }
 
 /// A stream of a container on its way into the log.
@@ -114,41 +126,51 @@ impl Container {
             .transpose()?;
         let nodes = oci::devices(&spec);
         prepare_cgroup(pod, cgroup, &spec, &nodes)?;
-        if let Err(error) = make_cwd(&spec.rootfs, &spec.cwd) {
+        if let Err(error) = users::as_root_of(pod, || make_cwd(&spec.rootfs, &spec.cwd)) {
             tracing::debug!(%error, "working directory not made");
         }
+        let (outputs, stdin, mut streams) =
+            make_streams(pod, &spec).map_err(|e| Fault::failed(format!("streams: {e}")))?;
+        let stage = pod.users.as_ref().map(|users| users::Stage::new(pod, users, &spec)).transpose()?;
+        let shm = stage.as_ref().map_or_else(|| pod.shm(), |stage| stage.shm.clone());
+        // Users of the pod's own may not look at the process, so they get the namespace itself.
+        let processes = pid_holder.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/pid")));
+        let held = processes.as_ref().filter(|_| stage.is_some()).map(File::open).transpose();
+        let held = held.map_err(|error| Fault::failed(format!("process namespace: {error}")))?;
         let context = oci::Context {
             sandbox: &pod.spec,
-            pid_holder,
-            shm: &pod.shm(),
+            processes: match &held {
+                Some(file) => Some(PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))),
+                None => processes,
+            },
+            shm: &shm,
+            users: pod.users.as_ref().map(AsRawFd::as_raw_fd),
             cgroup_path: cgroup.oci_path(),
             unified_cgroups: pod.hierarchies.is_unified(),
             cgroup_places: cgroup.places(),
             capabilities: guards.capabilities_before().and(capability::Set::own()),
             bounding: guards.capabilities,
         };
-        write_config(&pod.directory, &oci::config(&spec, &nodes, &context))?;
-        let (outputs, stdin, mut streams) =
-            make_streams(&spec, &pod.directory).map_err(|e| Fault::failed(format!("streams: {e}")))?;
-        let (reader, writer) = sys::pipe().map_err(|e| Fault::failed(e.to_string()))?;
-        let reader = File::from(reader);
-        let payload = Payload {
-            args: spec.args.clone(),
-            env: spec.env.clone(),
-            uid: spec.uid,
-            guards: guards.clone(),
-            report: Report::new(&writer),
+        let seen = stage.as_ref().map_or(&spec, |stage| &stage.spec);
+        let config = oci::config(seen, &nodes, &context);
+        let (pid, waiting) = match &pod.spec.handler {
+            Some(program) => {
+                let made = External::new(program, &pod.directory, &pod.containers_directory(), &spec.id);
+                let made = made.map_err(|error| Fault::failed(error.to_string()))?;
+                let pid = create_by(&made, config, seen, &nodes, guards.capabilities, &mut streams)?;
+                (pid, Waiting::Theirs(made))
+            }
+            None => {
+                write_config(&pod.directory, &config)?;
+                create_by_library(pod, log, &spec, &guards, &mut streams)?
+            }
         };
-        let mark = log.mark();
-        let built = build(pod, &spec.id, payload, &mut streams);
-        drop(writer);
-        let oci = built.map_err(|error| explain(&error, &reader, log, mark))?;
-        let pid = oci.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok()).unwrap_or_default();
+        drop(stage);
         // libcontainer knows v1 controllers or v2; a hybrid machine has more hierarchies.
         cgroup.join(pid);
         set_oom_score(pid, spec.oom_score_adj);
         let outputs = match streams.console.take() {
-            Some((listener, path)) => vec![receive_console(&listener, &path, &spec)?],
+            Some((listener, path)) => vec![receive_console(&listener, &path, pod.host_id(spec.uid))?],
             None => outputs,
         };
         Ok(Self {
@@ -158,7 +180,11 @@ impl Container {
             guards,
             outputs,
             log: output_log,
-            waiting: Some((oci, reader)),
+            external: match &waiting {
+                Waiting::Theirs(external) => Some(external.clone()),
+                Waiting::Ours(..) => None,
+            },
+            waiting: Some(waiting),
             stdin,
             taps: Vec::new(),
             directory: directory.to_owned(),
@@ -169,14 +195,19 @@ impl Container {
     }
 
     pub(super) fn start(&mut self) -> Result<(), Fault> {
-        let Some((mut oci, report)) = self.waiting.take() else {
-            return Err(Fault::new(FaultKind::Invalid, format!("container {:?} was started before", self.spec.id)));
-        };
-        oci.start().map_err(|error| Fault::new(FaultKind::Start, chain(&error)))?;
-        match Report::read(&report, START_TIMEOUT_MS) {
-            Ok(None) => {}
-            Ok(Some(text)) => return Err(Fault::new(FaultKind::Start, text)),
-            Err(error) => return Err(Fault::new(FaultKind::Start, format!("start: {error}"))),
+        match self.waiting.take() {
+            None => {
+                return Err(Fault::new(FaultKind::Invalid, format!("container {:?} was started before", self.spec.id)));
+            }
+            Some(Waiting::Theirs(external)) => external.start()?,
+            Some(Waiting::Ours(mut oci, report)) => {
+                oci.start().map_err(|error| Fault::new(FaultKind::Start, chain(&error)))?;
+                match Report::read(&report, START_TIMEOUT_MS) {
+                    Ok(None) => {}
+                    Ok(Some(text)) => return Err(Fault::new(FaultKind::Start, text)),
+                    Err(error) => return Err(Fault::new(FaultKind::Start, format!("start: {error}"))),
+                }
+            }
         }
         self.state = ContainerState::Running;
         self.started_at_ns = Some(now_ns());
@@ -285,6 +316,11 @@ impl Container {
         Ok((self.spec.tty, has_stdin, fds))
     }
 
+    /// Where a command's terminal is handed over by another runtime.
+    pub(super) fn console_socket(&self) -> std::io::Result<(UnixListener, PathBuf)> {
+        listen_for_console(&self.directory)
+    }
+
     pub(super) fn close_stdin(&mut self) {
         self.stdin = None;
     }
@@ -298,6 +334,9 @@ impl Container {
 
     /// Removes what is left once the processes are gone. Returns whether nothing is.
     pub(super) fn clean_up(&mut self, patience: Duration) -> bool {
+        if let Some(external) = &self.external {
+            external.delete();
+        }
         let gone = self.cgroup.remove(patience);
         let _ = fs::remove_dir_all(&self.directory);
         gone
@@ -320,6 +359,55 @@ impl Container {
 /// 128 + n for signal n, as shells have it.
 pub(super) fn exit_code(status: i32) -> i32 {
     if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) }
+}
+
+/// Has the library make the container: its process, and what it waits with.
+fn create_by_library(
+    pod: &Pod,
+    log: &mut ShimLog,
+    spec: &ContainerSpec,
+    guards: &Guards,
+    streams: &mut Streams,
+) -> Result<(u32, Waiting), Fault> {
+    let (reader, writer) = sys::pipe().map_err(|e| Fault::failed(e.to_string()))?;
+    let reader = File::from(reader);
+    let payload = Payload {
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        uid: spec.uid,
+        guards: guards.clone(),
+        report: Report::new(&writer),
+    };
+    let mark = log.mark();
+    let built = build(pod, &spec.id, payload, streams);
+    drop(writer);
+    let oci = built.map_err(|error| explain(&error, &reader, log, mark))?;
+    let pid = oci.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok()).unwrap_or_default();
+    Ok((pid, Waiting::Ours(Box::new(oci), reader)))
+}
+
+/// Has another runtime make the container: its process.
+fn create_by(
+    external: &External,
+    mut config: serde_json::Value,
+    spec: &ContainerSpec,
+    nodes: &[oci::Node],
+    held: capability::Set,
+    streams: &mut Streams,
+) -> Result<u32, Fault> {
+    let seccomp = if spec.privileged { &SeccompProfile::Unconfined } else { &spec.seccomp };
+    let filter = crate::seccomp::for_other_runtimes(seccomp, &held.names());
+    external::complete(&mut config, spec, nodes, held);
+    if let Some(filter) = filter.map_err(|text| Fault::new(FaultKind::Invalid, text))? {
+        config["linux"]["seccomp"] = filter;
+    }
+    let console = streams.console.as_ref().map(|(_, path)| path.clone());
+    let ends = (streams.stdin.take(), streams.stdout.take(), streams.stderr.take());
+    let made = external.create(&config, console.as_deref(), ends);
+    if made.is_err() {
+        external.delete();
+    }
+    made
 }
 
 fn wanted_capabilities(spec: &ContainerSpec) -> capability::Set {
@@ -354,14 +442,19 @@ fn write_config(directory: &Path, config: &serde_json::Value) -> Result<(), Faul
 
 type OurEnds = (Vec<Output>, Option<OwnedFd>);
 
-fn make_streams(spec: &ContainerSpec, directory: &Path) -> std::io::Result<(Vec<Output>, Option<OwnedFd>, Streams)> {
+fn listen_for_console(directory: &Path) -> std::io::Result<(UnixListener, PathBuf)> {
+    let path = directory.join("console.sock");
+    let _ = fs::remove_file(&path);
+    let (_handle, short) = sys::short_path(directory, "console.sock")?;
+    let listener = UnixListener::bind(short)?;
+    listener.set_nonblocking(true)?;
+    Ok((listener, path))
+}
+
+fn make_streams(pod: &Pod, spec: &ContainerSpec) -> std::io::Result<(Vec<Output>, Option<OwnedFd>, Streams)> {
     if spec.tty {
-        let path = directory.join("console.sock");
-        let _ = fs::remove_file(&path);
-        let (_handle, short) = sys::short_path(directory, "console.sock")?;
-        let listener = UnixListener::bind(short)?;
-        listener.set_nonblocking(true)?;
-        return Ok((Vec::new(), None, Streams { console: Some((listener, path)), ..Streams::default() }));
+        let console = Some(listen_for_console(&pod.directory)?);
+        return Ok((Vec::new(), None, Streams { console, ..Streams::default() }));
     }
     let mut streams = Streams::default();
     let mut ours: OurEnds = Default::default();
@@ -369,7 +462,7 @@ fn make_streams(spec: &ContainerSpec, directory: &Path) -> std::io::Result<(Vec<
         let (reader, writer) = sys::pipe()?;
         sys::set_nonblocking(reader.as_raw_fd())?;
         // Images open /dev/stdout by name, as their own user.
-        nix::unistd::fchown(&writer, Some(spec.uid.into()), Some(spec.gid.into()))?;
+        nix::unistd::fchown(&writer, Some(pod.host_id(spec.uid).into()), Some(pod.host_id(spec.gid).into()))?;
         ours.0.push(Output { fd: reader, cutter: LineCutter::new(name) });
         *slot = Some(writer);
     }
@@ -428,7 +521,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn receive_console(listener: &UnixListener, path: &Path, spec: &ContainerSpec) -> Result<Output, Fault> {
+fn receive_console(listener: &UnixListener, path: &Path, uid: u32) -> Result<Output, Fault> {
     let failed = |error: std::io::Error| Fault::failed(format!("console: {error}"));
     let (connection, _) = listener.accept().map_err(failed)?;
     let _ = fs::remove_file(path);
@@ -436,7 +529,7 @@ fn receive_console(listener: &UnixListener, path: &Path, spec: &ContainerSpec) -
     let mut fds = Vec::new();
     sys::receive_with_fds(connection.as_raw_fd(), &mut [0; 64], &mut fds).map_err(failed)?;
     let master = fds.pop().ok_or_else(|| Fault::failed("console: no terminal came"))?;
-    super::pty::give_to(&master, spec.uid).map_err(failed)?;
+    super::pty::give_to(&master, uid).map_err(failed)?;
     sys::set_nonblocking(master.as_raw_fd()).map_err(failed)?;
     Ok(Output { fd: master, cutter: LineCutter::new("stdout") })
 }

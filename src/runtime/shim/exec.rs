@@ -3,6 +3,7 @@
 
 use super::capability;
 use super::container::{Container, set_oom_score};
+use super::external::{self, External};
 use super::launch::{Guards, Report, complete_env, find_program, run};
 use super::pty;
 use crate::protocol::{Fault, FaultKind};
@@ -43,6 +44,8 @@ struct Plan {
     gid: u32,
     groups: Vec<u32>,
     guards: Guards,
+    /// Whether the container's users are not the host's.
+    own_users: bool,
     /// The AppArmor profile, and the machine's /proc, since the container's own is not to be trusted.
     confinement: Option<(String, File)>,
     size: Option<(u16, u16)>,
@@ -61,12 +64,16 @@ pub(super) fn start(container: &Container, spec: &ExecSpec) -> Result<Started, F
         return Err(Fault::new(FaultKind::NotRunning, container.spec.id.clone()));
     }
     let failed = |what: &'static str| move |error: io::Error| Fault::failed(format!("exec: {what}: {error}"));
+    if let Some(external) = &container.external {
+        return start_by(external, container, spec);
+    }
     let target = pidfd(container.pid).map_err(failed("container"))?;
     let (report, report_writer) = sys::pipe().map_err(failed("pipe"))?;
     let (pids, pid_writer) = sys::pipe().map_err(failed("pipe"))?;
     let ends = Ends::new(spec).map_err(failed("pipe"))?;
-    let plan = plan(container, spec, ends.stdio(), Report::new(&report_writer)).map_err(failed("/proc"))?;
     let flags = differing_namespaces(container.pid);
+    let own_users = flags & libc::CLONE_NEWUSER != 0;
+    let plan = plan(container, spec, own_users, ends.stdio(), Report::new(&report_writer)).map_err(failed("/proc"))?;
     // SAFETY: this process has one thread, so the child may do anything until it executes or exits.
     match unsafe { libc::fork() } {
         -1 => Err(failed("fork")(io::Error::last_os_error())),
@@ -83,6 +90,31 @@ pub(super) fn start(container: &Container, spec: &ExecSpec) -> Result<Started, F
             finish(intermediate, File::from(report), File::from(pids), terminal, fds)
         }
     }
+}
+
+/// Has the runtime that made the container run the command.
+fn start_by(external: &External, container: &Container, spec: &ExecSpec) -> Result<Started, Fault> {
+    let failed = |error: io::Error| Fault::failed(format!("exec: {error}"));
+    let process = external::process(&container.spec, spec, container.guards.capabilities);
+    if !spec.tty {
+        let Ends { ours, theirs, .. } = Ends::new(spec).map_err(failed)?;
+        let mut theirs = theirs.into_iter();
+        let pid = external.exec(&process, None, (theirs.next(), theirs.next(), theirs.next()))?;
+        return Ok(Started { pid: pid as i32, fds: ours });
+    }
+    let (listener, path) = container.console_socket().map_err(failed)?;
+    let made = external.exec(&process, Some(&path), (None, None, None));
+    let _ = fs::remove_file(&path);
+    let pid = made?;
+    let (connection, _) = listener.accept().map_err(failed)?;
+    connection.set_nonblocking(true).map_err(failed)?;
+    let mut fds = Vec::new();
+    sys::receive_with_fds(connection.as_raw_fd(), &mut [0; 64], &mut fds).map_err(failed)?;
+    let master = fds.first().ok_or_else(|| Fault::failed("exec: no terminal came"))?;
+    if let Some((columns, rows)) = spec.tty_size {
+        sys::set_terminal_size(master.as_raw_fd(), columns, rows);
+    }
+    Ok(Started { pid: pid as i32, fds })
 }
 
 /// In the parent: learns the command's pid, and whether it runs.
@@ -166,6 +198,12 @@ fn become_command(plan: &Plan) -> String {
         unsafe {
             libc::setsid();
             libc::umask(0o022);
+            if plan.own_users {
+                // Until now this is a user of the host, to whom nothing in there belongs.
+                step("setgroups", libc::setgroups(0, std::ptr::null()).into())?;
+                step("setresgid", libc::setresgid(0, 0, 0).into())?;
+                step("setresuid", libc::setresuid(0, 0, 0).into())?;
+            }
             connect(plan).map_err(|error| format!("exec: standard streams: {error}"))?;
             let groups = (plan.groups.len(), plan.groups.as_ptr());
             step("setgroups", libc::setgroups(groups.0, groups.1).into())?;
@@ -233,7 +271,7 @@ fn connect(plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-fn plan(container: &Container, spec: &ExecSpec, stdio: Stdio, report: Report) -> io::Result<Plan> {
+fn plan(container: &Container, spec: &ExecSpec, own_users: bool, stdio: Stdio, report: Report) -> io::Result<Plan> {
     let own = &container.spec;
     let mut env = if spec.env.is_empty() { own.env.clone() } else { spec.env.clone() };
     if spec.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
@@ -252,6 +290,7 @@ fn plan(container: &Container, spec: &ExecSpec, stdio: Stdio, report: Report) ->
         gid: spec.gid.unwrap_or(own.gid),
         groups: super::oci::groups(own),
         guards: container.guards.clone(),
+        own_users,
         confinement,
         size: spec.tty_size,
         stdio,

@@ -144,7 +144,7 @@ pub(super) fn run(program: &Path, args: &[String], env: &[String], guards: &Guar
 }
 
 /// Rust ignores SIGPIPE and the shim blocks and ignores others; programs expect defaults.
-fn reset_signals() {
+pub(super) fn reset_signals() {
     // The kernel's sigaction with the default handler, no flags and an empty mask.
     let default_action = [0_u64; 4];
     // SAFETY: signal dispositions and the mask of a single-threaded process; the set lives on the

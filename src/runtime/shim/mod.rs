@@ -7,6 +7,7 @@ mod capability;
 mod connection;
 mod container;
 mod exec;
+mod external;
 mod launch;
 mod log;
 mod namespaces;
@@ -15,6 +16,7 @@ mod pty;
 mod server;
 mod tap;
 mod trace;
+mod users;
 
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::proc;
@@ -24,7 +26,7 @@ use crate::sys;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -46,11 +48,18 @@ struct Pod {
     cgroup: Cgroup,
     /// First process of the shared process namespace.
     pause: Option<u32>,
+    /// The pod's own user namespace.
+    users: Option<OwnedFd>,
 }
 
 impl Pod {
     fn shm(&self) -> PathBuf {
         if self.spec.host_ipc { "/dev/shm".into() } else { self.directory.join("shm") }
+    }
+
+    /// The host's id for one in the pod.
+    fn host_id(&self, id: u32) -> u32 {
+        id.saturating_add(self.spec.first_host_id.unwrap_or(0))
     }
 
     fn containers_directory(&self) -> PathBuf {
@@ -111,13 +120,13 @@ fn prepare(directory: &Path) -> io::Result<server::Server> {
     if !failed.is_empty() {
         tracing::warn!(limits = ?failed, "limits that this machine's cgroups do not offer");
     }
-    namespaces::enter(&file.spec)?;
+    let users = namespaces::enter(&file.spec)?;
     let signals = block_child_signal()?;
     let pause = match file.spec.share_pid && !file.spec.host_pid {
-        true => Some(namespaces::spawn_pause(&directory.join("empty"))?),
+        true => Some(namespaces::spawn_pause(&directory.join("empty"), users.as_ref())?),
         false => None,
     };
-    let pod = Pod { spec: file.spec, directory: directory.to_owned(), hierarchies, cgroup, pause };
+    let pod = Pod { spec: file.spec, directory: directory.to_owned(), hierarchies, cgroup, pause, users };
     namespaces::mount_shm(&pod.spec, &pod.shm())?;
     fs::create_dir(pod.containers_directory())?;
     let listener = listen(directory)?;

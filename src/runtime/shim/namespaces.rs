@@ -9,13 +9,33 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// The kernel's overflow identity, `nobody` on most systems.
 const NOBODY: u32 = 65_534;
 
-/// Moves this process into namespaces of its own and prepares them.
-pub(super) fn enter(spec: &SandboxSpec) -> io::Result<()> {
+/// Moves this process into namespaces of its own and prepares them. Returns the user namespace that owns
+/// them, if the sandbox has one.
+pub(super) fn enter(spec: &SandboxSpec) -> io::Result<Option<OwnedFd>> {
+    let users = match spec.first_host_id {
+        Some(first) => Some(super::users::enter(first)?),
+        None => {
+            unshare(flags(spec))?;
+            None
+        }
+    };
+    if !spec.host_network {
+        if !spec.hostname.is_empty() {
+            nix::unistd::sethostname(&spec.hostname)?;
+        }
+        bring_up_loopback()?;
+    }
+    set_sysctls(spec)?;
+    Ok(users)
+}
+
+fn flags(spec: &SandboxSpec) -> CloneFlags {
     let mut flags = CloneFlags::empty();
     if !spec.host_network {
         flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
@@ -23,14 +43,7 @@ pub(super) fn enter(spec: &SandboxSpec) -> io::Result<()> {
     if !spec.host_ipc {
         flags |= CloneFlags::CLONE_NEWIPC;
     }
-    unshare(flags)?;
-    if !spec.host_network {
-        if !spec.hostname.is_empty() {
-            nix::unistd::sethostname(&spec.hostname)?;
-        }
-        bring_up_loopback()?;
-    }
-    set_sysctls(spec)
+    flags
 }
 
 fn set_sysctls(spec: &SandboxSpec) -> io::Result<()> {
@@ -124,7 +137,9 @@ pub(super) fn mount_shm(spec: &SandboxSpec, path: &Path) -> io::Result<()> {
     }
     fs::create_dir(path)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    nix::mount::mount(Some("shm"), path, Some("tmpfs"), flags, Some("mode=1777,size=65536k"))?;
+    let root = spec.first_host_id.unwrap_or(0);
+    let options = format!("mode=1777,size=65536k,uid={root},gid={root}");
+    nix::mount::mount(Some("shm"), path, Some("tmpfs"), flags, Some(options.as_str()))?;
     Ok(())
 }
 
@@ -137,8 +152,11 @@ pub(super) fn unmount_shm(path: &Path) {
 
 /// Starts the first process of a shared process namespace. It does nothing but reap, sees an empty
 /// directory as its root and has no privileges, since containers can look at it.
-pub(super) fn spawn_pause(empty: &Path) -> io::Result<u32> {
+pub(super) fn spawn_pause(empty: &Path, users: Option<&OwnedFd>) -> io::Result<u32> {
     fs::create_dir_all(empty)?;
+    if let Some(users) = users {
+        return super::users::spawn_within(users, || pause(empty));
+    }
     // SAFETY: clone without a stack behaves as fork; this process has one thread.
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWPID | libc::SIGCHLD, 0 as libc::c_long, 0, 0, 0) };
     match pid {

@@ -3,6 +3,7 @@
 use super::capability;
 use crate::spec::{ContainerSpec, Device, Mount, Propagation, SandboxSpec};
 use serde_json::{Value, json};
+use std::os::fd::RawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -13,9 +14,11 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) sandbox: &'a SandboxSpec,
-    /// First process of the shared process namespace, if there is one.
-    pub(super) pid_holder: Option<u32>,
+    /// The file of the process namespace to join, if there is one.
+    pub(super) processes: Option<PathBuf>,
     pub(super) shm: &'a Path,
+    /// The pod's own user namespace, as this process has it open.
+    pub(super) users: Option<RawFd>,
     /// Absolute.
     pub(super) cgroup_path: String,
     /// Whether cgroup v2 is all there is.
@@ -112,8 +115,11 @@ fn host_devices(directory: &Path, depth: usize) -> Vec<Node> {
 /// The whole configuration, as `config.json` has it.
 pub(super) fn config(spec: &ContainerSpec, nodes: &[Node], context: &Context<'_>) -> Value {
     let mut namespaces = vec![json!({"type": "mount"})];
-    if let Some(pid) = context.pid_holder {
-        namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")}));
+    if let Some(users) = context.users {
+        namespaces.push(json!({"type": "user", "path": format!("/proc/self/fd/{users}")}));
+    }
+    if let Some(path) = &context.processes {
+        namespaces.push(json!({"type": "pid", "path": path}));
     } else if !context.sandbox.host_pid {
         namespaces.push(json!({"type": "pid"}));
     }
@@ -230,8 +236,9 @@ mod tests {
         let sandbox = SandboxSpec::default();
         let context = Context {
             sandbox: &sandbox,
-            pid_holder: None,
+            processes: None,
             shm: Path::new("/run/x/shm"),
+            users: None,
             cgroup_path: "/kubepods/pod1/c".into(),
             unified_cgroups: unified,
             cgroup_places: if unified {

@@ -247,6 +247,9 @@ impl Server {
         if pid == 0 {
             return Ok(());
         }
+        if let Some(external) = &container.external {
+            return external.signal(signal);
+        }
         // SAFETY: a child of ours that has not been waited for, so the number is still its own.
         if unsafe { libc::kill(pid, signal) } != 0 {
             return Err(Fault::failed(format!("signal {signal}: {}", io::Error::last_os_error())));

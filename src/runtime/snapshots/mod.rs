@@ -8,6 +8,9 @@ use crate::images::{Image, ImageError, blocking, crash, lock, read_dir};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+/// Where the store is seen with translated owners while a root file system is mounted.
+const TRANSLATED: &str = "translated";
+
 /// The writable layers and their mounts.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
@@ -27,9 +30,18 @@ impl Snapshots {
 
     /// Makes and mounts a root file system for a container. Idempotent: one that was written to and lost
     /// its mount (by a reboot) is mounted again as it was.
-    pub async fn prepare(&self, container_id: &str, image: &Image) -> Result<PathBuf, ImageError> {
+    ///
+    /// `users`: the file of a namespace that is owned by the container's user namespace, by which the owners of
+    /// the files are translated.
+    pub async fn prepare(
+        &self,
+        container_id: &str,
+        image: &Image,
+        users: Option<&Path>,
+    ) -> Result<PathBuf, ImageError> {
         let (this, id, layers) = (self.clone(), checked(container_id)?.to_owned(), image.layers.clone());
-        blocking(move || this.prepare_now(&id, &layers)).await
+        let users = users.map(Path::to_owned);
+        blocking(move || this.prepare_now(&id, &layers, users.as_deref())).await
     }
 
     /// Makes the places of a snapshot and records its layers, under the lock that removals take, so that these
@@ -50,7 +62,7 @@ impl Snapshots {
         Ok(target)
     }
 
-    fn prepare_now(&self, id: &str, layers: &[PathBuf]) -> Result<PathBuf, ImageError> {
+    fn prepare_now(&self, id: &str, layers: &[PathBuf], users: Option<&Path>) -> Result<PathBuf, ImageError> {
         let (snapshot, target) = (self.snapshot(id), self.record(id, layers)?);
         if overlay::is_mounted(&target)? {
             return Ok(target);
@@ -59,14 +71,51 @@ impl Snapshots {
         if let Some(top) = layers.last() {
             copy_root_mode(top, &snapshot.join("upper"))?;
         }
-        overlay::mount(layers, &snapshot.join("upper"), &snapshot.join("work"), &target)?;
+        let (upper, work) = (snapshot.join("upper"), snapshot.join("work"));
+        match users {
+            None => overlay::mount(layers, &upper, &work, &target)?,
+            Some(users) => self.translated(&snapshot, users, |at| {
+                let layers = layers.iter().map(|layer| at(layer)).collect::<Result<Vec<_>, _>>()?;
+                overlay::mount(&layers, &at(&upper)?, &at(&work)?, &target)
+            })?,
+        }
         crash::point("root mounted");
         Ok(target)
     }
 
+    /// Lets `mount` use the store's directories with translated owners: it is told where each of them then is.
+    fn translated(
+        &self,
+        snapshot: &Path,
+        users: &Path,
+        mount: impl FnOnce(&dyn Fn(&Path) -> Result<PathBuf, ImageError>) -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
+        if !crate::idmap::translates_layers() {
+            return Err(ImageError::Content(
+                "user namespaces of pods (hostUsers: false) take Linux 5.19 and a user.max_user_namespaces above 0: \
+                 update the kernel, or leave hostUsers out"
+                    .to_owned(),
+            ));
+        }
+        let place = snapshot.join(TRANSLATED);
+        let owner = crate::idmap::owner(users).map_err(ImageError::io("open the user namespace of", users))?;
+        // One mount for all layers: they are below one directory.
+        let _mount = crate::idmap::Translated::new(&self.dir, &place, &owner)
+            .map_err(ImageError::io("translate the owners (MOUNT_ATTR_IDMAP) of", &self.dir))?;
+        crash::point("layers translated");
+        mount(&|path| {
+            let below = path.strip_prefix(&self.dir).map_err(|_| {
+                ImageError::Content(format!("layer {} is not in the store: no user namespace", path.display()))
+            })?;
+            Ok(place.join(below))
+        })
+    }
+
     /// Mounts an image for reading alone, as a volume of containers. Idempotent; removed like a root file system.
-    pub async fn view(&self, id: &str, image: &Image) -> Result<PathBuf, ImageError> {
+    /// `users` as in [`Snapshots::prepare`].
+    pub async fn view(&self, id: &str, image: &Image, users: Option<&Path>) -> Result<PathBuf, ImageError> {
         let (this, id, layers) = (self.clone(), checked(id)?.to_owned(), image.layers.clone());
+        let users = users.map(Path::to_owned);
         blocking(move || {
             let mounted = this.rootfs(&id);
             // What is mounted stays, and its layers with it, though the image's name may mean another by now.
@@ -74,7 +123,14 @@ impl Snapshots {
                 return Ok(mounted);
             }
             let target = this.record(&id, &layers)?;
-            overlay::mount_view(&layers, &this.snapshot(&id).join("upper"), &target)?;
+            let snapshot = this.snapshot(&id);
+            match users {
+                None => overlay::mount_view(&layers, &snapshot.join("upper"), &target)?,
+                Some(users) => this.translated(&snapshot, &users, |at| {
+                    let layers = layers.iter().map(|layer| at(layer)).collect::<Result<Vec<_>, _>>()?;
+                    overlay::mount_view(&layers, &at(&snapshot.join("upper"))?, &target)
+                })?,
+            }
             Ok(target)
         })
         .await
@@ -108,6 +164,8 @@ impl Snapshots {
             _ => {}
         }
         crash::point("mount point removed");
+        // What a death in the middle of mounting may have left.
+        overlay::unmount(&snapshot.join(TRANSLATED))?;
         crate::remove_tree(&snapshot).map_err(ImageError::io("remove", snapshot))
     }
 

@@ -6,7 +6,6 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// `mount` takes one page of options, with the terminating zero.
@@ -105,7 +104,5 @@ pub fn is_mounted(target: &Path) -> Result<bool, ImageError> {
     if stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
         return Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
     }
-    let info = std::fs::read("/proc/self/mountinfo").map_err(ImageError::io("read", "/proc/self/mountinfo"))?;
-    let wanted = target.as_os_str().as_bytes();
-    Ok(info.split(|&b| b == b'\n').any(|line| line.split(|&b| b == b' ').nth(4) == Some(wanted)))
+    Ok(crate::proc::mounts_below(target).iter().any(|mount| mount == target))
 }

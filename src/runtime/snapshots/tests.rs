@@ -46,17 +46,17 @@ fn the_highest_layer_wins_and_writes_stay_in_the_container() {
         // Once with readable options, once with more layers than those have room for.
         for (id, count) in [("few", 3), ("many", 120)] {
             let image = image(dir, count);
-            let rootfs = snapshots.prepare_now(id, &image.layers).unwrap();
+            let rootfs = snapshots.prepare_now(id, &image.layers, None).unwrap();
             assert_eq!(std::fs::read_to_string(rootfs.join("who")).unwrap(), (count - 1).to_string());
             assert!(rootfs.join("only-0").exists());
             std::fs::write(rootfs.join("who"), "container").unwrap();
             std::fs::remove_file(rootfs.join("only-0")).unwrap();
             assert!(image.layers[0].join("only-0").exists());
             // Again, as after a crash and after a reboot.
-            assert_eq!(snapshots.prepare_now(id, &image.layers).unwrap(), rootfs);
+            assert_eq!(snapshots.prepare_now(id, &image.layers, None).unwrap(), rootfs);
             overlay::unmount(&rootfs).unwrap();
             assert!(!overlay::is_mounted(&rootfs).unwrap());
-            snapshots.prepare_now(id, &image.layers).unwrap();
+            snapshots.prepare_now(id, &image.layers, None).unwrap();
             assert_eq!(std::fs::read_to_string(rootfs.join("who")).unwrap(), "container");
             snapshots.remove_now(id).unwrap();
             assert!(!rootfs.exists() && !snapshots.upper(id).exists());
@@ -71,7 +71,7 @@ fn stale_ones_are_removed_and_others_kept() {
         let snapshots = Snapshots::open(&dir.join("store"), &dir.join("run")).unwrap();
         let image = image(dir, 1);
         for id in ["kept", "stale"] {
-            snapshots.prepare_now(id, &image.layers).unwrap();
+            snapshots.prepare_now(id, &image.layers, None).unwrap();
         }
         std::fs::create_dir_all(dir.join("store/snapshots/half-made")).unwrap();
         for id in ["stale", "half-made"] {
@@ -92,7 +92,7 @@ fn a_layer_in_use_survives_the_collection_of_garbage() {
         ImageStore::open(&store, &exe).unwrap();
         let snapshots = Snapshots::open(&store, &dir.join("run")).unwrap();
         let image = image(dir, 2);
-        snapshots.prepare_now("c", &image.layers[..1]).unwrap();
+        snapshots.prepare_now("c", &image.layers[..1], None).unwrap();
         ImageStore::open(&store, &exe).unwrap();
         assert!(image.layers[0].exists() && !image.layers[1].exists());
         snapshots.remove_now("c").unwrap();
@@ -139,7 +139,7 @@ fn devices_of_an_image_cannot_be_used() {
         let zero = (rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(1, 5));
         let mode = rustix::fs::Mode::from_raw_mode(0o666);
         rustix::fs::mknodat(rustix::fs::CWD, image.layers[0].join("zero"), zero.0, mode, zero.1).unwrap();
-        let rootfs = snapshots.prepare_now("c", &image.layers).unwrap();
+        let rootfs = snapshots.prepare_now("c", &image.layers, None).unwrap();
         let error = std::fs::File::open(rootfs.join("zero")).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
         snapshots.remove_now("c").unwrap();

@@ -35,9 +35,9 @@ async fn live(dir: &Path) {
     let (store, snapshots) = open(dir);
     store.import(&dir.join("image.tar")).await.unwrap();
     let image = store.resolve("busy:1").unwrap();
-    let rootfs = snapshots.prepare("c", &image).await.unwrap();
+    let rootfs = snapshots.prepare("c", &image, None).await.unwrap();
     assert_eq!(std::fs::read_to_string(rootfs.join("a")).unwrap(), "2");
-    snapshots.view("view-1.v", &image).await.unwrap();
+    snapshots.view("view-1.v", &image, None).await.unwrap();
     snapshots.remove("c").await.unwrap();
     snapshots.remove("view-1.v").await.unwrap();
     for name in image_names() {

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod fixture;
+mod handlers;
 mod hostile;
 mod layout;
 mod scenarios;
+mod users;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
 //! What is tried.
 
 use crate::fixture::{Fixture, Scenario, exit_of};
-use crate::hostile;
+use crate::{handlers, hostile, users};
 use naru_runtime::{ContainerState, Event, ExecSpec, Mount, Resources, Runtime, RuntimeError, SeccompProfile};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,6 +30,9 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("system_call_filters", |f| Box::pin(system_call_filters(f))),
     ("log_rotation", |f| Box::pin(log_rotation(f))),
     ("ten_at_once", |f| Box::pin(ten_at_once(f))),
+    ("own_users", |f| Box::pin(users::own_users(f))),
+    ("own_users_share_processes", |f| Box::pin(users::own_users_share_processes(f))),
+    ("another_runtime", |f| Box::pin(handlers::another_runtime(f))),
     ("fork_bomb", |f| Box::pin(hostile::fork_bomb(f))),
     ("log_flood", |f| Box::pin(hostile::log_flood(f))),
     ("zombies", |f| Box::pin(hostile::zombies(f))),

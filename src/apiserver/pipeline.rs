@@ -172,6 +172,11 @@ pub(crate) async fn serve_http(
     response
 }
 
+/// How much they take up. A connection of HTTP/1 reads ahead, and so may have read more than it would keep.
+fn header_bytes(headers: &http::HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
 async fn identified(
     state: Arc<State>,
     peer: Arc<Peer>,
@@ -182,6 +187,10 @@ async fn identified(
     let presentation = presentation(request.headers(), &query);
     if request.uri().path().len() + query.len() > MAX_URI {
         let status = Status::failure(414, "RequestURITooLong", "the request's path and query are too long");
+        return response::into_http(Err(Box::new(status)), presentation);
+    }
+    if header_bytes(request.headers()) > crate::server::MAX_HEADERS as usize {
+        let status = Status::failure(431, "RequestHeaderFieldsTooLarge", "the request's headers are too large");
         return response::into_http(Err(Box::new(status)), presentation);
     }
     let path = request.uri().path().to_owned();

@@ -41,7 +41,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for a whole connection.
 const CONNECTION_WINDOW: u32 = 25 * 1024 * 1024;
 /// All headers of a request.
-const MAX_HEADERS: u32 = 64 * 1024;
+pub(crate) const MAX_HEADERS: u32 = 64 * 1024;
 /// How long streams and idle connections may take to end after the shutdown is triggered.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The same for requests that are being worked on.

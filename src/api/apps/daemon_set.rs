@@ -47,6 +47,7 @@ pub static DAEMON_SETS: Resource = Resource {
         prepare_update,
         row,
         validate,
+        validate_update,
         validate_status,
         warnings: super::validate::warnings,
         ..Rules::NONE
@@ -111,10 +112,11 @@ fn row(set: &Value, now: i64) -> Vec<Value> {
 fn validate(set: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&set["spec"], Path::root("spec"));
     let (selector, template, at) = (&spec["selector"], &spec["template"], path.child("template"));
+    let before = errors.len();
     meta::label_selector(selector, &path.child("selector"), errors);
-    // A selector that is missing selects nothing.
-    let nothing = json!({"matchExpressions": [{"key": "", "operator": "In"}]});
-    selected(if selector.is_object() { selector } else { &nothing }, template, at, errors);
+    if errors.len() == before {
+        selected(selector, template, at, errors);
+    }
     selects_something(selector, path.child("selector"), "daemonset", errors);
     pod::validate::template(template, at, errors);
     always_restarted(template, at, "DaemonSet", errors);
@@ -145,6 +147,12 @@ fn strategy(strategy: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    if new["spec"]["selector"] != old["spec"]["selector"] {
+        errors.immutable("spec.selector", &new["spec"]["selector"]);
+    }
+}
+
 fn validate_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = Path::root("status");
     for field in [
@@ -166,6 +174,7 @@ fn validate_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn set(spec: Value) -> Value {
         let mut set = json!({"metadata": {"name": "d"}, "spec": {
@@ -212,6 +221,19 @@ mod tests {
         prepare_update(&mut other, &old);
         assert_eq!(other["metadata"]["generation"], 2);
         assert_eq!(other["metadata"]["annotations"][TEMPLATE_GENERATION], "2");
+    }
+
+    #[test]
+    fn the_selector_stays() {
+        let old = set(json!({}));
+        let new = set(json!({"selector": {"matchLabels": {"app": "d", "tier": "x"}}}));
+        let mut errors = FieldErrors::default();
+        validate_update(&new, &old, &mut errors);
+        let shown = r#"{"matchLabels":{"app":"d","tier":"x"}}"#;
+        assert_eq!(errors.messages(), [format!("spec.selector: Invalid value: {shown}: field is immutable")]);
+        let mut errors = FieldErrors::default();
+        validate_update(&old, &old, &mut errors);
+        assert!(errors.is_empty());
     }
 
     #[test]

@@ -94,8 +94,11 @@ fn row(deployment: &Value, now: i64) -> Vec<Value> {
 fn validate(deployment: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&deployment["spec"], Path::root("spec"));
     checks::non_negative(spec, "replicas", &path, errors);
-    super::validate::selector(spec, path, "deployment", errors);
-    super::validate::template(spec, path, "ReplicaSet", errors);
+    if super::validate::selector(spec, path, "deployment", errors) {
+        super::validate::template(spec, path, "ReplicaSet", errors);
+    } else {
+        errors.invalid(path.child("selector"), &spec["selector"], "invalid label selector");
+    }
     strategy(&spec["strategy"], path.child("strategy"), errors);
     checks::non_negative(spec, "minReadySeconds", &path, errors);
     checks::non_negative(spec, "revisionHistoryLimit", &path, errors);

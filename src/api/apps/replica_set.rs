@@ -78,8 +78,11 @@ fn validate(set: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&set["spec"], Path::root("spec"));
     checks::non_negative(spec, "replicas", &path, errors);
     checks::non_negative(spec, "minReadySeconds", &path, errors);
-    super::validate::selector(spec, path, "deployment", errors);
-    super::validate::template(spec, path, "ReplicaSet", errors);
+    if super::validate::selector(spec, path, "deployment", errors) {
+        super::validate::template(spec, path, "ReplicaSet", errors);
+    } else {
+        errors.invalid(path.child("selector"), &spec["selector"], "invalid label selector");
+    }
 }
 
 fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {

@@ -121,12 +121,13 @@ fn validate(set: &Value, errors: &mut FieldErrors) {
     non_negative(spec, "replicas", &path, errors);
     non_negative(spec, "minReadySeconds", &path, errors);
     non_negative(&spec["ordinals"], "start", &path.child("ordinals"), errors);
-    super::validate::selector(spec, path, "statefulset", errors);
     let at = path.child("template");
-    if spec["selector"].is_object() {
+    if super::validate::selector(spec, path, "statefulset", errors) {
         selected(&spec["selector"], &spec["template"], at, errors);
+        pod::validate::template(&with_claims(spec), at, errors);
+    } else {
+        errors.invalid(path.child("selector"), &spec["selector"], "");
     }
-    pod::validate::template(&with_claims(spec), at, errors);
     always_restarted(&spec["template"], at, "StatefulSet", errors);
 }
 

@@ -7,15 +7,19 @@ use crate::status::{FieldErrors, Path};
 use crate::tree::{int, is_empty, list, text};
 use serde_json::{Map, Value};
 
-/// The selector must be there, valid, and select something. `kind` is the word for the kind in the error.
-pub(super) fn selector(spec: &Value, path: Path<'_>, kind: &str, errors: &mut FieldErrors) {
+/// The selector must be there, valid, and select something. `kind` is the word for the kind in the error. Tells
+/// whether it can be matched: a missing one can, and matches nothing.
+pub(super) fn selector(spec: &Value, path: Path<'_>, kind: &str, errors: &mut FieldErrors) -> bool {
     let (selector, at) = (&spec["selector"], path.child("selector"));
     if !selector.is_object() {
         errors.required(at, "");
-        return;
+        return true;
     }
+    let before = errors.len();
     validate::label_selector(selector, &at, errors);
+    let readable = errors.len() == before;
     selects_something(selector, at, kind, errors);
+    readable
 }
 
 /// A selector without requirements would select every pod.
@@ -32,9 +36,7 @@ pub(super) fn template(spec: &Value, path: Path<'_>, kind: &str, errors: &mut Fi
         errors.required(at, "");
         return;
     }
-    if spec["selector"].is_object() {
-        selected(&spec["selector"], template, at, errors);
-    }
+    selected(&spec["selector"], template, at, errors);
     pod::validate::template(template, at, errors);
     always_restarted(template, at, kind, errors);
 }
@@ -42,7 +44,7 @@ pub(super) fn template(spec: &Value, path: Path<'_>, kind: &str, errors: &mut Fi
 /// The selector must select the template's pods.
 pub(crate) fn selected(selector: &Value, template: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     let labels = &template["metadata"]["labels"];
-    if !checks::selects(selector, labels) {
+    if !selector.is_object() || !checks::selects(selector, labels) {
         let none = Value::Object(Map::new());
         let shown = if labels.is_object() { labels } else { &none };
         let metadata = path.child("metadata");
@@ -111,4 +113,44 @@ pub(crate) fn name_warning(object: &Value) -> Option<String> {
 /// Warnings about the template.
 pub(crate) fn warnings(object: &Value) -> Vec<String> {
     pod::warnings::of_template(&object["spec"]["template"], Path::root("spec").child("template"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::registry::Resource;
+    use crate::status::FieldErrors;
+    use serde_json::{Value, json};
+
+    /// What is wrong with a workload that has this selector.
+    #[track_caller]
+    fn check(resource: &Resource, selector: &Value, expect: &[&str]) {
+        let mut object = json!({"metadata": {"name": "w"}, "spec": {"selector": selector, "serviceName": "w",
+            "template": {"metadata": {"labels": {"app": "w"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}}}});
+        (resource.rules.default)(&mut object);
+        let mut errors = FieldErrors::default();
+        (resource.rules.validate)(&object, &mut errors);
+        assert_eq!(errors.messages(), expect, "{}", resource.kind);
+    }
+
+    #[test]
+    fn selectors_are_there_can_be_read_and_match() {
+        use crate::apps::{daemon_set, deployment, replica_set, stateful_set};
+        let all = [&deployment::DEPLOYMENTS, &replica_set::REPLICA_SETS, &stateful_set::STATEFUL_SETS];
+        let other = "spec.template.metadata.labels: Invalid value: {\"app\":\"w\"}: `selector` does not match template `labels`";
+        for resource in all {
+            check(resource, &json!({"matchLabels": {"app": "w"}}), &[]);
+            check(resource, &Value::Null, &["spec.selector: Required value", other]);
+            check(resource, &json!({"matchLabels": {"app": "v"}}), &[other]);
+        }
+        let odd = json!({"matchExpressions": [{"key": "app", "operator": "Near"}]});
+        let operator =
+            "spec.selector.matchExpressions[0].operator: Invalid value: \"Near\": not a valid selector operator";
+        let shown = r#"spec.selector: Invalid value: {"matchExpressions":[{"key":"app","operator":"Near"}]}"#;
+        let known = format!("{shown}: invalid label selector");
+        check(&deployment::DEPLOYMENTS, &odd, &[operator, &known]);
+        check(&replica_set::REPLICA_SETS, &odd, &[operator, &known]);
+        check(&stateful_set::STATEFUL_SETS, &odd, &[operator, shown]);
+        check(&daemon_set::DAEMON_SETS, &odd, &[operator]);
+        check(&daemon_set::DAEMON_SETS, &Value::Null, &[other]);
+    }
 }

@@ -152,14 +152,14 @@ fn validate(job: &Value, errors: &mut FieldErrors) {
     generated(job, errors);
     spec::validate(spec, path, errors);
     let (selector, at, template) = (&spec["selector"], path.child("selector"), path.child("template"));
-    if selector.is_object() {
-        validate::label_selector(selector, &at, errors);
-        selected(selector, &spec["template"], template, errors);
-    } else {
+    if !selector.is_object() {
         errors.required(at, "");
-        let labels = &spec["template"]["metadata"]["labels"];
-        let why = "`selector` does not match template `labels`";
-        errors.invalid(template.child("metadata").child("labels"), labels, why);
+    }
+    let before = errors.len();
+    validate::label_selector(selector, &at, errors);
+    // What cannot be read is not matched.
+    if errors.len() == before {
+        selected(selector, &spec["template"], template, errors);
     }
     let completions = int(&spec["completions"]);
     if is_indexed(spec) && completions > 0 {

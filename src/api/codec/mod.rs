@@ -213,4 +213,6 @@ fn leaf<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 }
 
 #[cfg(test)]
+mod every_field;
+#[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use crate::address;
 use crate::checks::{self, complain};
 use crate::meta::names;
-use crate::meta::prepare::keep_status as prepare_update;
+use crate::meta::prepare::keep_status;
 use crate::quantity::Quantity;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
@@ -43,7 +43,9 @@ pub static NODES: Resource = Resource {
     ],
     rules: Rules {
         default,
+        prepare_create,
         prepare_update,
+        prepare_status,
         fields,
         row,
         validate,
@@ -79,6 +81,32 @@ fn default(node: &mut Value) {
     if let Some(capacity) = status.get("capacity").cloned() {
         tree::default(status, "allocatable", capacity);
     }
+}
+
+/// Where kubelets once got their settings from; nothing reads it any more.
+const OLD_SETTINGS: [(&str, &str); 2] = [("spec", "configSource"), ("status", "config")];
+
+/// Takes away old settings that are not there already.
+fn drop_old_settings(node: &mut Value, old: &Value) {
+    for (part, field) in OLD_SETTINGS.iter().filter(|(part, field)| old[part][field].is_null()) {
+        if let Some(part) = tree::sub(tree::object(node), part) {
+            part.remove(*field);
+        }
+    }
+}
+
+/// All else may be given with a new node, its status included.
+fn prepare_create(node: &mut Value) {
+    drop_old_settings(node, &Value::Null);
+}
+
+fn prepare_update(new: &mut Value, old: &Value) {
+    keep_status(new, old);
+    drop_old_settings(new, old);
+}
+
+fn prepare_status(new: &mut Value, old: &Value) {
+    drop_old_settings(new, old);
 }
 
 fn fields(node: &Value) -> Vec<(&'static str, String)> {
@@ -218,6 +246,9 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
             errors.forbidden(path.child(field), &why);
         }
     }
+    if text(&new["spec"]["externalID"]) != text(&old["spec"]["externalID"]) {
+        errors.forbidden(path.child("externalID"), "may not be updated");
+    }
 }
 
 /// Labels of Kubernetes' own namespaces that kubelets put on their nodes.
@@ -329,5 +360,19 @@ mod tests {
                 "status.addresses[1]: Duplicate value: {\"address\":\"10.0.0.1\",\"type\":\"InternalIP\"}",
             ]
         );
+    }
+
+    #[test]
+    fn old_settings_are_dropped_and_external_ids_stay() {
+        let sent = json!({"spec": {"configSource": {"configMap": {}}, "externalID": "a"}, "status": {"config": {}, "phase": "x"}});
+        let mut new = sent.clone();
+        prepare_create(&mut new);
+        assert_eq!(new, json!({"spec": {"externalID": "a"}, "status": {"phase": "x"}}));
+        let mut kept = sent.clone();
+        prepare_update(&mut kept, &sent);
+        assert_eq!(kept, sent);
+        let mut errors = FieldErrors::default();
+        validate_update(&json!({"spec": {}}), &sent, &mut errors);
+        assert_eq!(errors.messages(), ["spec.externalID: Forbidden: may not be updated"]);
     }
 }

@@ -1,8 +1,9 @@
 //! ServiceCIDR: a range (or one for each family) that Services get their addresses from.
 
+use crate::meta::prepare::keep_status;
 use crate::registry::{Action, Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
-use crate::tree::{list, text};
+use crate::tree::{self, list, text};
 use crate::{address, table};
 use serde_json::{Value, json};
 
@@ -26,8 +27,20 @@ pub static SERVICE_CIDRS: Resource = Resource {
         action: Action::Status,
     }],
     columns: &[Column::NAME, Column::new("CIDRs", "string"), Column::new("Age", "string")],
-    rules: Rules { row, validate, validate_update, ..Rules::NONE },
+    rules: Rules {
+        prepare_create: drop_status,
+        prepare_update: keep_status,
+        row,
+        validate,
+        validate_update,
+        ..Rules::NONE
+    },
 };
+
+/// The status is the controller's.
+fn drop_status(range: &mut Value) {
+    tree::object(range).remove("status");
+}
 
 fn row(range: &Value, now: i64) -> Vec<Value> {
     let cidrs: Vec<&str> = list(&range["spec"]["cidrs"]).iter().map(text).collect();

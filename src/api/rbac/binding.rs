@@ -46,7 +46,7 @@ pub(super) fn row(binding: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
-/// Errors of a binding to a role of one of these kinds.
+/// Errors of a binding to a role of one of these kinds. In a namespace, accounts that name none are of the same.
 pub(super) fn validate(binding: &Value, kinds: &[&str], errors: &mut FieldErrors) {
     let (role, path) = (&binding["roleRef"], Path::root("roleRef"));
     if text(&role["apiGroup"]) != GROUP {
@@ -60,8 +60,13 @@ pub(super) fn validate(binding: &Value, kinds: &[&str], errors: &mut FieldErrors
         complain(names::path_segment(name), name, path.child("name"), errors);
     }
     let path = Path::root("subjects");
+    let everywhere = !kinds.contains(&"Role");
     for (i, one) in list(&binding["subjects"]).iter().enumerate() {
         subject(one, path.index(i), errors);
+        if everywhere && one["kind"] == "ServiceAccount" {
+            let at = path.index(i);
+            checks::required(&one["namespace"], at.child("namespace"), errors);
+        }
     }
 }
 
@@ -73,7 +78,6 @@ fn subject(subject: &Value, path: Path<'_>, errors: &mut FieldErrors) {
             if !name.is_empty() {
                 complain(names::dns_subdomain(name), name, path.child("name"), errors);
             }
-            checks::required(&subject["namespace"], path.child("namespace"), errors);
             ""
         }
         "User" | "Group" => GROUP,
@@ -127,6 +131,12 @@ mod tests {
                 "subjects[1].kind: Unsupported value: \"Robot\": supported values: \"ServiceAccount\", \"User\", \"Group\"",
             ]
         );
+        // Within a namespace an account may leave it out: it is the binding's own.
+        let near = json!({"roleRef": {"apiGroup": GROUP, "kind": "Role", "name": "r"}, "subjects": [
+            {"kind": "ServiceAccount", "name": "s"}, {"kind": "ServiceAccount", "name": "s", "apiGroup": "x"}]});
+        let mut errors = FieldErrors::default();
+        validate(&near, &["Role", "ClusterRole"], &mut errors);
+        assert_eq!(errors.messages(), ["subjects[1].apiGroup: Unsupported value: \"x\": supported values: \"\""]);
         let mut errors = FieldErrors::default();
         validate_update(&json!({"roleRef": {"name": "b"}}), &json!({"roleRef": {"name": "a"}}), &mut errors);
         assert_eq!(errors.messages(), ["roleRef: Invalid value: {\"name\":\"b\"}: cannot change roleRef"]);

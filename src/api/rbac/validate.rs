@@ -47,7 +47,11 @@ pub(super) fn aggregation(role: &Value, errors: &mut FieldErrors) {
         errors.required(at, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
     for (i, selector) in selectors.iter().enumerate() {
+        let before = errors.len();
         validate::label_selector(selector, &at.index(i), errors);
+        if errors.len() > before {
+            errors.invalid(at.index(i), None::<i64>, "invalid label selector.");
+        }
     }
 }
 

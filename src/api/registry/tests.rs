@@ -29,6 +29,21 @@ fn every_resource_has_its_type() {
     }
 }
 
+#[test]
+fn a_status_is_written_by_itself_alone() {
+    for resource in RESOURCES.iter().filter(|r| r.is_storage() && r.subresources.iter().any(|s| s.name == "status")) {
+        let object = |mark: &str| json!({"metadata": {"name": "a", "uid": "u"}, "spec": {}, "status": {"mark": mark}});
+        let (old, mut new) = (object("old"), object("new"));
+        (resource.rules.prepare_update)(&mut new, &old);
+        assert_eq!(new["status"]["mark"], "old", "{}", resource.kind);
+        let mut made = object("sent");
+        (resource.rules.prepare_create)(&mut made);
+        // Whoever registers a node tells what it is like.
+        let sent = resource.kind == "Node";
+        assert_eq!(made["status"]["mark"] == "sent", sent, "{}", resource.kind);
+    }
+}
+
 /// Trees of a type in which each leaf is one odd value. What a decoder lets through is less odd.
 fn odd_tree(ty: &'static Type, odd: &Value, depth: usize) -> Value {
     if depth == 0 || ty.shape != Shape::Object {

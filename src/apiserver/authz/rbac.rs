@@ -74,7 +74,7 @@ struct RoleRef {
 impl Subject {
     fn is(&self, user: &User, binding_namespace: &str) -> bool {
         match self.kind.as_str() {
-            "User" => self.name == "*" || self.name == user.name,
+            "User" => self.name == user.name,
             "Group" => user.in_group(&self.name),
             "ServiceAccount" => {
                 let namespace = if self.namespace.is_empty() { binding_namespace } else { &self.namespace };
@@ -249,9 +249,32 @@ impl Binding {
 
     fn reason(&self, kind: &str, name: &str, subject: &Subject) -> String {
         let who = match subject.kind.as_str() {
-            "ServiceAccount" => format!("ServiceAccount \"{}/{}\"", subject.name, subject.namespace),
+            "ServiceAccount" => {
+                // A binding in a namespace is named with it.
+                let own = name.split_once('/').map_or("", |(_, namespace)| namespace);
+                let namespace = if subject.namespace.is_empty() { own } else { &subject.namespace };
+                format!("ServiceAccount \"{}/{namespace}\"", subject.name)
+            }
             kind => format!("{kind} \"{}\"", subject.name),
         };
         format!("RBAC: allowed by {kind} \"{name}\" of {} \"{}\" to {who}", self.role_ref.kind, self.role_ref.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_named_in_full() {
+        let subject = |kind: &str, name: &str| Subject { kind: kind.into(), name: name.into(), namespace: String::new() };
+        let jane = User::authenticated("jane", []);
+        assert!(subject("User", "jane").is(&jane, ""));
+        assert!(!subject("User", "*").is(&jane, ""), "nobody's name is a star");
+        assert!(subject("Group", "system:authenticated").is(&jane, ""));
+        let robot = User::authenticated("system:serviceaccount:here:robot", []);
+        let account = subject("ServiceAccount", "robot");
+        assert!(account.is(&robot, "here"), "of the binding's namespace");
+        assert!(!account.is(&robot, "there") && !account.is(&robot, ""));
     }
 }

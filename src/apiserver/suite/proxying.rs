@@ -249,6 +249,22 @@ async fn an_upgrade_goes_through_with_what_follows() {
 }
 
 #[tokio::test]
+async fn headers_have_a_bound() {
+    let server = start().await;
+    // Far above it the connection ends while it reads; little above it everything has been read already.
+    for (bytes, expect) in [(60_000, "HTTP/1.1 200 "), (70_000, "HTTP/1.1 431 "), (100_000, "HTTP/1.1 431 ")] {
+        let mut client = connect(&server).await;
+        let request = format!("GET /version HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(bytes));
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < expect.len() {
+            assert_ne!(client.read_buf(&mut seen).await.unwrap(), 0, "{bytes}");
+        }
+        assert!(seen.starts_with(expect.as_bytes()), "{bytes}: {}", String::from_utf8_lossy(&seen));
+    }
+}
+
+#[tokio::test]
 async fn the_method_is_the_verb() {
     let server = start().await;
     let rules = json!([{"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]}]);

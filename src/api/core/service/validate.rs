@@ -11,8 +11,6 @@ use crate::tree::{int, is_empty, list, some_text, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// The port of the node agent's API must not be opened to the outside.
-const KUBELET_PORT: i64 = 10_250;
 const MAX_AFFINITY_SECONDS: i64 = 86_400;
 const LOAD_BALANCER_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
 const EXTERNAL_NAME: &str = "may not be set for ExternalName services";
@@ -64,13 +62,6 @@ fn annotations(service: &Value, errors: &mut FieldErrors) {
 }
 
 fn by_type(spec: &Value, kind: &str, path: Path<'_>, errors: &mut FieldErrors) {
-    if kind == "LoadBalancer" {
-        let at = path.child("ports");
-        for (i, _) in list(&spec["ports"]).iter().enumerate().filter(|(_, p)| int(&p["port"]) == KUBELET_PORT) {
-            let why = "may not expose port 10250 externally since it is used by kubelet";
-            errors.invalid(at.index(i), KUBELET_PORT, why);
-        }
-    }
     match kind {
         "LoadBalancer" | "NodePort" if is_headless(spec) => {
             let why = format!("may not be set to 'None' for {kind} services");
@@ -380,7 +371,7 @@ pub(super) fn status(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let at = balancer.child("ingress");
     let all = list(&new["status"]["loadBalancer"]["ingress"]);
     if old["spec"]["type"] != "LoadBalancer" && !all.is_empty() {
-        errors.forbidden(at, "may only be used when `spec.type` is \"LoadBalancer\"");
+        errors.forbidden(at, "may only be used when `spec.type` is 'LoadBalancer'");
         return;
     }
     for (i, ingress) in all.iter().enumerate() {

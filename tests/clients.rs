@@ -133,7 +133,7 @@ fn the_rust_controller_runtime_keeps_up() {
 }
 
 /// Runs a script of a client against the server; returns what it printed.
-fn script(c: &Cluster, program: &str, name: &str, rest: &[&str]) -> String {
+pub(crate) fn script(c: &Cluster, program: &str, name: &str, rest: &[&str]) -> String {
     let script = format!("{}/tests/{name}", env!("CARGO_MANIFEST_DIR"));
     let output = c.host.command(program).arg(script).arg(c.kubeconfig()).args(rest).output().unwrap();
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), c.log());

@@ -7,6 +7,7 @@ mod agents;
 mod bad_input;
 mod clients;
 mod cluster;
+mod conformance;
 mod databases;
 mod history;
 mod isolation;

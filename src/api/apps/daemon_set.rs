@@ -9,7 +9,7 @@ use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs}
 use crate::status::{FieldErrors, Path};
 use crate::table;
 use crate::tree::{self, int, text};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Counts the template's changes for clients of versions long gone, and is always served.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";

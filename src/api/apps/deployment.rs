@@ -211,7 +211,7 @@ mod tests {
             json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
         let good = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template});
         assert_eq!(errors_of(good.clone()), [""; 0]);
-        assert_eq!(errors_of(json!({"template": template})), ["spec.selector: Required value"]);
+        assert_eq!(errors_of(json!({"template": template}))[0], "spec.selector: Required value");
         let mut bad = good.clone();
         bad["selector"]["matchLabels"]["app"] = "other".into();
         bad["replicas"] = (-1).into();

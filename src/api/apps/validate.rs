@@ -5,7 +5,7 @@ use crate::core::pod;
 use crate::meta::{names, validate};
 use crate::status::{FieldErrors, Path};
 use crate::tree::{int, is_empty, list, text};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// The selector must be there, valid, and select something. `kind` is the word for the kind in the error. Tells
 /// whether it can be matched: a missing one can, and matches nothing.
@@ -45,10 +45,8 @@ pub(super) fn template(spec: &Value, path: Path<'_>, kind: &str, errors: &mut Fi
 pub(crate) fn selected(selector: &Value, template: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     let labels = &template["metadata"]["labels"];
     if !selector.is_object() || !checks::selects(selector, labels) {
-        let none = Value::Object(Map::new());
-        let shown = if labels.is_object() { labels } else { &none };
         let metadata = path.child("metadata");
-        errors.invalid(metadata.child("labels"), shown, "`selector` does not match template `labels`");
+        errors.invalid(metadata.child("labels"), labels, "`selector` does not match template `labels`");
     }
 }
 

@@ -116,7 +116,9 @@ impl Walk {
         let unknown = self.strict(r#"{"zzz":null}"#);
         let path = format!("{}{dot}zzz", of_strict(&self.way));
         assert_eq!(unknown, format!("strict decoding error: unknown field {path:?}"), "{}", self.root.name);
-        let own = |name: &str| !(self.way.is_empty() && matches!(name, "kind" | "apiVersion"));
+        // What says which type it is has been read before.
+        let of_root = self.way.is_empty();
+        let own = |name: &str| !(of_root && matches!(name, "kind" | "apiVersion"));
         for field in ty.fields.iter().filter(|field| own(field.name)) {
             self.fields += 1;
             let twice = self.strict(&format!("{{{0:?}:null,{0:?}:null}}", field.name));

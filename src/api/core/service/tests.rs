@@ -142,7 +142,7 @@ fn statuses_name_addresses_of_balancers() {
     check(
         "ClusterIP",
         json!({}),
-        &["status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is \"LoadBalancer\""],
+        &["status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'"],
     );
     check(
         "LoadBalancer",

@@ -40,6 +40,8 @@ pub struct Flags {
     pub default_not_ready_toleration_seconds: Option<i64>,
     /// The same for a node that cannot be reached.
     pub default_unreachable_toleration_seconds: Option<i64>,
+    /// What admission plugins are told.
+    pub admission_control_config_file: Option<PathBuf>,
     /// Admission plugins beside the usual ones.
     pub enable_admission_plugins: Vec<String>,
     /// Usual admission plugins that are left out.
@@ -196,8 +198,10 @@ pub struct AuditFlags {
     pub log_maxsize_mib: Option<u32>,
     /// Whether old files are compressed.
     pub log_compress: Option<bool>,
-    /// `batch`, `blocking` or `blocking-strict`.
-    pub log_mode: Option<String>,
+    /// How events reach the log.
+    pub log_batch: AuditBatchFlags,
+    /// What becomes of large ones.
+    pub log_truncate: AuditTruncateFlags,
     /// Who else is told.
     pub webhook: AuditWebhookFlags,
 }
@@ -207,16 +211,87 @@ pub struct AuditFlags {
 pub struct AuditWebhookFlags {
     /// How it is reached, as a kubeconfig.
     pub config_file: Option<PathBuf>,
+    /// How events reach it.
+    pub batch: AuditBatchFlags,
+    /// What becomes of large ones.
+    pub truncate: AuditTruncateFlags,
+    /// Before what could not be sent is sent again.
+    pub initial_backoff: Option<Duration>,
+}
+
+/// `--audit-log-mode`, `--audit-log-batch-*`, and the same of the webhook.
+#[derive(Debug, Clone, Default)]
+pub struct AuditBatchFlags {
     /// `batch`, `blocking` or `blocking-strict`.
     pub mode: Option<String>,
     /// Events that may wait.
-    pub batch_buffer_size: Option<usize>,
-    /// Events that are sent together.
-    pub batch_max_size: Option<usize>,
+    pub buffer_size: Option<usize>,
+    /// Events that go together.
+    pub max_size: Option<usize>,
     /// How long an event waits for others.
-    pub batch_max_wait: Option<Duration>,
-    /// Before what could not be sent is sent again.
-    pub initial_backoff: Option<Duration>,
+    pub max_wait: Option<Duration>,
+    /// Whether batches are limited.
+    pub throttle_enable: Option<bool>,
+    /// Batches in a second.
+    pub throttle_qps: Option<f64>,
+    /// Batches at once after a pause.
+    pub throttle_burst: Option<u32>,
+}
+
+impl AuditBatchFlags {
+    /// What upstream refuses of them.
+    fn check(&self, usual_mode: &str) -> Result<(), FlagError> {
+        let wrong = |text| Err(FlagError::Together(text));
+        if self.mode.as_deref().unwrap_or(usual_mode) != "batch" {
+            return Ok(());
+        }
+        if self.buffer_size == Some(0) {
+            return wrong("invalid audit batch buffer size 0, must be a positive number");
+        }
+        if self.max_size == Some(0) {
+            return wrong("invalid audit batch max batch size 0, must be a positive number");
+        }
+        if self.throttle_enable != Some(false) && self.throttle_qps.is_some_and(|rate| rate.is_nan() || rate <= 0.0) {
+            return wrong("invalid audit batch throttle QPS, must be a positive number");
+        }
+        if self.throttle_enable != Some(false) && self.throttle_burst == Some(0) {
+            return wrong("invalid audit batch throttle burst 0, must be a positive number");
+        }
+        Ok(())
+    }
+}
+
+/// `--audit-log-truncate-*`, and the same of the webhook.
+#[derive(Debug, Clone, Default)]
+pub struct AuditTruncateFlags {
+    /// Whether large events lose their objects.
+    pub enabled: Option<bool>,
+    /// Bytes that a batch may have; batches are made of single events, which are smaller.
+    pub max_batch_size: Option<usize>,
+    /// Bytes that an event may have.
+    pub max_event_size: Option<usize>,
+}
+
+impl AuditTruncateFlags {
+    /// Bytes that an event may have; `None` when nothing is cut.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        const USUAL: usize = 100 << 10;
+        (self.enabled == Some(true)).then(|| self.max_event_size.unwrap_or(USUAL))
+    }
+
+    fn check(&self) -> Result<(), FlagError> {
+        const USUAL_BATCH: usize = 10 << 20;
+        let Some(event) = self.limit() else { return Ok(()) };
+        if event == 0 {
+            return Err(FlagError::Together("invalid audit truncate max event size 0, must be a positive number"));
+        }
+        if self.max_batch_size.unwrap_or(USUAL_BATCH) < event {
+            return Err(FlagError::Together(
+                "invalid audit truncate max batch size, must be greater than max event size",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// One flag.
@@ -238,27 +313,45 @@ const fn flag(name: &'static str, set: fn(&mut Flags, &str) -> Result<(), String
     Flag { name, set }
 }
 
+/// How requests wait for their audit events.
+const AUDIT_MODES: &[&str] = &["batch", "blocking", "blocking-strict"];
+
 /// Every flag that is honoured, by name. A flag given again adds to a list and replaces anything else.
 pub static FLAGS: &[Flag] = &[
+    flag("admission-control-config-file", |f, v| put(&mut f.admission_control_config_file, file(v))),
     flag("anonymous-auth", |f, v| put(&mut f.anonymous_auth, boolean(v))),
     flag("api-audiences", |f, v| list(&mut f.api_audiences, v)),
+    flag("audit-log-batch-buffer-size", |f, v| put(&mut f.audit.log_batch.buffer_size, integer(v))),
+    flag("audit-log-batch-max-size", |f, v| put(&mut f.audit.log_batch.max_size, integer(v))),
+    flag("audit-log-batch-max-wait", |f, v| put(&mut f.audit.log_batch.max_wait, duration(v))),
+    flag("audit-log-batch-throttle-burst", |f, v| put(&mut f.audit.log_batch.throttle_burst, integer(v))),
+    flag("audit-log-batch-throttle-enable", |f, v| put(&mut f.audit.log_batch.throttle_enable, boolean(v))),
+    flag("audit-log-batch-throttle-qps", |f, v| put(&mut f.audit.log_batch.throttle_qps, integer(v))),
     flag("audit-log-compress", |f, v| put(&mut f.audit.log_compress, boolean(v))),
     flag("audit-log-format", |f, v| put(&mut f.audit.log_format, one_of(v, &["json", "legacy"]))),
     flag("audit-log-maxage", |f, v| put(&mut f.audit.log_maxage_days, integer(v))),
     flag("audit-log-maxbackup", |f, v| put(&mut f.audit.log_maxbackup, integer(v))),
     flag("audit-log-maxsize", |f, v| put(&mut f.audit.log_maxsize_mib, integer(v))),
-    flag("audit-log-mode", |f, v| put(&mut f.audit.log_mode, one_of(v, &["batch", "blocking", "blocking-strict"]))),
+    flag("audit-log-mode", |f, v| put(&mut f.audit.log_batch.mode, one_of(v, AUDIT_MODES))),
     flag("audit-log-path", |f, v| put(&mut f.audit.log_path, file(v))),
+    flag("audit-log-truncate-enabled", |f, v| put(&mut f.audit.log_truncate.enabled, boolean(v))),
+    flag("audit-log-truncate-max-batch-size", |f, v| put(&mut f.audit.log_truncate.max_batch_size, integer(v))),
+    flag("audit-log-truncate-max-event-size", |f, v| put(&mut f.audit.log_truncate.max_event_size, integer(v))),
     flag("audit-log-version", |_, v| one_of(v, &["audit.k8s.io/v1"]).map(|_| ())),
     flag("audit-policy-file", |f, v| put(&mut f.audit.policy_file, file(v))),
-    flag("audit-webhook-batch-buffer-size", |f, v| put(&mut f.audit.webhook.batch_buffer_size, integer(v))),
-    flag("audit-webhook-batch-max-size", |f, v| put(&mut f.audit.webhook.batch_max_size, integer(v))),
-    flag("audit-webhook-batch-max-wait", |f, v| put(&mut f.audit.webhook.batch_max_wait, duration(v))),
+    flag("audit-webhook-batch-buffer-size", |f, v| put(&mut f.audit.webhook.batch.buffer_size, integer(v))),
+    flag("audit-webhook-batch-initial-backoff", |f, v| put(&mut f.audit.webhook.initial_backoff, duration(v))),
+    flag("audit-webhook-batch-max-size", |f, v| put(&mut f.audit.webhook.batch.max_size, integer(v))),
+    flag("audit-webhook-batch-max-wait", |f, v| put(&mut f.audit.webhook.batch.max_wait, duration(v))),
+    flag("audit-webhook-batch-throttle-burst", |f, v| put(&mut f.audit.webhook.batch.throttle_burst, integer(v))),
+    flag("audit-webhook-batch-throttle-enable", |f, v| put(&mut f.audit.webhook.batch.throttle_enable, boolean(v))),
+    flag("audit-webhook-batch-throttle-qps", |f, v| put(&mut f.audit.webhook.batch.throttle_qps, integer(v))),
     flag("audit-webhook-config-file", |f, v| put(&mut f.audit.webhook.config_file, file(v))),
     flag("audit-webhook-initial-backoff", |f, v| put(&mut f.audit.webhook.initial_backoff, duration(v))),
-    flag("audit-webhook-mode", |f, v| {
-        put(&mut f.audit.webhook.mode, one_of(v, &["batch", "blocking", "blocking-strict"]))
-    }),
+    flag("audit-webhook-mode", |f, v| put(&mut f.audit.webhook.batch.mode, one_of(v, AUDIT_MODES))),
+    flag("audit-webhook-truncate-enabled", |f, v| put(&mut f.audit.webhook.truncate.enabled, boolean(v))),
+    flag("audit-webhook-truncate-max-batch-size", |f, v| put(&mut f.audit.webhook.truncate.max_batch_size, integer(v))),
+    flag("audit-webhook-truncate-max-event-size", |f, v| put(&mut f.audit.webhook.truncate.max_event_size, integer(v))),
     flag("audit-webhook-version", |_, v| one_of(v, &["audit.k8s.io/v1"]).map(|_| ())),
     flag("authentication-config", |f, v| put(&mut f.authentication_config, file(v))),
     flag("authentication-token-webhook-cache-ttl", |f, v| put(&mut f.token_webhook.cache_ttl, duration(v))),
@@ -390,6 +483,10 @@ impl Flags {
         }
         self.check_authentication()?;
         self.check_features()?;
+        self.audit.log_batch.check("blocking")?;
+        self.audit.log_truncate.check()?;
+        self.audit.webhook.batch.check("batch")?;
+        self.audit.webhook.truncate.check()?;
         if self.goaway_chance.is_some_and(|chance| !(0.0..=0.02).contains(&chance)) {
             return Err(FlagError::Together("goaway-chance can not be less than 0 or greater than 0.02"));
         }
@@ -482,7 +579,7 @@ mod tests {
         let error = parse(&["etcd-servers=http://x"]).expect_err("not honoured").to_string();
         assert!(
             error.starts_with(
-                "the API server has no flag \"etcd-servers\" here; these are honoured: anonymous-auth, api-audiences, "
+                "the API server has no flag \"etcd-servers\" here; these are honoured: admission-control-config-file, anonymous-auth, api-audiences, "
             ),
             "{error}"
         );

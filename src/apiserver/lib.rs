@@ -44,8 +44,8 @@ pub use config::{ClientIdentity, Config, FrontProxy, ServeError, StartError, Sta
 pub use dialer::{Destination, Dialer, Direct, Stream};
 pub use extension::{Caller, Extension, ExtensionRequest};
 pub use flags::{
-    AuditFlags, AuditWebhookFlags, AuthorizationFlags, EncryptionFlags, FLAGS, Flag, FlagError, Flags, OidcFlags,
-    RequestHeaderFlags, ServiceAccountFlags, TokenWebhookFlags,
+    AuditBatchFlags, AuditFlags, AuditTruncateFlags, AuditWebhookFlags, AuthorizationFlags, EncryptionFlags, FLAGS,
+    Flag, FlagError, Flags, OidcFlags, RequestHeaderFlags, ServiceAccountFlags, TokenWebhookFlags,
 };
 pub use server::{api_tls_config, tls_config};
 

@@ -75,6 +75,46 @@ impl std::fmt::Debug for HttpsClient {
     }
 }
 
+/// One request, which may have to be sent twice.
+struct Asked {
+    method: Method,
+    uri: Uri,
+    accept: &'static str,
+    body: Bytes,
+    authorization: Option<HeaderValue>,
+}
+
+impl Asked {
+    fn head(&self, sender: &Sender) -> Result<http::Request<Full<Bytes>>, OutboundError> {
+        let mut builder = http::Request::builder()
+            .method(&self.method)
+            .header(ACCEPT, self.accept)
+            .header(USER_AGENT, concat!("naru/", env!("CARGO_PKG_VERSION")));
+        builder = match sender {
+            Sender::Http2(_) => builder.uri(self.uri.clone()),
+            // HTTP/1.1 has the path alone in its first line.
+            Sender::Http1(_) => {
+                let path = self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+                builder.uri(path).header(HOST, self.uri.authority().map_or("", http::uri::Authority::as_str))
+            }
+        };
+        if !self.body.is_empty() {
+            builder = builder.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(authorization) = &self.authorization {
+            builder = builder.header(AUTHORIZATION, authorization.clone());
+        }
+        builder.body(Full::new(self.body.clone())).map_err(|error| OutboundError::Http(error.to_string()))
+    }
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, OutboundError> {
+    let value = HeaderValue::try_from(format!("Bearer {}", token.trim()));
+    let mut value = value.map_err(|error| OutboundError::Tls(format!("token: {error}")))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 enum Sender {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
@@ -101,12 +141,7 @@ impl HttpsClient {
     /// at: each request has a URL.
     pub(crate) fn new(config: &HttpConfig, timeout: Duration) -> Result<Self, OutboundError> {
         let authorization = match &config.credentials {
-            Credentials::Token(token) => {
-                let value = HeaderValue::try_from(format!("Bearer {}", token.trim()));
-                let mut value = value.map_err(|error| OutboundError::Tls(format!("token: {error}")))?;
-                value.set_sensitive(true);
-                Some(value)
-            }
+            Credentials::Token(token) => Some(bearer(token)?),
             Credentials::Anonymous | Credentials::Certificate { .. } => None,
         };
         Ok(Self {
@@ -120,12 +155,23 @@ impl HttpsClient {
 
     /// GET of a URL.
     pub(crate) async fn get(&self, url: &str, accept: &'static str) -> Result<Answer, OutboundError> {
-        self.request(Method::GET, url, accept, Bytes::new()).await
+        self.request(Method::GET, url, accept, Bytes::new(), None).await
+    }
+
+    /// GET of a URL with a bearer token for this once.
+    pub(crate) async fn get_as(
+        &self,
+        url: &str,
+        token: Option<&str>,
+        accept: &'static str,
+    ) -> Result<Answer, OutboundError> {
+        let authorization = token.map(bearer).transpose()?;
+        self.request(Method::GET, url, accept, Bytes::new(), authorization).await
     }
 
     /// POST of JSON.
     pub(crate) async fn post(&self, url: &str, body: Bytes) -> Result<Answer, OutboundError> {
-        self.request(Method::POST, url, "application/json", body).await
+        self.request(Method::POST, url, "application/json", body, None).await
     }
 
     async fn request(
@@ -134,32 +180,29 @@ impl HttpsClient {
         url: &str,
         accept: &'static str,
         body: Bytes,
+        authorization: Option<HeaderValue>,
     ) -> Result<Answer, OutboundError> {
         let uri: Uri = url.parse().map_err(|_| OutboundError::Url(url.to_owned()))?;
         if uri.scheme_str() != Some("https") || uri.host().is_none() {
             return Err(OutboundError::Url(url.to_owned()));
         }
-        let exchange = self.exchange(method, &uri, accept, body);
+        let asked =
+            Asked { method, uri, accept, body, authorization: authorization.or_else(|| self.authorization.clone()) };
+        let exchange = self.exchange(asked);
         tokio::time::timeout(self.timeout, exchange).await.map_err(|_| OutboundError::Deadline)?
     }
 
-    async fn exchange(
-        &self,
-        method: Method,
-        uri: &Uri,
-        accept: &'static str,
-        body: Bytes,
-    ) -> Result<Answer, OutboundError> {
-        let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+    async fn exchange(&self, asked: Asked) -> Result<Answer, OutboundError> {
+        let authority = asked.uri.authority().map(ToString::to_string).unwrap_or_default();
         // A kept connection may have been closed meanwhile; a new one is tried then, once.
         while let Some(mut sender) = self.take_idle(&authority) {
-            let request = self.head(&sender, &method, uri, accept, body.clone())?;
+            let request = asked.head(&sender)?;
             if let Ok(response) = sender.send(request).await {
                 return self.finish(authority, sender, response).await;
             }
         }
-        let mut sender = self.dial(uri, &authority).await?;
-        let request = self.head(&sender, &method, uri, accept, body)?;
+        let mut sender = self.dial(&asked.uri, &authority).await?;
+        let request = asked.head(&sender)?;
         let response = sender.send(request).await.map_err(|error| http_error(&error))?;
         self.finish(authority, sender, response).await
     }
@@ -214,35 +257,6 @@ impl HttpsClient {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| http_error(&error))?;
         naru_base::spawn("outbound-http1", ended(connection));
         Ok(Sender::Http1(sender))
-    }
-
-    fn head(
-        &self,
-        sender: &Sender,
-        method: &Method,
-        uri: &Uri,
-        accept: &'static str,
-        body: Bytes,
-    ) -> Result<http::Request<Full<Bytes>>, OutboundError> {
-        let mut builder = http::Request::builder()
-            .method(method)
-            .header(ACCEPT, accept)
-            .header(USER_AGENT, concat!("naru/", env!("CARGO_PKG_VERSION")));
-        builder = match sender {
-            Sender::Http2(_) => builder.uri(uri.clone()),
-            // HTTP/1.1 has the path alone in its first line.
-            Sender::Http1(_) => {
-                let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-                builder.uri(path).header(HOST, uri.authority().map_or("", http::uri::Authority::as_str))
-            }
-        };
-        if !body.is_empty() {
-            builder = builder.header(CONTENT_TYPE, "application/json");
-        }
-        if let Some(authorization) = &self.authorization {
-            builder = builder.header(AUTHORIZATION, authorization.clone());
-        }
-        builder.body(Full::new(body)).map_err(|error| OutboundError::Http(error.to_string()))
     }
 
     async fn finish(

@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub(crate) authz: Authz,
     /// The admission plugins that run.
     pub(crate) plugins: Vec<&'static crate::admission::Plugin>,
+    /// What they were told by files.
+    pub(crate) admission: crate::admission::Configuration,
     pub(crate) quota_locks: crate::admission::QuotaLocks,
     pub(crate) services: ServiceAllocator,
     pub(crate) documents: Documents,
@@ -109,6 +111,8 @@ impl State {
             authn: Authn::new(issuer, &config, &shutdown)?,
             authz: Authz::new(&config.flags, &shutdown)?,
             plugins: crate::admission::plugins(&config.flags)?,
+            admission: crate::admission::Configuration::read(config.flags.admission_control_config_file.as_deref())
+                .map_err(|reason| StartError::Config { what: "admission-control-config-file", reason })?,
             quota_locks: crate::admission::QuotaLocks::default(),
             services: ServiceAllocator::new(&config, &cache)?,
             documents: Documents::new(

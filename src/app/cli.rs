@@ -410,7 +410,25 @@ pub enum EncryptCommand {
         #[command(flatten)]
         data: DataDir,
     },
-    /// Encrypt Secrets with a new key
+    /// Add a new key, with which Secrets can be read but are not encrypted yet
+    Prepare {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Encrypt Secrets with the key that was prepared
+    Rotate {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Look again at all that is stored, and encrypt what is not as configured; older keys stay, for backups
+    Reencrypt {
+        /// Where state is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Encrypt Secrets with a new key: prepare, rotate and reencrypt in one
     RotateKeys {
         /// Where state is kept.
         #[command(flatten)]

@@ -55,6 +55,10 @@ pub(crate) fn command(command: EncryptCommand) -> Result<()> {
         }
         EncryptCommand::Enable { data } => (data, Box::new(|config| set_enabled(config, true))),
         EncryptCommand::Disable { data } => (data, Box::new(|config| set_enabled(config, false))),
+        EncryptCommand::Prepare { data } => (data, Box::new(prepare_key)),
+        EncryptCommand::Rotate { data } => (data, Box::new(use_prepared_key)),
+        // The server does it whenever the file has been written.
+        EncryptCommand::Reencrypt { data } => (data, Box::new(|_| Ok(()))),
         EncryptCommand::RotateKeys { data, provider } => {
             let provider = *provider;
             (data, Box::new(move |config| rotate(config, provider)))
@@ -147,6 +151,38 @@ fn rotate(config: &mut Value, wanted: Option<EncryptionProvider>) -> Result<()> 
     bail!("the configuration has no keys")
 }
 
+/// The keys of the first provider that has some.
+fn first_keys(config: &mut Value) -> Result<(String, &mut Vec<Value>)> {
+    let objects = providers_mut(config)?.iter_mut().filter_map(Value::as_object_mut).flatten();
+    let mut keys = objects.filter_map(|(field, provider)| Some((field.clone(), provider["keys"].as_array_mut()?)));
+    keys.next().context("the configuration has no keys")
+}
+
+/// A new key behind the one in use: what it will encrypt can be read before anything is encrypted with it.
+fn prepare_key(config: &mut Value) -> Result<()> {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let (field, keys) = first_keys(config)?;
+    if is_prepared(keys) {
+        bail!("a key is prepared already; the next step is: naru secrets-encrypt rotate");
+    }
+    keys.insert(keys.len().min(1), new_key(format!("{field}key-{now}")));
+    Ok(())
+}
+
+fn use_prepared_key(config: &mut Value) -> Result<()> {
+    let (_, keys) = first_keys(config)?;
+    if !is_prepared(keys) {
+        bail!("no key is prepared; the step before is: naru secrets-encrypt prepare");
+    }
+    keys.swap(0, 1);
+    Ok(())
+}
+
+/// Names tell when keys were made: one behind a newer one has had its time.
+fn is_prepared(keys: &[Value]) -> bool {
+    matches!(keys, [first, second, ..] if second["name"].as_str() > first["name"].as_str())
+}
+
 #[allow(clippy::print_stdout, reason = "the command's answer")]
 fn print_status(config: &Value) -> Result<()> {
     print!("{}", status(config)?);
@@ -198,6 +234,24 @@ mod tests {
         );
         assert_eq!(prepare(&layout, true, EncryptionProvider::Secretbox)?, Some(path.clone()));
         assert_eq!(std::fs::read_to_string(&path)?, first);
+        Ok(())
+    }
+
+    #[test]
+    fn a_prepared_key_is_used_from_the_next_step_on() -> Result<()> {
+        let mut config = configuration(&[identity(), new_provider(EncryptionProvider::Aescbc, "aescbckey".into())]);
+        assert!(use_prepared_key(&mut config).is_err());
+        prepare_key(&mut config)?;
+        assert!(prepare_key(&mut config).is_err());
+        let names = |config: &mut Value| -> Result<Vec<String>> {
+            let (_, keys) = first_keys(config)?;
+            Ok(keys.iter().filter_map(|key| key["name"].as_str()).map(str::to_owned).collect())
+        };
+        let before = names(&mut config)?;
+        assert_eq!((before.len(), before[0].as_str()), (2, "aescbckey"));
+        use_prepared_key(&mut config)?;
+        let after = names(&mut config)?;
+        assert!(after[0].starts_with("aescbckey-20") && after[1] == "aescbckey", "{after:?}");
         Ok(())
     }
 

@@ -90,6 +90,8 @@ pub(super) enum Fold {
     TransformList,
     TransformMap,
     TransformMapEntry,
+    /// The elements by what the step gives for each.
+    SortBy,
 }
 
 impl Expr {

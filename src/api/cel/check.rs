@@ -304,6 +304,7 @@ impl Checker<'_> {
             Fold::Map | Fold::TransformList => Type::list(last),
             Fold::TransformMap => Type::map(key, last),
             Fold::TransformMapEntry => last,
+            Fold::SortBy => range.clone(),
         }
     }
 }

@@ -233,6 +233,7 @@ pub(super) fn show(value: &Value<'_>) -> Option<String> {
         Value::String(text) => text.clone().into_owned(),
         Value::Timestamp(time) => time.to_string(),
         Value::Duration(length) => times::seconds_text(*length),
+        Value::Opaque(value) => return value.show(),
         _ => return None,
     })
 }

@@ -222,6 +222,7 @@ impl<'a> Evaluation<'a> {
             match fold {
                 Fold::All | Fold::Exists | Fold::ExistsOne => count += 1,
                 Fold::Filter => list.push(round.0.clone()),
+                Fold::SortBy => list.push(Value::list(vec![self.step(names, round, last)?, round.0.clone()])),
                 Fold::Map | Fold::TransformList => list.push(self.step(names, round, last)?),
                 Fold::TransformMap => put(&mut map, &round.0, self.step(names, round, last)?)?,
                 Fold::TransformMapEntry => {
@@ -236,6 +237,7 @@ impl<'a> Evaluation<'a> {
         Ok(match fold {
             Fold::All | Fold::Exists | Fold::ExistsOne => Value::Bool(count == 1),
             Fold::Filter | Fold::Map | Fold::TransformList => Value::list(list),
+            Fold::SortBy => super::lists::sorted_pairs(list)?,
             Fold::TransformMap | Fold::TransformMapEntry => Value::Map(Rc::new(map)),
         })
     }

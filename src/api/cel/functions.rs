@@ -3,7 +3,7 @@
 use super::eval::{EvalError, Meter};
 use super::types::{Bound, Type};
 use super::value::Value;
-use super::{conversions, lists, strings, times};
+use super::{addresses, conversions, formats, lists, quantities, strings, times, urls, versions};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -68,11 +68,17 @@ const SORTED: &str = "list<int>.() bool; list<uint>.() bool; list<double>.() boo
      list<string>.() bool; list<bytes>.() bool; list<duration>.() bool; list<timestamp>.() bool";
 const EXTREME: &str = "list<int>.() int; list<uint>.() uint; list<double>.() double; list<bool>.() bool; \
      list<string>.() string; list<bytes>.() bytes; list<duration>.() duration; list<timestamp>.() timestamp";
+const SORT: &str = "list<int>.() list<int>; list<uint>.() list<uint>; list<double>.() list<double>; \
+     list<bool>.() list<bool>; list<string>.() list<string>; list<bytes>.() list<bytes>; \
+     list<duration>.() list<duration>; list<timestamp>.() list<timestamp>";
 const SUM: &str = "list<int>.() int; list<uint>.() uint; list<double>.() double; list<duration>.() duration";
 const SETS: &str = "(list<A> list<A>) bool";
 
-/// The functions. Not there yet, of upstream's: `format`, quantities, addresses, URLs, semantic versions, the
-/// authorizer and names' formats.
+const PART_OF_URL: &str = "url.() string";
+const COMPARED: &str = "quantity.(quantity) bool; semver.(semver) bool";
+const FORMAT: &str = "() format";
+
+/// The functions. Not there yet, of upstream's: the authorizer, which policies have.
 const TABLE: &[(&str, &str, Builtin)] = &[
     ("_==_", "(A A) bool", lists::equal),
     ("_!=_", "(A A) bool", lists::unequal),
@@ -115,7 +121,7 @@ const TABLE: &[(&str, &str, Builtin)] = &[
     (
         "string",
         "(string) string; (bool) string; (int) string; (uint) string; (double) string; (bytes) string; \
-         (timestamp) string; (duration) string",
+         (timestamp) string; (duration) string; (ip) string; (cidr) string",
         conversions::string,
     ),
     ("duration", "(duration) duration; (string) duration; (int) duration", times::duration),
@@ -146,7 +152,16 @@ const TABLE: &[(&str, &str, Builtin)] = &[
     ("split", "string.(string) list<string>; string.(string int) list<string>", strings::split),
     ("substring", "string.(int) string; string.(int int) string", strings::substring),
     ("trim", "string.() string", strings::trim),
-    ("reverse", "string.() string", strings::reverse),
+    ("format", "string.(list<dyn>) string", formats::format),
+    ("strings.quote", "(string) string", formats::quoted),
+    ("reverse", "list<A>.() list<A>", lists::reverse),
+    ("first", "list<A>.() optional<A>", lists::first),
+    ("last", "list<A>.() optional<A>", lists::last),
+    ("distinct", "list<A>.() list<A>", lists::distinct),
+    ("lists.range", "(int) list<int>", lists::range),
+    ("slice", "list<A>.(int int) list<A>", lists::slice),
+    ("flatten", "list<list<A>>.() list<A>; list<dyn>.(int) list<dyn>", lists::flatten),
+    ("sort", SORT, lists::sort),
     ("isSorted", SORTED, lists::is_sorted),
     ("sum", SUM, lists::sum),
     ("min", EXTREME, lists::min),
@@ -161,6 +176,62 @@ const TABLE: &[(&str, &str, Builtin)] = &[
     ("value", "optional<A>.() A", lists::value),
     ("or", "optional<A>.(optional<A>) optional<A>", lists::or),
     ("orValue", "optional<A>.(A) A", lists::or_value),
+    ("optional.unwrap", "(list<optional<A>>) list<A>", lists::unwrap),
+    ("unwrapOpt", "list<optional<A>>.() list<A>", lists::unwrap),
+    ("ip", "(string) ip; cidr.() ip", addresses::ip),
+    ("isIP", "(string) bool", addresses::is_ip),
+    ("ip.isCanonical", "(string) bool", addresses::is_canonical),
+    ("family", "ip.() int", addresses::family),
+    ("isUnspecified", "ip.() bool", addresses::is_unspecified),
+    ("isLoopback", "ip.() bool", addresses::is_loopback),
+    ("isLinkLocalMulticast", "ip.() bool", addresses::is_link_local_multicast),
+    ("isLinkLocalUnicast", "ip.() bool", addresses::is_link_local_unicast),
+    ("isGlobalUnicast", "ip.() bool", addresses::is_global_unicast),
+    ("cidr", "(string) cidr", addresses::cidr),
+    ("isCIDR", "(string) bool", addresses::is_cidr),
+    ("containsIP", "cidr.(string) bool; cidr.(ip) bool", addresses::contains_ip),
+    ("containsCIDR", "cidr.(string) bool; cidr.(cidr) bool", addresses::contains_cidr),
+    ("prefixLength", "cidr.() int", addresses::prefix_length),
+    ("masked", "cidr.() cidr", addresses::masked),
+    ("url", "(string) url", urls::url),
+    ("isURL", "(string) bool", urls::is_url),
+    ("getScheme", PART_OF_URL, urls::get_scheme),
+    ("getHost", PART_OF_URL, urls::get_host),
+    ("getHostname", PART_OF_URL, urls::get_hostname),
+    ("getPort", PART_OF_URL, urls::get_port),
+    ("getEscapedPath", PART_OF_URL, urls::get_escaped_path),
+    ("getQuery", "url.() map<string,list<string>>", urls::get_query),
+    ("quantity", "(string) quantity", quantities::quantity),
+    ("isQuantity", "(string) bool", quantities::is_quantity),
+    ("sign", "quantity.() int", quantities::sign),
+    ("isInteger", "quantity.() bool", quantities::is_integer),
+    ("asInteger", "quantity.() int", quantities::as_integer),
+    ("asApproximateFloat", "quantity.() double", quantities::as_float),
+    ("add", "quantity.(quantity) quantity; quantity.(int) quantity", quantities::add),
+    ("sub", "quantity.(quantity) quantity; quantity.(int) quantity", quantities::sub),
+    ("isGreaterThan", COMPARED, quantities::is_greater),
+    ("isLessThan", COMPARED, quantities::is_less),
+    ("compareTo", "quantity.(quantity) int; semver.(semver) int", quantities::compare),
+    ("semver", "(string) semver; (string bool) semver", versions::semver),
+    ("isSemver", "(string) bool; (string bool) bool", versions::is_semver),
+    ("major", "semver.() int", versions::major),
+    ("minor", "semver.() int", versions::minor),
+    ("patch", "semver.() int", versions::patch),
+    ("format.named", "(string) optional<format>", formats::named),
+    ("validate", "format.(string) optional<list<string>>", formats::validate),
+    ("format.dns1123Label", FORMAT, formats::dns1123_label),
+    ("format.dns1123Subdomain", FORMAT, formats::dns1123_subdomain),
+    ("format.dns1035Label", FORMAT, formats::dns1035_label),
+    ("format.qualifiedName", FORMAT, formats::qualified_name),
+    ("format.dns1123LabelPrefix", FORMAT, formats::dns1123_label_prefix),
+    ("format.dns1123SubdomainPrefix", FORMAT, formats::dns1123_subdomain_prefix),
+    ("format.dns1035LabelPrefix", FORMAT, formats::dns1035_label_prefix),
+    ("format.labelValue", FORMAT, formats::label_value),
+    ("format.uri", FORMAT, formats::uri),
+    ("format.uuid", FORMAT, formats::uuid),
+    ("format.byte", FORMAT, formats::byte),
+    ("format.date", FORMAT, formats::date),
+    ("format.datetime", FORMAT, formats::datetime),
 ];
 
 #[cfg(test)]

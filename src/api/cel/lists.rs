@@ -4,6 +4,7 @@ use super::conversions;
 use super::eval::{EvalError, Meter};
 use super::value::Value;
 use std::cmp::Ordering;
+use std::rc::Rc;
 
 type Result<T> = std::result::Result<T, EvalError>;
 
@@ -160,4 +161,107 @@ pub(super) fn or_value<'a>(_: &mut Meter, arguments: &[Value<'a>]) -> Result<Val
         [Value::Optional(None), other] => Ok(other.clone()),
         _ => Err(EvalError::Overload),
     }
+}
+
+pub(super) fn reverse<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    let mut all = elements(arguments, 0)?;
+    meter.spend(all.len() as u64)?;
+    all.reverse();
+    Ok(Value::list(all))
+}
+
+pub(super) fn first<'a>(_: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    Ok(Value::Optional(elements(arguments, 0)?.first().cloned().map(Rc::new)))
+}
+
+pub(super) fn last<'a>(_: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    Ok(Value::Optional(elements(arguments, 0)?.last().cloned().map(Rc::new)))
+}
+
+pub(super) fn distinct<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    let all = elements(arguments, 0)?;
+    let mut found: Vec<Value<'a>> = Vec::new();
+    for one in all {
+        meter.spend(found.len() as u64 + 1)?;
+        if !is_in(&one, &found) {
+            found.push(one);
+        }
+    }
+    Ok(Value::list(found))
+}
+
+/// The numbers below one.
+pub(super) fn range<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    let end = conversions::whole(arguments, 0)?;
+    meter.spend(u64::try_from(end).unwrap_or(0))?;
+    Ok(Value::list((0..end).map(Value::Int).collect()))
+}
+
+pub(super) fn slice<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    let all = elements(arguments, 0)?;
+    let (start, end) = (conversions::whole(arguments, 1)?, conversions::whole(arguments, 2)?);
+    let failed = |why: String| EvalError::failed(format!("cannot slice({start}, {end}), {why}"));
+    let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end)) else {
+        return Err(failed("negative indexes not supported".to_owned()));
+    };
+    if from > to {
+        return Err(failed("start index must be less than or equal to end index".to_owned()));
+    }
+    meter.spend((to - from) as u64)?;
+    let part = all.get(from..to).ok_or_else(|| failed(format!("list is length {}", all.len())))?;
+    Ok(Value::list(part.to_vec()))
+}
+
+/// Lists in a list become parts of it, so many levels deep.
+pub(super) fn flatten<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    let depth = if arguments.len() > 1 { conversions::whole(arguments, 1)? } else { 1 };
+    if depth < 0 {
+        return Err(EvalError::failed("level must be non-negative"));
+    }
+    let mut all = elements(arguments, 0)?;
+    for _ in 0..depth {
+        if !all.iter().any(Value::is_list) {
+            break;
+        }
+        let mut flat = Vec::new();
+        for one in all {
+            match one.elements() {
+                Some(inner) => flat.extend(inner),
+                None => flat.push(one),
+            }
+        }
+        meter.spend(flat.len() as u64)?;
+        all = flat;
+    }
+    Ok(Value::list(all))
+}
+
+pub(super) fn sort<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    let all = elements(arguments, 0)?;
+    meter.spend(all.len() as u64)?;
+    sorted_pairs(all.into_iter().map(|one| Value::list(vec![one.clone(), one])).collect())
+}
+
+/// The second elements of pairs, in the order of the first ones.
+pub(super) fn sorted_pairs(pairs: Vec<Value<'_>>) -> Result<Value<'_>> {
+    let mut pairs = pairs.iter().filter_map(Value::elements).collect::<Vec<_>>();
+    for two in pairs.windows(2) {
+        if two[0][0].type_name() != two[1][0].type_name() || two[0][0].compare(&two[1][0]).is_none() {
+            return Err(EvalError::failed("list elements must have the same type"));
+        }
+    }
+    pairs.sort_by(|a, b| a[0].compare(&b[0]).unwrap_or(Ordering::Equal));
+    Ok(Value::list(pairs.into_iter().filter_map(|mut pair| pair.pop()).collect()))
+}
+
+/// What is there of a list of optional values.
+pub(super) fn unwrap<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    let all = elements(arguments, 0)?;
+    meter.spend(all.len() as u64)?;
+    let mut found = Vec::new();
+    for one in all {
+        let Value::Optional(inner) = one else { return Err(EvalError::Overload) };
+        found.extend(inner.map(|inner| (*inner).clone()));
+    }
+    Ok(Value::list(found))
 }

@@ -3,20 +3,27 @@
 //! Ours rather than a crate's: what there is has no types, so that mistakes would show only when a request comes, no
 //! costs, and brings a second parser runtime.
 
+mod addresses;
 mod ast;
 mod check;
 mod conversions;
 mod eval;
+mod formats;
 mod functions;
 mod lexer;
 mod lists;
+mod opaque;
 mod parser;
+mod quantities;
 mod strings;
 mod times;
 mod types;
+mod urls;
 mod value;
+mod versions;
 
 pub use eval::EvalError;
+pub use opaque::Opaque;
 pub use types::{ObjectType, Type};
 pub use value::{Key, Value};
 

@@ -336,6 +336,7 @@ impl Parser {
             ("exists_one" | "existsOne", 2) => (Fold::ExistsOne, 1),
             ("filter", 2) => (Fold::Filter, 1),
             ("map", 2 | 3) => (Fold::Map, 1),
+            ("sortBy", 2) => (Fold::SortBy, 1),
             ("all", 3) => (Fold::All, 2),
             ("exists", 3) => (Fold::Exists, 2),
             ("existsOne", 3) => (Fold::ExistsOne, 2),

@@ -187,8 +187,3 @@ pub(super) fn trim<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Val
     meter.traverse(text(arguments, 0)?.len())?;
     Ok(Value::text(text(arguments, 0)?.trim()))
 }
-
-pub(super) fn reverse<'a>(meter: &mut Meter, arguments: &[Value<'a>]) -> Result<Value<'a>> {
-    meter.traverse(text(arguments, 0)?.len())?;
-    Ok(Value::text(text(arguments, 0)?.chars().rev().collect::<String>()))
-}

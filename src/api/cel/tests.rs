@@ -133,6 +133,78 @@ fn functions_of_text_and_lists() {
 }
 
 #[test]
+fn more_functions_of_lists_and_text() {
+    is("['b', 'a'].sort() + ['x'].reverse() + [['c'], ['d']].flatten()", "[a, b, x, c, d]");
+    is("[dyn([dyn(1), [2]]), [3]].flatten(2)", "[1, 2, 3]");
+    is("['bb', 'a'].sortBy(s, size(s))", "[a, bb]");
+    is("lists.range(4).slice(1, 3) + [1, 1, 2].distinct()", "[1, 2, 1, 2]");
+    is("[1, 2].first().value() + [1, 2].last().orValue(0) + size([optional.none(), optional.of(1)].unwrapOpt())", "4");
+    fails("[1].slice(0, 2)", "cannot slice(0, 2), list is length 1");
+    is("'%s is %d, %.2f, %x%%'.format([dyn('a'), 5, 2.5, 255])", "a is 5, 2.50, ff%");
+    is("'%s %s'.format([dyn([dyn(1), 'a']), {'k': true}])", "[1, \"a\"] {\"k\":true}");
+    is("'%e %b %o %X'.format([dyn(1234.5), 5, 8, 'hi'])", "1.234500e+03 101 10 6869");
+    is("strings.quote('a\"b')", "\"a\\\"b\"");
+    fails(
+        "'%d'.format(['x'])",
+        "error during formatting: decimal clause can only be used on integers, was given string",
+    );
+    fails("'%s'.format([])", "index 0 out of range");
+    fails("'x'.format([1])", "too many arguments supplied to string.format (expected 0, got 1)");
+}
+
+#[test]
+fn addresses_and_urls() {
+    is("ip('192.168.0.1').family() == 4 && ip('::1').isLoopback() && isIP('fe80::1')", "true");
+    is("isIP('127.0.0.01') || isIP('::ffff:1.2.3.4') || isIP('fe80::1%eth0')", "false");
+    is("ip.isCanonical('2001:db8::abcd') && !ip.isCanonical('2001:DB8::ABCD')", "true");
+    is(
+        "string(ip('::0:1')) + string(cidr('10.1.2.3/8').masked()) + string(cidr('10.1.2.3/8').ip())",
+        "::110.0.0.0/810.1.2.3",
+    );
+    is(
+        "ip('224.0.0.1').isLinkLocalMulticast() && ip('fe80::1').isLinkLocalUnicast() && ip('8.8.8.8').isGlobalUnicast()",
+        "true",
+    );
+    is("cidr('192.168.0.0/24').containsIP('192.168.0.7') && !cidr('::/0').containsIP(ip('1.2.3.4'))", "true");
+    is(
+        "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && !cidr('10.1.0.0/16').containsCIDR(cidr('10.0.0.0/8'))",
+        "true",
+    );
+    is("cidr('::/0').prefixLength() == 0 && cidr('0.0.0.0/0').containsIP('9.9.9.9') && !isCIDR('10.0.0.0/33')", "true");
+    fails(
+        "ip('1.2.3')",
+        "IP Address \"1.2.3\" parse error during conversion from string: ParseAddr(\"1.2.3\"): IPv4 address too short",
+    );
+    is("url('https://jane@example.com:80/a b?k=1&k=%2F#f').getEscapedPath()", "/a%20b");
+    is("url('https://[::1]:80/').getHostname() + url('https://[::1]:80/').getPort() + url('/x').getHost()", "::180");
+    is("url('https://x/?k=a+b&k=%2F').getQuery()['k'] + [url('HTTPS://x').getScheme()]", "[a b, /, https]");
+    is("isURL('/path') && isURL('mailto:jane') && !isURL('../x') && !isURL('https://a:b/') && !isURL('/%zz')", "true");
+    fails("url('x')", "URL parse error during conversion from string: parse \"x\": invalid URI for request");
+}
+
+#[test]
+fn quantities_versions_and_forms() {
+    is(
+        "quantity('1Gi').isGreaterThan(quantity('1000M')) && quantity('500m').add(quantity('1.5')).asInteger() == 2",
+        "true",
+    );
+    is("quantity('50k').sub(1) == quantity('49999') && quantity('-1').sign() == -1 && !isQuantity('1.3Gx')", "true");
+    is("quantity('1.5').asApproximateFloat() == 1.5 && !quantity('1.5').isInteger()", "true");
+    fails("quantity('1.5').asInteger()", "cannot convert value to integer");
+    is("semver('1.2.3-rc.1').isLessThan(semver('1.2.3')) && semver('1.10.0').compareTo(semver('1.9.0')) == 1", "true");
+    is("semver('v01.2', true) == semver('1.2.0+build') && semver('1.2.3').minor() == 2 && !isSemver('1.2')", "true");
+    fails("semver('01.2.3')", "Major number must not contain leading zeroes \"01\"");
+    is("format.dns1123Label().validate('a-b').hasValue()", "false");
+    is("format.dns1123Label().validate('a.b').value()", "[must not contain dots]");
+    is(
+        "format.named('uuid').value().validate('x').value() + format.date().validate('2024-02-30').orValue(['fine'])",
+        "[does not match the UUID format, invalid date]",
+    );
+    is("format.named('nothing').hasValue() || format.labelValue().validate('ok').hasValue()", "false");
+    is("format.dns1123LabelPrefix().validate('a-').hasValue()", "false");
+}
+
+#[test]
 fn mistakes_show_before_anything_is_evaluated() {
     fails("foo.bar", "ERROR: <input>:1:1: undeclared reference to 'foo' (in container '')\n | foo.bar\n | ^");
     fails("user.nmae", "ERROR: <input>:1:5: undefined field 'nmae'\n | user.nmae\n | ....^");

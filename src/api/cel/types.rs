@@ -39,6 +39,8 @@ pub enum Type {
     Optional(Box<Type>),
     /// An object whose fields are known.
     Object(Arc<ObjectType>),
+    /// Of Kubernetes' own libraries, by its name.
+    Opaque(&'static str),
     /// A type parameter in a declaration.
     Param(char),
 }
@@ -180,6 +182,12 @@ impl Type {
             "duration" => Self::Duration,
             "timestamp" => Self::Timestamp,
             "type" => Self::Type,
+            "ip" => Self::Opaque("net.IP"),
+            "cidr" => Self::Opaque("net.CIDR"),
+            "url" => Self::Opaque("kubernetes.URL"),
+            "quantity" => Self::Opaque("kubernetes.Quantity"),
+            "semver" => Self::Opaque("kubernetes.Semver"),
+            "format" => Self::Opaque("kubernetes.NamedFormat"),
             "A" => Self::Param('A'),
             "B" => Self::Param('B'),
             _ => return None,
@@ -205,6 +213,7 @@ impl Display for Type {
             Self::Map(key, value) => write!(f, "map({key}, {value})"),
             Self::Optional(of) => write!(f, "optional_type({of})"),
             Self::Object(object) => f.write_str(&object.name),
+            Self::Opaque(name) => f.write_str(name),
             Self::Param(name) => write!(f, "{name}"),
         }
     }

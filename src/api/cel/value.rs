@@ -1,6 +1,7 @@
 //! Values while an expression is evaluated: what comes from a document is borrowed from it.
 
 use super::ast::Literal;
+use super::opaque::Opaque;
 use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
 use serde_json::{Map as JsonMap, Number, Value as Json};
@@ -33,6 +34,8 @@ pub enum Value<'a> {
     Object(&'a JsonMap<String, Json>),
     Map(Rc<BTreeMap<Key, Value<'a>>>),
     Optional(Option<Rc<Value<'a>>>),
+    /// Of Kubernetes' own libraries.
+    Opaque(Rc<Opaque>),
 }
 
 /// A key of a map. Whole numbers of both kinds are one.
@@ -86,6 +89,11 @@ impl<'a> Value<'a> {
     /// A list of its own.
     pub(super) fn list(elements: Vec<Self>) -> Self {
         Self::List(elements.into())
+    }
+
+    /// Something of a library's own.
+    pub(super) fn opaque(value: Opaque) -> Self {
+        Self::Opaque(Rc::new(value))
     }
 
     /// Something that is there.
@@ -166,6 +174,7 @@ impl<'a> Value<'a> {
             Self::Array(_) | Self::List(_) => "list",
             Self::Object(_) | Self::Map(_) => "map",
             Self::Optional(_) => "optional_type",
+            Self::Opaque(value) => value.type_name(),
         }
     }
 
@@ -178,7 +187,7 @@ impl<'a> Value<'a> {
             Self::Uint(value) => *value == 0,
             Self::Double(value) => *value == 0.0,
             Self::Duration(value) => value.is_zero(),
-            Self::Timestamp(_) | Self::Type(_) | Self::Pattern(_) | Self::Optional(Some(_)) => false,
+            Self::Timestamp(_) | Self::Type(_) | Self::Pattern(_) | Self::Optional(Some(_)) | Self::Opaque(_) => false,
             other => other.size() == Some(0),
         }
     }
@@ -189,6 +198,7 @@ impl<'a> Value<'a> {
             (Self::Null, Self::Null) => true,
             (Self::Bytes(a), Self::Bytes(b)) => a == b,
             (Self::Type(a), Self::Type(b)) => a == b,
+            (Self::Opaque(a), Self::Opaque(b)) => a == b,
             (Self::Optional(a), Self::Optional(b)) => match (a, b) {
                 (None, None) => true,
                 (Some(a), Some(b)) => a.same(b),

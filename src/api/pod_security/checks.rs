@@ -202,8 +202,8 @@ fn dropped_capabilities(pod: &Pod<'_>, minor: u32) -> Found {
 }
 
 fn host_namespaces(pod: &Pod<'_>, _: u32) -> Found {
-    let shared: Vec<&str> =
-        ["hostIPC", "hostNetwork", "hostPID"].into_iter().filter(|field| pod.spec[*field] == true).collect();
+    let shared = ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|field| pod.spec[*field] == true);
+    let shared: Vec<String> = shared.map(|field| format!("{field}=true")).collect();
     if shared.is_empty() { None } else { found("host namespaces", shared.join(", ")) }
 }
 
@@ -550,7 +550,7 @@ mod tests {
             ),
             (
                 json!({ "hostPID": true, "hostNetwork": true, "containers": [] }),
-                "host namespaces (hostNetwork, hostPID)",
+                "host namespaces (hostNetwork=true, hostPID=true)",
             ),
             (
                 json!({ "containers": [], "volumes": [{ "name": "a", "hostPath": { "path": "/" } }, { "name": "b", "hostPath": {} }] }),

@@ -1,6 +1,9 @@
 //! The Pod Security Standards: what a namespace's labels ask for, and whether a pod is so.
 
 mod checks;
+mod configuration;
+
+pub use configuration::{Configuration, Exemptions};
 
 use crate::meta;
 use crate::status::{FieldErrors, Path};
@@ -70,10 +73,25 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads a namespace's labels. Wrong values are reported; an unreadable `enforce` is the strictest, the other
+    /// What a namespace's own labels ask for, in a few words.
+    pub fn said(&self, namespace: &Value) -> String {
+        let modes = [("enforce", self.enforce), ("audit", self.audit), ("warn", self.warn)];
+        let says = |label: &str| meta::label(namespace, &format!("{PREFIX}{label}")).is_some();
+        let said = modes.iter().filter(|(mode, wanted)| {
+            wanted.level != Level::Privileged && (says(mode) || says(&format!("{mode}-version")))
+        });
+        said.map(|(mode, wanted)| format!("{mode}={wanted}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether it asks for nothing.
+    pub fn is_privileged(&self) -> bool {
+        [self.enforce, self.audit, self.warn].iter().all(|wanted| wanted.level == Level::Privileged)
+    }
+
+    /// Reads a namespace's labels; where they say nothing, the defaults count. Wrong values are reported; an unreadable `enforce` is the strictest, the other
     /// two then do nothing.
-    pub fn of(namespace: &Value, errors: &mut FieldErrors) -> Self {
-        let mut policy = Self::default();
+    pub fn of(namespace: &Value, defaults: &Self, errors: &mut FieldErrors) -> Self {
+        let mut policy = *defaults;
         let mut read = |mode: &str, at: &mut LevelVersion, unreadable: Level| {
             let level = format!("{PREFIX}{mode}");
             if let Some(text) = meta::label(namespace, &level) {
@@ -177,7 +195,7 @@ mod tests {
 
     fn policy(labels: Value) -> (Policy, Vec<String>) {
         let mut errors = FieldErrors::default();
-        let policy = Policy::of(&json!({ "metadata": { "labels": labels } }), &mut errors);
+        let policy = Policy::of(&json!({ "metadata": { "labels": labels } }), &Policy::default(), &mut errors);
         (policy, errors.messages())
     }
 

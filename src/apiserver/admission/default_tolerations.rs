@@ -1,6 +1,6 @@
 //! DefaultTolerationSeconds: pods stay five minutes on nodes that are not ready or not reachable.
 
-use super::{Attributes, Plugin, is_pod_create};
+use super::{Attributes, Plugin, is_pod_create, is_pod_update};
 use crate::pipeline::State;
 use crate::response::Failure;
 use serde_json::{Value, json};
@@ -11,7 +11,8 @@ pub(super) static PLUGIN: Plugin = Plugin::new("DefaultTolerationSeconds").admit
 const SECONDS: i64 = 300;
 
 fn admit(state: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Failure> {
-    if !is_pod_create(attributes) || !pod["spec"].is_object() {
+    let written = is_pod_create(attributes) || is_pod_update(attributes);
+    if !written || !pod["spec"].is_object() {
         return Ok(());
     }
     let flags = &state.config.flags;

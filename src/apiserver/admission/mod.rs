@@ -4,6 +4,7 @@ mod certificate_approval;
 mod certificate_signing;
 mod certificate_subject;
 mod claim_resize;
+mod configuration;
 mod declared_features;
 mod default_tolerations;
 mod escalation;
@@ -26,6 +27,7 @@ mod storage_class;
 mod taint_nodes;
 mod token_audience;
 
+pub(crate) use configuration::Configuration;
 pub(crate) use notes::Notes;
 pub(crate) use resource_quota::QuotaLocks;
 
@@ -251,6 +253,14 @@ fn refused(plugin: &Plugin, attributes: &Attributes<'_>, status: &Status) {
 /// Whether this is a new pod.
 fn is_pod_create(attributes: &Attributes<'_>) -> bool {
     attributes.operation == Operation::Create
+        && attributes.subresource.is_empty()
+        && attributes.resource.group.is_empty()
+        && attributes.resource.plural == "pods"
+}
+
+/// Whether a pod itself is written again, rather than one of its subresources.
+fn is_pod_update(attributes: &Attributes<'_>) -> bool {
+    attributes.operation == Operation::Update
         && attributes.subresource.is_empty()
         && attributes.resource.group.is_empty()
         && attributes.resource.plural == "pods"

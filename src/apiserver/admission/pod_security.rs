@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 pub(super) static PLUGIN: Plugin = Plugin::new("PodSecurity").validate(validate);
 
+/// Under which key it is noted that a policy did not count.
+const EXEMPT: &str = "pod-security.kubernetes.io/exempt";
 /// Existing pods looked at when a namespace becomes stricter.
 const MAX_PODS: usize = 3000;
 /// Subresources of pods that leave the spec alone.
@@ -26,7 +28,13 @@ fn validate(state: &State, attributes: &Attributes<'_>, object: &Value) -> Resul
         ("", "pods") if !IGNORED.contains(&attributes.subresource) => pod(state, attributes, object),
         (group, plural) if attributes.subresource.is_empty() => {
             let Some((metadata, spec)) = pod_security::pod_template(group, plural, object) else { return Ok(()) };
+            if is_exempt(state, attributes) {
+                return Ok(());
+            }
             let policy = policy_of(state, attributes)?;
+            if has_exempt_class(state, attributes, spec) {
+                return Ok(());
+            }
             if policy.warn.level != Level::Privileged || policy.audit.level != Level::Privileged {
                 advise(attributes, &policy, metadata, spec);
             }
@@ -34,6 +42,35 @@ fn validate(state: &State, attributes: &Attributes<'_>, object: &Value) -> Resul
         }
         _ => Ok(()),
     }
+}
+
+/// Whether no policy concerns the namespace or the user, which is noted in the audit log.
+fn is_exempt(state: &State, attributes: &Attributes<'_>) -> bool {
+    let exemptions = &state.admission.pod_security.exemptions;
+    let namespace = attributes.namespace.unwrap_or_default();
+    let why = if exemptions.namespaces.iter().any(|exempt| exempt == namespace) {
+        "namespace"
+    } else if exemptions.usernames.contains(&attributes.user.name) {
+        "user"
+    } else {
+        return false;
+    };
+    attributes.notes.audit(EXEMPT, why.to_owned());
+    true
+}
+
+/// The same for what runs the pod.
+fn has_exempt_class(state: &State, attributes: &Attributes<'_>, spec: &Value) -> bool {
+    let found = names_exempt_class(state, spec);
+    if found {
+        attributes.notes.audit(EXEMPT, "runtimeClass".to_owned());
+    }
+    found
+}
+
+fn names_exempt_class(state: &State, spec: &Value) -> bool {
+    let exempt = &state.admission.pod_security.exemptions.runtime_classes;
+    spec["runtimeClassName"].as_str().is_some_and(|class| exempt.iter().any(|one| one == class))
 }
 
 /// The policy of the object's namespace. What its labels say wrongly is noted in the audit log.
@@ -44,7 +81,7 @@ fn policy_of(state: &State, attributes: &Attributes<'_>) -> Result<Policy, Failu
         .get(&registry::NAMESPACES, None, name)
         .ok_or_else(|| Box::new(Status::internal(format!("failed to lookup namespace {name:?}"))))?;
     let mut errors = FieldErrors::default();
-    let policy = Policy::of(&crate::objects::tree(&found)?, &mut errors);
+    let policy = Policy::of(&crate::objects::tree(&found)?, &state.admission.pod_security.defaults, &mut errors);
     if let Some(errors) = errors.aggregate() {
         attributes.notes.audit("pod-security.kubernetes.io/error", format!("Failed to parse policy: {errors}"));
     }
@@ -52,11 +89,13 @@ fn policy_of(state: &State, attributes: &Attributes<'_>) -> Result<Policy, Failu
 }
 
 fn pod(state: &State, attributes: &Attributes<'_>, pod: &Value) -> Result<(), Failure> {
+    if is_exempt(state, attributes) {
+        return Ok(());
+    }
     let policy = policy_of(state, attributes)?;
     attributes.notes.audit("pod-security.kubernetes.io/enforce-policy", policy.enforce.to_string());
-    if [policy.enforce, policy.audit, policy.warn].iter().all(|wanted| wanted.level == Level::Privileged)
-        || attributes.old.is_some_and(|old| !is_significant(pod, old))
-    {
+    let unchanged = attributes.old.is_some_and(|old| !is_significant(pod, old));
+    if policy.is_privileged() || unchanged || has_exempt_class(state, attributes, &pod["spec"]) {
         return Ok(());
     }
     let (metadata, spec) = (&pod["metadata"], &pod["spec"]);
@@ -109,18 +148,38 @@ fn is_significant(new: &Value, old: &Value) -> bool {
 /// Labels must be readable where they are new; stricter ones are held against the pods that are there.
 fn namespace(state: &State, attributes: &Attributes<'_>, namespace: &Value) -> Result<(), Failure> {
     let mut errors = FieldErrors::default();
-    let new = Policy::of(namespace, &mut errors);
+    let configured = &state.admission.pod_security;
+    let new = Policy::of(namespace, &configured.defaults, &mut errors);
     let mut old_errors = FieldErrors::default();
-    let old = attributes.old.map(|old| Policy::of(old, &mut old_errors));
+    let old = attributes.old.map(|old| Policy::of(old, &configured.defaults, &mut old_errors));
     if !errors.is_empty() && errors.messages() != old_errors.messages() {
         return Err(Box::new(Status::invalid("", "Namespace", meta::name(namespace), errors)));
     }
-    let Some(old) = old else { return Ok(()) };
+    let name = meta::name(namespace);
+    let exempt = configured.exemptions.namespaces.iter().any(|exempt| exempt == name);
+    let warn_exempt = || {
+        if !new.is_privileged() && new != configured.defaults {
+            let policy = new.said(namespace);
+            let warning =
+                format!("namespace \"{name}\" is exempt from Pod Security, and the policy ({policy}) will be ignored");
+            attributes.notes.warn(warning);
+        }
+    };
+    let Some(old) = old else {
+        if exempt {
+            warn_exempt();
+        }
+        return Ok(());
+    };
     let relaxed = new.enforce.minor == old.enforce.minor && new.enforce.level <= old.enforce.level;
     if new.enforce.level == Level::Privileged || relaxed {
         return Ok(());
     }
-    for warning in existing_pods(state, meta::name(namespace), new.enforce) {
+    if exempt {
+        warn_exempt();
+        return Ok(());
+    }
+    for warning in existing_pods(state, name, new.enforce) {
         attributes.notes.warn(warning);
     }
     Ok(())
@@ -134,6 +193,9 @@ fn existing_pods(state: &State, namespace: &str, wanted: LevelVersion) -> Vec<St
     let mut troubles: BTreeMap<String, (&str, usize)> = BTreeMap::new();
     for pod in pods.iter().take(MAX_PODS) {
         let Ok(tree) = crate::objects::tree(pod) else { continue };
+        if names_exempt_class(state, &tree["spec"]) {
+            continue;
+        }
         let violations = pod_security::evaluate(wanted, &tree["metadata"], &tree["spec"]);
         if !violations.is_empty() {
             // Pods come in the order of their names.

@@ -1,6 +1,6 @@
 //! Priority: a pod's priority is the number of its class.
 
-use super::{Attributes, Operation, Plugin, is_pod_create};
+use super::{Attributes, Operation, Plugin, is_pod_create, is_pod_update};
 use crate::pipeline::State;
 use crate::response::Failure;
 use naru_api::registry;
@@ -10,6 +10,15 @@ use serde_json::Value;
 pub(super) static PLUGIN: Plugin = Plugin::new("Priority").admit(admit).validate(validate);
 
 fn admit(state: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Failure> {
+    if let Some(old) = attributes.old.filter(|_| is_pod_update(attributes)) {
+        // What was computed stays, though a manifest that is written again does not have it.
+        for field in ["priority", "preemptionPolicy"] {
+            if pod["spec"][field].is_null() && !old["spec"][field].is_null() && pod["spec"].is_object() {
+                pod["spec"][field] = old["spec"][field].clone();
+            }
+        }
+        return Ok(());
+    }
     if !is_pod_create(attributes) || !pod["spec"].is_object() {
         return Ok(());
     }
@@ -32,14 +41,18 @@ fn admit(state: &State, attributes: &Attributes<'_>, pod: &mut Value) -> Result<
         );
         return Err(Box::new(Status::forbidden("", "pods", attributes.name, &why)));
     }
+    if let Some(given) = pod["spec"]["preemptionPolicy"].as_str().filter(|given| *given != policy) {
+        let why = format!(
+            "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
+        );
+        return Err(Box::new(Status::forbidden("", "pods", attributes.name, &why)));
+    }
     let spec = &mut pod["spec"];
     if !class.is_empty() {
         spec["priorityClassName"] = class.into();
     }
     spec["priority"] = priority.into();
-    if !spec["preemptionPolicy"].is_string() {
-        spec["preemptionPolicy"] = policy.into();
-    }
+    spec["preemptionPolicy"] = policy.into();
     Ok(())
 }
 

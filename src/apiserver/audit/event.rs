@@ -1,7 +1,7 @@
 //! One request's record: collected while it is served, written as an event at each stage.
 
 use super::policy::{Applied, Level};
-use super::{Audit, Stage};
+use super::{Audit, Sink, Stage};
 use crate::admission::Notes;
 use crate::authn::User;
 use crate::authz::Attributes;
@@ -201,11 +201,10 @@ impl Drop for Record {
         if self.done || !self.enter(Stage::ResponseComplete) {
             return;
         }
-        if let Some(log) = &self.audit.log {
-            log.write_later(self.log_line());
-        }
-        if let Some(webhook) = &self.audit.webhook {
-            webhook.write_later(self.json());
+        for sink in &self.audit.sinks {
+            if let Some(line) = self.line(sink) {
+                sink.queue.write_later(line);
+            }
         }
     }
 }
@@ -353,11 +352,9 @@ impl Record {
             return true;
         }
         let mut good = true;
-        if let Some(log) = &self.audit.log {
-            good &= log.write(self.log_line()).await || !log.is_strict();
-        }
-        if let Some(webhook) = &self.audit.webhook {
-            good &= webhook.write(self.json()).await || !webhook.is_strict();
+        for sink in &self.audit.sinks {
+            let Some(line) = self.line(sink) else { continue };
+            good &= sink.queue.write(line).await || !sink.queue.is_strict();
         }
         good
     }
@@ -377,20 +374,36 @@ impl Record {
         !self.applied.omits(stage)
     }
 
-    fn log_line(&self) -> Vec<u8> {
-        if !self.audit.legacy {
-            return self.json();
+    /// The event as it is written there; `None` when it is too large even without its objects.
+    fn line(&self, sink: &Sink) -> Option<Vec<u8>> {
+        let whole = json(&self.event);
+        let cut = sink.limit.filter(|limit| whole.len() > *limit).map(|limit| {
+            let mut event = self.event.clone();
+            if self.applied.level >= Level::Request {
+                (event.request_object, event.response_object) = (None, None);
+                event.annotations.insert("audit.k8s.io/truncated".to_owned(), "true".to_owned());
+            }
+            let line = json(&event);
+            (line.len() <= limit).then_some((line, event))
+        });
+        let (mut line, event) = match cut {
+            None => (whole, None),
+            Some(Some((line, event))) => (line, Some(event)),
+            Some(None) => {
+                tracing::warn!(uri = self.event.request_uri, "an audit event is too large even after truncating");
+                return None;
+            }
+        };
+        if sink.legacy {
+            line = legacy(event.as_ref().unwrap_or(&self.event)).into_bytes();
         }
-        let mut line = legacy(&self.event).into_bytes();
         line.push(b'\n');
-        line
+        Some(line)
     }
+}
 
-    fn json(&self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(&self.event).unwrap_or_default();
-        line.push(b'\n');
-        line
-    }
+fn json(event: &Event) -> Vec<u8> {
+    serde_json::to_vec(event).unwrap_or_default()
 }
 
 /// Fills in what the kind's defaults are: events tell of objects as they were understood.

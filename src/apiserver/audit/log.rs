@@ -1,13 +1,16 @@
 //! Where audit events are written: one thread with a bounded queue, and files that are rotated.
 
-use super::queue::{Entry, Mode, Outlet, Queue, queue};
+use super::batch::{Batching, Usual};
+use super::queue::{Mode, Outlet, Queue, queue};
 use crate::clock;
+use crate::flags::AuditBatchFlags;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Events that may wait to be written; further ones are dropped, or waited for when that is asked for.
 const QUEUE: usize = 10_000;
@@ -23,37 +26,32 @@ pub(crate) struct Rotation {
     pub(super) compress: bool,
 }
 
+/// Lines of a file are written as they come.
+const USUAL: Usual = Usual { size: 1, wait: Duration::ZERO, throttled: false };
+
 /// Opens the file, `-` being standard output, and starts the thread that writes.
-pub(super) fn open(path: &Path, mode: Mode, rotation: Rotation) -> io::Result<Queue> {
+pub(super) fn open(path: &Path, flags: &AuditBatchFlags, rotation: Rotation) -> io::Result<Queue> {
     let out = if path == Path::new("-") { Out::Stdout } else { Out::File(Rotating::open(path, rotation)?) };
-    let (queue, outlet) = queue(QUEUE, mode);
-    std::thread::Builder::new().name("audit-log".to_owned()).spawn(move || write_all(out, outlet))?;
+    let mode = Mode::parse(flags.mode.as_deref(), Mode::Blocking);
+    let (queue, outlet) = queue(flags.buffer_size.unwrap_or(QUEUE), mode);
+    let batching = Batching::new(flags, mode, USUAL);
+    // A thread of its own, since disks are slow; its runtime only tells the time.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let write = move || runtime.block_on(write_all(out, batching, outlet));
+    std::thread::Builder::new().name("audit-log".to_owned()).spawn(write)?;
     Ok(queue)
 }
 
-/// Lines that are written together.
-const TOGETHER: usize = 256;
-
-fn write_all(mut out: Out, mut outlet: Outlet) {
-    let mut batch = Vec::new();
-    while outlet.entries.blocking_recv_many(&mut batch, TOGETHER) > 0 {
-        for entry in batch.drain(..) {
-            let (line, written) = match entry {
-                Entry::Event { line, written } => (line, written),
-                Entry::Flush(done) => {
-                    let _ = done.send(());
-                    continue;
-                }
-            };
-            outlet.taken(&line);
-            let result = out.write(&line);
-            if let Err(error) = &result {
+async fn write_all(mut out: Out, mut batching: Batching, mut outlet: Outlet) {
+    while let Some(batch) = batching.collect(&mut outlet).await {
+        let mut good = true;
+        for line in &batch.lines {
+            if let Err(error) = out.write(line) {
                 tracing::error!(%error, "an audit event could not be written");
-            }
-            if let Some(written) = written {
-                let _ = written.send(result.is_ok());
+                good = false;
             }
         }
+        batch.done(good);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A request has a record only while a policy is configured and a rule of it fits; without one, nothing here runs.
 
+mod batch;
 mod event;
 mod log;
 mod policy;
@@ -14,7 +15,7 @@ use crate::config::StartError;
 use crate::flags::AuditFlags;
 use log::Rotation;
 use policy::Policy;
-use queue::{Mode, Queue};
+use queue::Queue;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,10 +50,16 @@ const FLUSH: Duration = Duration::from_secs(10);
 /// The policy and where events go.
 pub(crate) struct Audit {
     policy: Policy,
-    log: Option<Queue>,
-    webhook: Option<Queue>,
-    /// Whether the log's events are written as upstream's older text lines.
+    sinks: Vec<Sink>,
+}
+
+/// One of the places where events go.
+struct Sink {
+    queue: Queue,
+    /// Whether events are written as upstream's older text lines.
     legacy: bool,
+    /// Bytes that an event may have; a larger one goes without its objects.
+    limit: Option<usize>,
 }
 
 impl std::fmt::Debug for Audit {
@@ -84,29 +91,32 @@ impl Audit {
             std::fs::read(policy_file).map_err(|error| wrong("audit-policy-file", policy_file, error.to_string()))?;
         let policy =
             Policy::parse(&text).map_err(|error| wrong("audit-policy-file", policy_file, error.to_string()))?;
-        let log = flags.log_path.as_ref().map(|path| {
+        let mut sinks = Vec::new();
+        if let Some(path) = &flags.log_path {
             let rotation = Rotation {
                 max_mib: flags.log_maxsize_mib,
                 max_backups: flags.log_maxbackup.unwrap_or(0),
                 max_age_days: flags.log_maxage_days.unwrap_or(0),
                 compress: flags.log_compress.unwrap_or(false),
             };
-            let mode = Mode::parse(flags.log_mode.as_deref(), Mode::Blocking);
-            log::open(path, mode, rotation).map_err(|error| wrong("audit-log-path", path, error.to_string()))
-        });
-        let webhook = webhook_file.as_ref().map(|path| {
-            webhook::start(path, &flags.webhook)
-                .map_err(|error| wrong("audit-webhook-config-file", path, error.to_string()))
-        });
-        let legacy = flags.log_format.as_deref() == Some("legacy");
-        Ok(Some(Arc::new(Self { policy, log: log.transpose()?, webhook: webhook.transpose()?, legacy })))
+            let queue = log::open(path, &flags.log_batch, rotation)
+                .map_err(|error| wrong("audit-log-path", path, error.to_string()))?;
+            let legacy = flags.log_format.as_deref() == Some("legacy");
+            sinks.push(Sink { queue, legacy, limit: flags.log_truncate.limit() });
+        }
+        if let Some(path) = webhook_file {
+            let queue = webhook::start(path, &flags.webhook)
+                .map_err(|error| wrong("audit-webhook-config-file", path, error.to_string()))?;
+            sinks.push(Sink { queue, legacy: false, limit: flags.webhook.truncate.limit() });
+        }
+        Ok(Some(Arc::new(Self { policy, sinks })))
     }
 
     /// Returns once everything told so far is written and sent, or that has taken too long.
     pub(crate) async fn flush(&self) {
         let all = async {
-            for queue in self.log.iter().chain(&self.webhook) {
-                queue.flush().await;
+            for sink in &self.sinks {
+                sink.queue.flush().await;
             }
         };
         if tokio::time::timeout(FLUSH, all).await.is_err() {

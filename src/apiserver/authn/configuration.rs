@@ -63,7 +63,7 @@ pub(super) struct Issuer {
     pub(super) certificate_authority: String,
     pub(super) audiences: Vec<String>,
     audience_match_policy: String,
-    egress_selector_type: String,
+    pub(super) egress_selector_type: String,
 }
 
 /// A claim that must have a value.

@@ -112,9 +112,13 @@ impl Rules {
         let ended = shutdown.child();
         let mut providers = Vec::new();
         for provider in configuration.jwt {
-            let provider = Arc::new(JwtProvider::new(provider).map_err(|error| error.to_string())?);
-            naru_base::spawn("identity-provider", provider.clone().discover(ended.clone()));
-            providers.push(provider);
+            let egress = &provider.issuer.egress_selector_type;
+            if !egress.is_empty() {
+                // There is no configuration of egress: whoever asks for it would not get it.
+                return Err(format!("oidc: egress lookup required with egress selector type {egress:?}"));
+            }
+            let provider = JwtProvider::start(provider, &ended).map_err(|error| error.to_string())?;
+            providers.push(Arc::new(provider));
         }
         Ok(Self { providers, anonymous, ended })
     }

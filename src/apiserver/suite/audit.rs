@@ -193,6 +193,54 @@ async fn a_strict_webhook_that_does_not_answer_refuses_requests() {
 }
 
 #[tokio::test]
+async fn large_events_go_without_their_objects_or_not_at_all() {
+    let outside = Outside::start(|_, _| (200, Value::Null)).await;
+    let flags =
+        ["audit-webhook-mode=blocking", "audit-webhook-truncate-enabled", "audit-webhook-truncate-max-event-size=1400"];
+    let server = told(&outside, &flags).await;
+    let mut large = pod("p");
+    large["metadata"]["annotations"] = json!({ "a": "x".repeat(2000) });
+    server.post(PODS, large).await.ok();
+    server.get(PODS).await.ok();
+    server.get(&format!("{PODS}?fieldManager={}", "x".repeat(1400))).await.ok();
+    let told: Vec<Value> = outside.asked().iter().map(|(_, list)| list["items"][0].clone()).collect();
+    assert_eq!(told.len(), 2, "nothing is left of the third one that could go");
+    assert_eq!(told[0]["annotations"]["audit.k8s.io/truncated"], "true");
+    assert!(told[0].get("requestObject").is_none());
+    assert_eq!(told[0]["objectRef"]["name"], "p");
+    assert!(told[1]["annotations"].get("audit.k8s.io/truncated").is_none());
+}
+
+#[tokio::test]
+async fn a_log_in_batches_is_written_when_they_are_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.yaml");
+    let rules = "rules: [{level: Metadata, nonResourceURLs: [/version]}, {level: None}]";
+    std::fs::write(
+        &policy,
+        format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n{rules}\n"),
+    )
+    .unwrap();
+    let arguments = [
+        format!("audit-policy-file={}", policy.display()),
+        format!("audit-log-path={}", dir.path().join("audit.log").display()),
+        "audit-log-mode=batch".to_owned(),
+        "audit-log-batch-max-size=2".to_owned(),
+        "audit-log-batch-max-wait=1h".to_owned(),
+    ];
+    let server = Server::start_with(|config| config.flags = crate::flags::Flags::parse(&arguments).unwrap()).await;
+    for _ in 0..2 {
+        server.get("/version").await.ok();
+    }
+    while lines(dir.path()).len() < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    server.get("/version").await.ok();
+    server.api.state.audit.as_ref().unwrap().flush().await;
+    assert_eq!(lines(dir.path()).len(), 3, "the end waits for nothing");
+}
+
+#[tokio::test]
 async fn objects_are_told_with_their_defaults() {
     let outside = Outside::start(|_, _| (200, Value::Null)).await;
     let server = told(&outside, &["audit-webhook-mode=blocking"]).await;

@@ -101,8 +101,11 @@ async fn tokens_of_an_identity_provider() {
             "extra": { "authentication.kubernetes.io/credential-id": ["JTI=7"] } })
     );
     let cases = [
-        (json!({ "aud": "x" }), "oidc: verify token: oidc: expected audience in [\"naru\"] got [\"x\"]"),
-        (json!({ "exp": 5 }), "oidc: verify token: oidc: token is expired"),
+        (json!({ "aud": "x" }), "oidc: verify token: oidc: expected audience \"naru\" got [\"x\"]"),
+        (
+            json!({ "exp": 5 }),
+            "oidc: verify token: oidc: token is expired (Token Expiry: 1970-01-01 00:00:05 +0000 UTC)",
+        ),
         (json!({ "hd": "evil" }), "oidc: required claim hd value does not match. Got = evil, want = example.org"),
         (json!({ "sub": 5 }), "oidc: parse username claims \"sub\": not a string"),
         (json!({ "iss": "https://elsewhere" }), "invalid bearer token"),
@@ -118,6 +121,105 @@ async fn tokens_of_an_identity_provider() {
     assert!(authenticate(state, None, "/readyz").await.is_none());
     let user = authenticate(state, Some(&format!("Bearer {good}")), "/api").await.unwrap();
     assert_eq!(user.name, "oidc:jane");
+}
+
+/// A provider that knows the groups of users whose tokens do not say them, and answers by path.
+async fn group_server(key: Arc<Signer>) -> Outside {
+    let url = Arc::new(Mutex::new(String::new()));
+    let own = url.clone();
+    let outside = Outside::start(move |path, bearer| {
+        let url = own.lock().unwrap().clone();
+        let token = |more: Value| {
+            let claims = json!({ "iss": url, "aud": "naru", "exp": 4_000_000_000_i64 });
+            let all = claims.as_object().unwrap().iter().chain(more.as_object().unwrap());
+            let all: Value =
+                all.map(|(name, value)| (name.clone(), value.clone())).collect::<serde_json::Map<_, _>>().into();
+            Value::from(key.token("one", &all))
+        };
+        match path {
+            "/.well-known/openid-configuration" => (200, json!({ "issuer": url, "jwks_uri": format!("{url}/keys") })),
+            "/keys" => (200, json!({ "keys": [key.public("one")] })),
+            "/groups" if bearer == "Bearer secret" => (200, token(json!({ "groups": ["far", "away"] }))),
+            "/nothing" => (200, token(json!({ "other": "x" }))),
+            "/old" => (200, token(json!({ "groups": "x", "exp": 5 }))),
+            "/text" => (200, "hello".into()),
+            _ => (403, Value::Null),
+        }
+    })
+    .await;
+    *url.lock().unwrap() = outside.url();
+    outside
+}
+
+#[tokio::test]
+async fn groups_are_fetched_from_where_a_token_says() {
+    let (key, far_key) = (Arc::new(Signer::new()), Arc::new(Signer::new()));
+    let (near, far) = (group_server(key.clone()).await, group_server(far_key).await);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("authentication.yaml");
+    let configuration = json!({ "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "jwt": [{ "issuer": { "url": near.url(), "audiences": ["naru"], "certificateAuthority": format!("{}{}", near.ca_pem, far.ca_pem) },
+            "claimMappings": { "username": { "claim": "sub", "prefix": "" }, "groups": { "claim": "groups", "prefix": "g-" } } }] });
+    std::fs::write(&file, configuration.to_string()).unwrap();
+    let server = Server::start_with(|config| {
+        config.flags = flags(&[format!("authentication-config={}", file.display())]);
+    })
+    .await;
+    let asked = async |names: Value, sources: Value| {
+        let mut claims =
+            json!({ "iss": near.url(), "aud": "naru", "exp": 4_000_000_000_i64, "sub": "jane", "_claim_names": names });
+        if !sources.is_null() {
+            claims["_claim_sources"] = sources;
+        }
+        review(&server, &key.token("one", &claims)).await
+    };
+    let at = |outside: &Outside, path: &str| json!({ "s": { "endpoint": format!("{}{path}", outside.url()), "access_token": "secret" } });
+    let names = || json!({ "groups": "s" });
+    let groups = json!(["g-far", "g-away", "system:authenticated"]);
+    assert_eq!(asked(names(), at(&near, "/groups")).await["user"]["groups"], groups);
+    // Another issuer is reached in the background first.
+    loop {
+        let status = asked(names(), at(&far, "/groups")).await;
+        if status["user"]["groups"] == groups {
+            break;
+        }
+        let url = far.url();
+        let error = format!(
+            "oidc: could not expand distributed claims: verifying untrusted issuer {url} failed: verifier not initialized for issuer: \"{url}\""
+        );
+        assert_eq!(status["error"], error);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let nobody = json!(["system:authenticated"]);
+    assert_eq!(asked(json!({ "other": "s" }), at(&near, "/groups")).await["user"]["groups"], nobody);
+    assert_eq!(asked(names(), json!({ "s": { "JWT": "x" } })).await["user"]["groups"], nobody);
+    let url = near.url();
+    let cases = [
+        (Value::Null, "oidc: no claim sources".to_owned()),
+        (json!({ "t": {} }), "id token _claim_names contained a source s missing in _claims_sources".to_owned()),
+        (
+            at(&near, "/refused"),
+            "while getting distributed claim \"groups\": error while getting distributed claim JWT: 403 Forbidden"
+                .to_owned(),
+        ),
+        (
+            at(&near, "/text"),
+            format!("getting untrusted issuer from endpoint {url}/text failed for claim \"groups\": malformed token"),
+        ),
+        (
+            at(&near, "/nothing"),
+            format!("jwt returned by distributed claim endpoint \"{url}/nothing\" did not contain claim: groups"),
+        ),
+        (
+            at(&near, "/old"),
+            "verify distributed claim token: oidc: token is expired (Token Expiry: 1970-01-01 00:00:05 +0000 UTC)"
+                .to_owned(),
+        ),
+    ];
+    for (sources, error) in cases {
+        let error = format!("oidc: could not expand distributed claims: {error}");
+        assert_eq!(asked(names(), sources).await["error"], error);
+    }
 }
 
 #[tokio::test]

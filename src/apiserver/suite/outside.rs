@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// What is answered to a path and a body: a status and JSON.
+/// What is answered to a path and a body: a status and JSON, or plain text.
 type Answer = dyn Fn(&str, Value) -> (u16, Value) + Send + Sync;
 
 /// A server that answers as told and remembers what it was asked.
@@ -86,9 +86,15 @@ async fn one(
     answer: Arc<Answer>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
+    let authorization = request.headers().get(http::header::AUTHORIZATION).cloned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if let Some(authorization) = authorization.filter(|_| body.is_null()) {
+        // What comes without a body is known by its bearer.
+        body = authorization.to_str().unwrap().into();
+    }
     known.lock().unwrap().push((path.clone(), body.clone()));
     let (code, value) = answer(&path, body);
-    Ok(Response::builder().status(code).body(Full::new(value.to_string().into())).unwrap())
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Ok(Response::builder().status(code).body(Full::new(text.into())).unwrap())
 }

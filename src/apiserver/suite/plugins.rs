@@ -136,6 +136,132 @@ async fn only_declared_features_are_used_on_a_node() {
 }
 
 #[tokio::test]
+async fn pod_security_has_defaults_and_exemptions_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("admission.yaml");
+    let configuration = "apiVersion: pod-security.admission.config.k8s.io/v1\nkind: PodSecurityConfiguration\n\
+        defaults: {enforce: baseline, warn: restricted}\n\
+        exemptions: {usernames: [jane], namespaces: [free], runtimeClasses: [vm]}\n";
+    std::fs::write(dir.path().join("pods.yaml"), configuration).unwrap();
+    let plugins = "plugins: [{name: PodSecurity, path: pods.yaml}]";
+    let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\n";
+    std::fs::write(&file, format!("{head}{plugins}\n")).unwrap();
+    let server = start(&[&format!("admission-control-config-file={}", file.display())]).await;
+    let mut privileged = pod("p");
+    privileged["spec"]["hostNetwork"] = true.into();
+    let answer = server.post(PODS, privileged.clone()).await;
+    assert_eq!(answer.code, 403);
+    let message = answer.body["message"].as_str().unwrap();
+    assert!(
+        message.contains("violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"),
+        "{message}"
+    );
+    // A label counts more than the default.
+    let labels =
+        json!({ "metadata": { "name": "free", "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
+    let made = server.post("/api/v1/namespaces", labels).await;
+    let policy = "enforce=restricted:latest";
+    assert_eq!(
+        made.warnings,
+        [format!("namespace \"free\" is exempt from Pod Security, and the policy ({policy}) will be ignored")]
+    );
+    server.post("/api/v1/namespaces/free/serviceaccounts", json!({ "metadata": { "name": "default" } })).await.ok();
+    let answer = server.post("/api/v1/namespaces/free/pods", privileged.clone()).await;
+    assert!(answer.warnings.is_empty(), "{:?}", answer.warnings);
+    answer.ok();
+    let masters = User::authenticated("jane", ["system:masters".to_owned()]);
+    let body = privileged.to_string();
+    server.call_as(masters, Method::POST, PODS, &[("content-type", "application/json")], body.as_bytes()).await.ok();
+    server
+        .post("/apis/node.k8s.io/v1/runtimeclasses", json!({ "metadata": { "name": "vm" }, "handler": "vm" }))
+        .await
+        .ok();
+    privileged["metadata"]["name"] = "q".into();
+    privileged["spec"]["runtimeClassName"] = "vm".into();
+    server.post(PODS, privileged).await.ok();
+    let wrong = format!("{head}plugins: [{{name: EventRateLimit, configuration: {{}}}}]\n");
+    std::fs::write(&file, wrong).unwrap();
+    let error = crate::admission::Configuration::read(Some(&file)).unwrap_err();
+    assert_eq!(error, format!("{}: plugin \"EventRateLimit\" cannot be configured here", file.display()));
+}
+
+#[tokio::test]
+async fn accounts_may_limit_the_secrets_of_their_pods() {
+    let server = Server::start().await;
+    let annotations = json!({ "kubernetes.io/enforce-mountable-secrets": "true" });
+    let account =
+        json!({ "metadata": { "name": "strict", "annotations": annotations }, "secrets": [{ "name": "known" }] });
+    server.post("/api/v1/namespaces/default/serviceaccounts", account).await.ok();
+    let with = |spec: Value| {
+        let mut pod = pod("p");
+        pod["spec"]["serviceAccountName"] = "strict".into();
+        for (key, value) in spec.as_object().unwrap() {
+            pod["spec"][key] = value.clone();
+        }
+        pod
+    };
+    let container = |rest: Value| {
+        let mut container = json!({ "name": "c", "image": "i" });
+        for (key, value) in rest.as_object().unwrap() {
+            container[key] = value.clone();
+        }
+        with(json!({ "containers": [container] }))
+    };
+    let why = "is not allowed because service account strict does not reference that";
+    let cases = [
+        (
+            with(json!({ "volumes": [{ "name": "v", "secret": { "secretName": "other" } }] })),
+            format!("volume with secret.secretName=\"other\" {why} secret"),
+        ),
+        (
+            container(
+                json!({ "env": [{ "name": "E", "valueFrom": { "secretKeyRef": { "name": "other", "key": "k" } } }] }),
+            ),
+            format!("container c with envVar E referencing secret.secretName=\"other\" {why} secret"),
+        ),
+        (
+            container(json!({ "envFrom": [{ "secretRef": { "name": "other" } }] })),
+            format!("container c with envFrom referencing secret.secretName=\"other\" {why} secret"),
+        ),
+        (
+            with(json!({ "imagePullSecrets": [{ "name": "other" }] })),
+            format!("imagePullSecrets[0].name=\"other\" {why} imagePullSecret"),
+        ),
+    ];
+    for (pod, why) in cases {
+        server.post(PODS, pod).await.refused(403, &format!("pods \"p\" is forbidden: {why}"));
+    }
+    server.post(PODS, with(json!({ "volumes": [{ "name": "v", "secret": { "secretName": "known" } }] }))).await.ok();
+}
+
+#[tokio::test]
+async fn what_admission_computed_survives_a_manifest_written_again() {
+    let server = Server::start().await;
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let class = json!({ "metadata": { "name": "high" }, "value": 7, "preemptionPolicy": "Never" });
+    server.post(classes, class).await.ok();
+    let mut high = pod("p");
+    high["spec"]["priorityClassName"] = "high".into();
+    let mut wrong = high.clone();
+    wrong["spec"]["preemptionPolicy"] = "PreemptLowerPriority".into();
+    server.post(PODS, wrong).await.refused(
+        403,
+        "pods \"p\" is forbidden: the string value of PreemptionPolicy (PreemptLowerPriority) must not be provided in pod spec; priority admission controller computed Never from the given PriorityClass name",
+    );
+    let mut made = server.post(PODS, high).await.ok();
+    let tolerations = made["spec"]["tolerations"].clone();
+    for field in ["priority", "preemptionPolicy", "tolerations"] {
+        made["spec"].as_object_mut().unwrap().remove(field);
+    }
+    let again = server.put(&format!("{PODS}/p"), made).await.ok();
+    assert_eq!(
+        (again["spec"]["priority"].as_i64(), again["spec"]["preemptionPolicy"].as_str()),
+        (Some(7), Some("Never"))
+    );
+    assert_eq!(again["spec"]["tolerations"], tolerations);
+}
+
+#[tokio::test]
 async fn plugins_that_flags_add() {
     let server = start(&[
         "enable-admission-plugins=AlwaysPullImages,DenyServiceExternalIPs",

@@ -10,27 +10,51 @@ pub(super) type Claims = Map<String, Value>;
 /// How far clocks may be apart where a token says that it is not valid yet, in seconds.
 const LEEWAY: i64 = 300;
 
-/// Checks what every token must say: for whom it is, and when.
-pub(super) fn check(provider: &Provider, claims: &Claims, now: i64) -> Result<(), String> {
+/// Checks what every token must say: from whom it is, for whom, and when.
+pub(super) fn check(issuer: &str, wanted: &[String], claims: &Claims, now: i64) -> Result<(), String> {
+    let named = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+    if named != issuer {
+        return Err(format!("oidc: id token issued by a different provider, expected {issuer:?} got {named:?}"));
+    }
     let audiences: Vec<&str> = match claims.get("aud") {
         Some(Value::String(one)) => vec![one],
         Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    let wanted = &provider.issuer.audiences;
     if !wanted.iter().any(|audience| audiences.contains(&audience.as_str())) {
-        return Err(format!("oidc: expected audience in {wanted:?} got {audiences:?}"));
+        let quoted: Vec<String> = audiences.iter().map(|audience| format!("{audience:?}")).collect();
+        let got = quoted.join(" ");
+        return Err(match wanted {
+            [one] => format!("oidc: expected audience {one:?} got [{got}]"),
+            many => {
+                let mut many: Vec<String> = many.iter().map(|audience| format!("{audience:?}")).collect();
+                many.sort();
+                format!("oidc: expected audience in [{}] got [{got}]", many.join(" "))
+            }
+        });
     }
     let time = |name: &str| claims.get(name).and_then(Value::as_f64);
     #[allow(clippy::cast_precision_loss, reason = "seconds of this millennium fit")]
-    let (now, leeway) = (now as f64, LEEWAY as f64);
-    if time("exp").is_none_or(|expires| expires <= now) {
-        return Err("oidc: token is expired".to_owned());
+    let (exact, leeway) = (now as f64, LEEWAY as f64);
+    match time("exp") {
+        Some(expires) if expires > exact => {}
+        expires => return Err(format!("oidc: token is expired (Token Expiry: {})", in_utc(expires))),
     }
-    if time("nbf").is_some_and(|start| now + leeway < start) {
-        return Err("oidc: current time before the nbf (not before) time".to_owned());
+    if let Some(start) = time("nbf").filter(|start| exact + leeway < *start) {
+        let (now, start) = (in_utc(Some(exact)), in_utc(Some(start)));
+        return Err(format!("oidc: current time {now} before the nbf (not before) time: {start}"));
     }
     Ok(())
+}
+
+/// A time of a token as upstream shows it; without one, Go's first of all times.
+fn in_utc(seconds: Option<f64>) -> String {
+    #[allow(clippy::cast_possible_truncation, reason = "times beyond the calendar are shown as its beginning")]
+    let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds as i64).ok());
+    match time {
+        Some(time) => time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+        None => "0001-01-01 00:00:00 +0000 UTC".to_owned(),
+    }
 }
 
 /// The user that the mappings make of the claims, once all rules hold.

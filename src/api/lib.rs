@@ -9,6 +9,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
+pub mod bootstrap_token;
 pub mod cel;
 pub mod certificates;
 mod checks;

@@ -8,6 +8,7 @@ use naru_kubelet::engine::Images;
 use naru_runtime::images::PullOptions;
 use std::collections::HashSet;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// `naru image ...`
 pub(crate) async fn image(command: ImageCommand) -> Result<()> {
@@ -87,14 +88,13 @@ pub(crate) async fn killall(args: KillallArgs) -> Result<()> {
 
 /// Unmounts what is still mounted under the data directory (volumes in memory), innermost first.
 fn remove_mounts(layout: &Layout) -> Result<()> {
-    let root = layout.root().to_string_lossy().into_owned();
-    let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot list the mounts")?;
-    let below = |path: &&str| path.strip_prefix(root.as_str()).is_some_and(|rest| rest.starts_with('/'));
-    let mut paths: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(below).collect();
-    paths.sort_unstable_by_key(|path| std::cmp::Reverse(path.len()));
+    let table = std::fs::read_to_string("/proc/self/mountinfo").context("cannot list the mounts")?;
+    let below = |path: &PathBuf| path.starts_with(layout.root()) && path != layout.root();
+    let mut paths: Vec<PathBuf> = naru_runtime::mount_points(&table).filter(below).collect();
+    paths.sort_unstable_by_key(|path| std::cmp::Reverse(path.as_os_str().len()));
     for path in paths {
-        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
-            .with_context(|| format!("cannot unmount {path}"))?;
+        rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH)
+            .with_context(|| format!("cannot unmount {}", path.display()))?;
     }
     Ok(())
 }

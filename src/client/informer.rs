@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Namespace (empty for cluster-scoped objects) and name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -220,6 +220,17 @@ impl<P: Send + Sync + 'static> Informer<P> {
     pub async fn synced(&self) {
         // The sender lives in `inner`, so this cannot fail.
         let _ = self.inner.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Waits until the first list has been taken in and the objects are as wished.
+    pub async fn until(&self, wish: impl Fn(&[Arc<P>]) -> bool) {
+        let changed = Arc::new(Notify::new());
+        let notifier = changed.clone();
+        self.subscribe(move |_| notifier.notify_one());
+        self.synced().await;
+        while !wish(&self.list()) {
+            changed.notified().await;
+        }
     }
 
     /// Says that the first list has been taken in; tests that feed a detached cache call it.

@@ -5,6 +5,7 @@ use crate::Context;
 use crate::objects::{now, seconds};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use naru_api::bootstrap_token::{NAME_PREFIX, NAMESPACE, SECRET_TYPE, is_id, is_secret};
 use naru_api::registry;
 use naru_client::{DeleteOptions, Error, Informer, ListParams, Next, ObjectKey, WorkQueue, is_not_found};
 use ring::hmac;
@@ -13,8 +14,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-const TOKEN: &str = "bootstrap.kubernetes.io/token";
-const PREFIX: &str = "bootstrap-token-";
 const SIGNATURE: &str = "jws-kubeconfig-";
 
 /// A Secret that holds a token; others are empty here, so that no other Secret is kept in memory twice.
@@ -37,21 +36,17 @@ impl<'de> serde::Deserialize<'de> for Token {
             String::from_utf8(bytes).ok()
         };
         let id = data("token-id").unwrap_or_default();
-        if full["type"] != TOKEN || name.strip_prefix(PREFIX) != Some(&id) || !is_word(&id, 6) {
+        if full["type"] != SECRET_TYPE || name.strip_prefix(NAME_PREFIX) != Some(&id) || !is_id(&id) {
             return Ok(Self::default());
         }
         Ok(Self {
-            secret: data("token-secret").filter(|secret| is_word(secret, 16)).unwrap_or_default(),
+            secret: data("token-secret").filter(|secret| is_secret(secret)).unwrap_or_default(),
             signs: data("usage-bootstrap-signing").as_deref() == Some("true"),
             expires: data("expiration").map(|text| seconds(&text)),
             uid: full["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
             id,
         })
     }
-}
-
-fn is_word(text: &str, length: usize) -> bool {
-    text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
 }
 
 impl Token {
@@ -61,7 +56,7 @@ impl Token {
 }
 
 fn tokens(context: &Context) -> Informer<Token> {
-    let params = ListParams::namespace("kube-system").fields(format!("type={TOKEN}"));
+    let params = ListParams::namespace(NAMESPACE).fields(format!("type={SECRET_TYPE}"));
     context.informers.start(&registry::SECRETS, params)
 }
 
@@ -158,7 +153,7 @@ mod tests {
 
     fn token(id: &str, change: impl Fn(&mut Value)) -> Token {
         let text = |text: &str| STANDARD.encode(text);
-        let mut secret = json!({"metadata": {"name": format!("{PREFIX}{id}")}, "type": TOKEN, "data": {
+        let mut secret = json!({"metadata": {"name": format!("{NAME_PREFIX}{id}")}, "type": SECRET_TYPE, "data": {
             "token-id": text(id), "token-secret": text("0123456789abcdef"), "usage-bootstrap-signing": text("true")}});
         change(&mut secret);
         serde_json::from_value(secret).unwrap()

@@ -19,6 +19,7 @@ mod trees;
 
 pub use agent::{ExecInput, ExecOutput, ExecSession, ProbeResult, Runtime, RuntimeConfig, cgroup_problem};
 pub use error::{Result, RuntimeError};
+pub use proc::mount_points;
 pub use spec::{
     ContainerInfo, ContainerSpec, ContainerState, Device, Event, ExecSpec, Exit, ExitStatus, Mount, Propagation,
     Resources, SandboxInfo, SandboxSpec, SeccompProfile, Stats, default_capabilities, default_masked_paths,

@@ -30,12 +30,12 @@ pub(crate) fn now_ns() -> i64 {
 /// Mount points at or below `directory`, deepest last.
 pub(crate) fn mounts_below(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescape)
-        .filter(|mount| mount.starts_with(directory))
-        .collect()
+    mount_points(&table).filter(|mount| mount.starts_with(directory)).collect()
+}
+
+/// The mount points of a `mountinfo` table, in its order: what lies deeper comes later.
+pub fn mount_points(table: &str) -> impl Iterator<Item = std::path::PathBuf> {
+    table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape)
 }
 
 /// Undoes the kernel's octal escapes of blanks in mount tables.

@@ -130,16 +130,7 @@ impl Cluster {
         let shutdown = self.shutdown.child();
         let params = if resource.is_namespaced() { ListParams::namespace("default") } else { ListParams::all() };
         let informer: Informer<Value> = Informer::start(&self.client, resource, params, &shutdown);
-        let changed = Arc::new(Notify::new());
-        let notifier = changed.clone();
-        informer.subscribe(move |_| notifier.notify_one());
-        let waiting = async {
-            informer.synced().await;
-            while !wish(&informer.list()) {
-                changed.notified().await;
-            }
-        };
-        let outcome = tokio::time::timeout(PATIENCE, waiting).await;
+        let outcome = tokio::time::timeout(PATIENCE, informer.until(wish)).await;
         shutdown.trigger();
         let seen = informer.list();
         assert!(outcome.is_ok(), "waited in vain for {what}: {}", serde_json::to_string_pretty(&seen).unwrap());

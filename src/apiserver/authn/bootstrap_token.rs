@@ -3,25 +3,17 @@
 use super::User;
 use crate::cache::Cache;
 use base64::Engine;
+use naru_api::bootstrap_token::{NAME_PREFIX, NAMESPACE, SECRET_TYPE, split};
 use naru_api::registry;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-const NAMESPACE: &str = "kube-system";
-const TYPE: &str = "bootstrap.kubernetes.io/token";
 const GROUP: &str = "system:bootstrappers";
-
-/// Splits `abcdef.0123456789abcdef` into id and secret.
-fn split(token: &str) -> Option<(&str, &str)> {
-    let (id, secret) = token.split_once('.')?;
-    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    (id.len() == 6 && secret.len() == 16 && plain(id) && plain(secret)).then_some((id, secret))
-}
 
 /// The user of a bootstrap token; `None` when it is none, or not one that authenticates (any more).
 pub(super) fn user(cache: &Cache, token: &str, now: i64) -> Option<User> {
     let (id, secret) = split(token)?;
-    let found = cache.get(&registry::SECRETS, Some(NAMESPACE), &format!("bootstrap-token-{id}"))?;
+    let found = cache.get(&registry::SECRETS, Some(NAMESPACE), &format!("{NAME_PREFIX}{id}"))?;
     let found = crate::objects::tree(&found).ok()?;
     from_secret(&found, id, secret, now)
 }
@@ -31,7 +23,7 @@ fn from_secret(object: &Value, id: &str, secret: &str, now: i64) -> Option<User>
         let bytes = base64::engine::general_purpose::STANDARD.decode(object["data"][key].as_str()?).ok()?;
         String::from_utf8(bytes).ok()
     };
-    let usable = object["type"] == TYPE && object["metadata"]["deletionTimestamp"].is_null();
+    let usable = object["type"] == SECRET_TYPE && object["metadata"]["deletionTimestamp"].is_null();
     // Digests are compared, so that the time taken tells nothing about the secret.
     let same = Sha256::digest(data("token-secret")?) == Sha256::digest(secret);
     if !usable || !same || data("token-id")? != id || data("usage-bootstrap-authentication").as_deref() != Some("true")
@@ -81,7 +73,7 @@ mod tests {
         for (key, value) in usual.iter().chain(changes) {
             data[*key] = encode(value);
         }
-        json!({ "type": TYPE, "data": data })
+        json!({ "type": SECRET_TYPE, "data": data })
     }
 
     fn check(changes: &[(&str, &str)]) -> Option<User> {
@@ -111,6 +103,5 @@ mod tests {
         let mut wrong = secret(&[]);
         wrong["type"] = "Opaque".into();
         assert_eq!(from_secret(&wrong, "abcdef", "0123456789abcdef", 0), None);
-        assert!(split("abcdef.0123456789abcdeF").is_none() && split("abcde.0123456789abcdef").is_none());
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use naru_api::bootstrap_token::{ID_LENGTH, NAME_PREFIX, NAMESPACE, SECRET_LENGTH, SECRET_TYPE, is_id, split};
 use naru_api::registry::SECRETS;
 use naru_client::https::HttpTransport;
 use naru_client::kubeconfig::from_kubeconfig;
@@ -18,14 +19,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-const NAMESPACE: &str = "kube-system";
-const KIND: &str = "bootstrap.kubernetes.io/token";
-const PREFIX: &str = "bootstrap-token-";
 const USAGE: &str = "usage-bootstrap-";
 /// What a token may be used for.
 const USAGES: [&str; 2] = ["authentication", "signing"];
-const ID_LENGTH: usize = 6;
-const SECRET_LENGTH: usize = 16;
 
 /// Runs the command and prints what it has to say.
 pub(crate) async fn run(command: TokenCommand) -> Result<()> {
@@ -41,7 +37,7 @@ pub(crate) async fn run(command: TokenCommand) -> Result<()> {
         }
         TokenCommand::List { access, output } => {
             let (client, _) = connect(&access)?;
-            let params = ListParams::namespace(NAMESPACE).fields(format!("type={KIND}"));
+            let params = ListParams::namespace(NAMESPACE).fields(format!("type={SECRET_TYPE}"));
             let tokens: Vec<Shown> =
                 client.list::<Value>(&SECRETS, &params).await?.items.iter().map(Shown::of).collect();
             match output {
@@ -53,7 +49,7 @@ pub(crate) async fn run(command: TokenCommand) -> Result<()> {
             let (client, _) = connect(&access)?;
             for token in tokens {
                 let id = id_of(&token)?;
-                let name = format!("{PREFIX}{id}");
+                let name = format!("{NAME_PREFIX}{id}");
                 let deleted = client.delete(&SECRETS, Some(NAMESPACE), &name, &DeleteOptions::default()).await;
                 match deleted {
                     Err(error) if is_not_found(&error) => {
@@ -116,19 +112,11 @@ fn generate() -> String {
     format!("{}.{}", word(ID_LENGTH), word(SECRET_LENGTH))
 }
 
-fn is_word(text: &str, length: usize) -> bool {
-    text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-}
-
-fn split(token: &str) -> Option<(&str, &str)> {
-    token.split_once('.').filter(|(id, secret)| is_word(id, ID_LENGTH) && is_word(secret, SECRET_LENGTH))
-}
-
 /// The id of a token that is given by its id, in its short or in its full form.
 fn id_of(given: &str) -> Result<&str> {
     let short = given.rsplit("::").next().unwrap_or(given);
     let id = split(short).map_or(short, |(id, _)| id);
-    if !is_word(id, ID_LENGTH) {
+    if !is_id(id) {
         bail!("{given:?} is no bootstrap token: give its id, the {ID_LENGTH} characters before the dot");
     }
     Ok(id)
@@ -172,7 +160,7 @@ fn secret(
     for usage in usages {
         data[format!("{USAGE}{usage}")] = "true".into();
     }
-    Ok(json!({ "metadata": { "name": format!("{PREFIX}{id}") }, "type": KIND, "stringData": data }))
+    Ok(json!({ "metadata": { "name": format!("{NAME_PREFIX}{id}") }, "type": SECRET_TYPE, "stringData": data }))
 }
 
 /// A token as it is listed: without its secret.

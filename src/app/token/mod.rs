@@ -53,11 +53,12 @@ pub(crate) fn load_or_create(path: &Path, given: Option<&str>, ca_pem: &str) -> 
 
 /// The token of agents alone, if one is given. What agents are to be given is kept in `path`.
 pub(crate) fn for_agents(path: &Path, given: Option<&str>, token: &str, ca_pem: &str) -> Result<Option<String>> {
-    let own = given.map(|given| Ok::<_, anyhow::Error>(format!("K10{}::node:{}", hash(ca_pem)?, parts(given)?.1)));
-    let own = own.transpose()?;
-    if own.as_ref().is_some_and(|own| parts(own).ok().map(|own| own.1) == parts(token).ok().map(|token| token.1)) {
+    let password = given.map(parts).transpose()?.map(|(_, password)| password);
+    if password == Some(parts(token)?.1) {
         bail!("--agent-token must differ from --token");
     }
+    let hash = hash(ca_pem)?;
+    let own = password.map(|password| format!("K10{hash}::node:{password}"));
     let text = format!("{}\n", own.as_deref().unwrap_or(token));
     if read_optional(path)?.as_deref() != Some(&text) {
         write_atomic(path, text.as_bytes(), 0o600)?;

@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::RwLock;
 
 /// Longer than anything here takes; only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -262,16 +262,7 @@ impl Cluster {
         let shutdown = self.shutdown.child();
         let informer: Informer<Value> =
             Informer::start(&self.client, resource, ListParams::namespace("default"), &shutdown);
-        let changed = Arc::new(Notify::new());
-        let notifier = changed.clone();
-        informer.subscribe(move |_| notifier.notify_one());
-        let waiting = async {
-            informer.synced().await;
-            while !wish(&informer.list()) {
-                changed.notified().await;
-            }
-        };
-        let outcome = tokio::time::timeout(PATIENCE, waiting).await;
+        let outcome = tokio::time::timeout(PATIENCE, informer.until(wish)).await;
         shutdown.trigger();
         let seen = informer.list();
         assert!(outcome.is_ok(), "waited in vain for {what}: {}", serde_json::to_string_pretty(&seen).unwrap());

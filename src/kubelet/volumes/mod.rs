@@ -196,28 +196,7 @@ pub fn tear_down(pod_dir: &Path) -> io::Result<()> {
 
 /// Paths below `dir` that something is mounted at.
 fn mounts_below(mountinfo: &str, dir: &Path) -> Vec<PathBuf> {
-    let paths = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
-    paths.filter(|path| path != dir && path.starts_with(dir)).collect()
-}
-
-/// Blanks and their kin are written as `\\040`.
-fn unescaped(text: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((&byte, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(value) => {
-                out.push(value);
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(out).into()
+    naru_runtime::mount_points(mountinfo).filter(|path| path != dir && path.starts_with(dir)).collect()
 }
 
 fn unmount_all(dir: &Path) -> io::Result<()> {

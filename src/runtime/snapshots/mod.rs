@@ -225,4 +225,4 @@ fn copy_root_mode(from: &Path, to: &Path) -> Result<(), ImageError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

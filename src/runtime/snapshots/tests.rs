@@ -5,18 +5,24 @@ use super::*;
 use crate::images::{ImageConfig, ImageStore};
 
 /// Runs a test where its mounts vanish with it.
-fn in_own_mounts(test: impl FnOnce(&Path) + Send) {
+pub(crate) fn with_own_mounts(test: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // SAFETY: only this thread's mounts are separated, and it ends with the test.
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.unwrap();
             let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
             rustix::mount::mount_change("/", private).unwrap();
-            let dir = tempfile::tempdir().unwrap();
-            std::fs::create_dir(dir.path().join("store")).unwrap();
-            test(dir.path());
+            test();
         });
         thread.join().unwrap();
+    });
+}
+
+fn in_own_mounts(test: impl FnOnce(&Path) + Send) {
+    with_own_mounts(|| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("store")).unwrap();
+        test(dir.path());
     });
 }
 

@@ -3,6 +3,7 @@
 use super::{archives, image_names, write};
 use crate::images::ImageStore;
 use crate::snapshots::Snapshots;
+use crate::snapshots::tests::with_own_mounts;
 use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -91,19 +92,11 @@ fn assert_repaired(dir: &Path, after: &str) {
     assert_eq!((count("store/layers"), count("store/images"), count("store/names")), (0, 0, 0), "{after}");
 }
 
-/// Runs a test where its mounts vanish with it.
 fn in_own_mounts(test: impl FnOnce(&Path) + Send) {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: only this thread's mounts are separated, and it ends with the test.
-            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.unwrap();
-            let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
-            rustix::mount::mount_change("/", private).unwrap();
-            let bench = super::Bench::new();
-            write(&bench, "image.tar", &archives().0);
-            test(bench.dir.path());
-        });
-        thread.join().unwrap();
+    with_own_mounts(|| {
+        let bench = super::Bench::new();
+        write(&bench, "image.tar", &archives().0);
+        test(bench.dir.path());
     });
 }
 

@@ -1,25 +1,11 @@
 //! What the composition root gives the API server.
 
+use crate::current_certificate::CurrentCertificate;
 use crate::dialer::{Dialer, Direct};
 use crate::extension::Extension;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-
-/// A certificate chain and its key, both PEM.
-#[derive(Clone)]
-pub struct ClientIdentity {
-    /// Certificate chain.
-    pub cert_pem: String,
-    /// Private key (PKCS#8).
-    pub key_pem: String,
-}
-
-impl std::fmt::Debug for ClientIdentity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientIdentity").finish_non_exhaustive()
-    }
-}
 
 /// One line of a static token file.
 #[derive(Clone)]
@@ -79,7 +65,7 @@ pub struct Config {
     /// Authorities whose certificates the kubelets serve with; used when proxying to nodes.
     pub kubelet_ca_pem: String,
     /// The server's own identity towards kubelets; without one, logs and exec answer 503.
-    pub kubelet_client: Option<ClientIdentity>,
+    pub kubelet_client: Option<Arc<CurrentCertificate>>,
     /// The authority that the API server's own certificate leads to, published to pods and joining nodes.
     pub root_ca_pem: String,
     /// Authorities whose client certificates identify users, published to extension servers.

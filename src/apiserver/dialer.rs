@@ -7,8 +7,7 @@ use futures::future::BoxFuture;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{PrivateKeyDer, ServerName};
+use rustls_pki_types::ServerName;
 use std::fmt::{Debug, Display};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -109,19 +108,11 @@ impl Backends {
                 for certificate in certificates(&config.kubelet_ca_pem).map_err(wrong("kubelet CA"))? {
                     roots.add(certificate).map_err(|error| wrong("kubelet CA")(error.to_string()))?;
                 }
-                let chain = certificates(&identity.cert_pem).map_err(wrong("kubelet client certificate"))?;
-                let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
-                    .map_err(|error| wrong("kubelet client key")(error.to_string()))?;
-                let refused = |error: rustls::Error| wrong("kubelet client certificate")(error.to_string());
-                let verified = builder()?
-                    .with_root_certificates(roots)
-                    .with_client_auth_cert(chain.clone(), key.clone_key())
-                    .map_err(refused)?;
+                let verified = builder()?.with_root_certificates(roots).with_client_cert_resolver(identity.clone());
                 let any = builder()?
                     .dangerous()
                     .with_custom_certificate_verifier(anybody)
-                    .with_client_auth_cert(chain, key)
-                    .map_err(refused)?;
+                    .with_client_cert_resolver(identity.clone());
                 Some((TlsConnector::from(Arc::new(verified)), TlsConnector::from(Arc::new(any))))
             }
         };

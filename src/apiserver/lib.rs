@@ -11,6 +11,7 @@ mod bootstrap;
 mod cache;
 mod clock;
 mod config;
+mod current_certificate;
 mod dialer;
 mod documents;
 mod encryption;
@@ -40,7 +41,8 @@ mod suite;
 mod websocket;
 
 pub use authn::LegacyToken;
-pub use config::{ClientIdentity, Config, FrontProxy, ServeError, StartError, StaticToken};
+pub use config::{Config, FrontProxy, ServeError, StartError, StaticToken};
+pub use current_certificate::CurrentCertificate;
 pub use dialer::{Destination, Dialer, Direct, Stream};
 pub use extension::{Caller, Extension, ExtensionRequest};
 pub use flags::{
@@ -92,6 +94,11 @@ impl ApiServer {
     /// A token for a Secret of the type `kubernetes.io/service-account-token`; `None` when it cannot be signed.
     pub fn legacy_token(&self, token: &LegacyToken<'_>) -> Option<String> {
         self.state.authn.issuer.issue_legacy(token).ok()
+    }
+
+    /// Takes other bearer tokens than those of its configuration from now on.
+    pub fn replace_static_tokens(&self, tokens: &[StaticToken]) {
+        self.state.authn.replace_static_tokens(tokens);
     }
 
     /// Where the work queues of this process are counted, to be told at `/metrics`.

@@ -1,6 +1,5 @@
 //! HTTPS requests to others (identity providers, webhooks): HTTP/2 or 1.1, connections kept, everything bounded.
 
-mod resolve;
 mod review;
 mod tls;
 
@@ -234,7 +233,7 @@ impl HttpsClient {
         let name = rustls_pki_types::ServerName::try_from(name).map_err(|error| failed(error.to_string()))?;
         let connect = async {
             let mut last = "no address".to_owned();
-            for address in resolve::addresses(host).await.map_err(&failed)? {
+            for address in addresses(host).await.map_err(&failed)? {
                 match TcpStream::connect((address, port)).await {
                     Ok(stream) => {
                         let _ = stream.set_nodelay(true);
@@ -285,4 +284,12 @@ fn http_error(error: &hyper::Error) -> OutboundError {
         Some(cause) => OutboundError::Http(format!("{error}: {cause}")),
         None => OutboundError::Http(error.to_string()),
     }
+}
+
+/// The addresses of a host.
+async fn addresses(host: &str) -> Result<Vec<std::net::IpAddr>, String> {
+    naru_client::https::resolve(host).await.map_err(|error| match error {
+        naru_client::Error::Connection(reason) => reason,
+        other => other.to_string(),
+    })
 }

@@ -1,6 +1,7 @@
 //! The network edge: TLS, HTTP/1.1 and HTTP/2, and the limits on both.
 
 use crate::config::{ServeError, StartError};
+use crate::current_certificate::CurrentCertificate;
 use crate::pace::{self, Streams};
 use crate::pipeline::{self, State};
 use crate::response::Body;
@@ -18,7 +19,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -52,59 +53,50 @@ const LOOK: Duration = Duration::from_millis(20);
 /// TLS as the API server wants it: HTTP/2 offered, client certificates of `client_ca_pem` asked for
 /// but not demanded (tokens are the other way to identify).
 pub fn tls_config(
-    cert_chain_pem: &str,
-    key_pem: &str,
+    certificate: Arc<CurrentCertificate>,
     client_ca_pem: &str,
 ) -> Result<rustls::ServerConfig, StartError> {
     let wrong = |what: &'static str| move |reason: String| StartError::Config { what, reason };
-    let chain = certificates(cert_chain_pem).map_err(wrong("serving certificate"))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| wrong("serving key")(error.to_string()))?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in certificates(client_ca_pem).map_err(wrong("client CA"))? {
         roots.add(certificate).map_err(|error| wrong("client CA")(error.to_string()))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .allow_unauthenticated()
         .build()
         .map_err(|error| wrong("client CA")(error.to_string()))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| wrong("tls")(error.to_string()))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| wrong("serving certificate")(error.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    serving(certificate, verifier)
 }
 
 /// TLS for the API's own port: any client certificate is taken, and [`crate::ApiServer`] judges it by the authorities
 /// in its configuration, so that a wrong one gets an answer (401). `hint_ca_pems` are the authorities that clients
 /// choose their certificate by.
 pub fn api_tls_config(
-    cert_chain_pem: &str,
-    key_pem: &str,
+    certificate: Arc<CurrentCertificate>,
     hint_ca_pems: &[&str],
 ) -> Result<rustls::ServerConfig, StartError> {
     let wrong = |what: &'static str| move |reason: String| StartError::Config { what, reason };
-    let chain = certificates(cert_chain_pem).map_err(wrong("serving certificate"))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| wrong("serving key")(error.to_string()))?;
     let mut roots = rustls::RootCertStore::empty();
     for pem in hint_ca_pems.iter().filter(|pem| !pem.is_empty()) {
         for certificate in certificates(pem).map_err(wrong("client CA"))? {
             roots.add(certificate).map_err(|error| wrong("client CA")(error.to_string()))?;
         }
     }
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+    serving(certificate, Arc::new(AnyCertificate { hints: roots.subjects(), algorithms }))
+}
+
+fn serving(
+    certificate: Arc<CurrentCertificate>,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<rustls::ServerConfig, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let algorithms = provider.signature_verification_algorithms;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| wrong("tls")(error.to_string()))?
-        .with_client_cert_verifier(Arc::new(AnyCertificate { hints: roots.subjects(), algorithms }))
-        .with_single_cert(chain, key)
-        .map_err(|error| wrong("serving certificate")(error.to_string()))?;
+        .map_err(|error| StartError::Config { what: "tls", reason: error.to_string() })?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -2,19 +2,19 @@
 
 use crate::cli::AgentArgs;
 use crate::files::{private_dir, read_optional, write_atomic};
-use crate::join::{self, Asking};
+use crate::join::{self, Asking, Joined};
 use crate::layout::Layout;
 use crate::node::{self, NodeConfig};
-use crate::pki::Identity;
-use crate::{host, server, tunnel};
+use crate::pki::{self, Identity};
+use crate::{host, renewal, server, token, tunnel};
 use anyhow::Result;
-use naru_apiserver::tls_config;
-use naru_base::Shutdown;
+use naru_apiserver::{CurrentCertificate, tls_config};
+use naru_base::{Backoff, Shutdown};
 use naru_client::https::{Credentials, HttpConfig, HttpTransport};
 use naru_client::{Client, Informers};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(args: AgentArgs) -> Result<()> {
@@ -28,15 +28,17 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
     let ips = host::node_ips(&args.node.node_ip)?;
     let machine = machine(&layout)?;
     tracing::info!("naru {} with data in {}", crate::VERSION, layout.root().display());
-    let token = server::given_token("--token-file", args.token_file.as_deref(), args.token.as_deref())?;
+    let token = token::given("--token-file", args.token_file.as_deref(), args.token.as_deref())?;
+    let tls_dir = layout.agent().join("tls");
+    let servers = join::servers::known(&tls_dir, &args.server)?;
     let asking = Asking {
-        server: &args.server,
-        token: token.as_deref(),
-        node_name: &name,
-        node_ip: ips[0],
-        more_ips: &ips[1..],
-        machine: &machine,
-        dir: &layout.agent().join("tls"),
+        server: args.server.clone(),
+        servers: servers.clone(),
+        token,
+        node_name: name.clone(),
+        ips: ips.clone(),
+        machine: machine.clone(),
+        dir: tls_dir.clone(),
     };
     let joined = tokio::select! {
         joined = join::join(&asking) => joined?,
@@ -45,27 +47,17 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
     tracing::info!("joined {} as node {name} after {:.2} s", args.server, server::seconds(started));
 
     let shutdown = Shutdown::new();
-    let transport = |identity: &Identity| -> Result<Arc<HttpTransport>> {
-        let config = HttpConfig {
-            server: args.server.clone(),
-            ca_pem: joined.server_ca.clone().into_bytes(),
-            tls_server_name: None,
-            credentials: Credentials::Certificate {
-                cert_pem: identity.cert_pem.clone().into_bytes(),
-                key_pem: identity.key_pem.clone().into_bytes(),
-            },
-        };
-        Ok(Arc::new(HttpTransport::new(&config)?))
-    };
-    let of_node = transport(&joined.client)?;
+    let identities = Identities::new(&asking, &joined)?;
     let cluster = &joined.cluster;
     let ips = host::of_families(&ips, &cluster.cluster_cidr)?;
     let reachable =
         tunnel::Reachable { node: ips[0], ranges: vec![cluster.cluster_cidr.clone(), cluster.service_cidr.clone()] };
-    tunnel::keep(of_node.clone(), reachable, &shutdown);
+    tunnel::keep(identities.of_node.clone(), &servers, reachable, &shutdown);
+    let informers = Informers::new(Client::new(identities.of_agent.clone()), &shutdown);
+    join::servers::follow(servers, &informers.endpoint_slices(), tls_dir, &args.server);
     let config = NodeConfig {
-        client: Client::new(of_node),
-        informers: Informers::new(Client::new(transport(&joined.agent)?), &shutdown),
+        client: Client::new(identities.of_node.clone()),
+        informers,
         name: name.clone(),
         ips,
         cluster_cidr: cluster.cluster_cidr.clone(),
@@ -75,10 +67,12 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
         cluster_domain: cluster.cluster_domain.clone(),
         overlay: cluster.flannel_backend.parse().map_err(anyhow::Error::msg)?,
         machine,
-        tls: Arc::new(tls_config(&joined.serving.cert_pem, &joined.serving.key_pem, &cluster.client_ca)?),
+        server: Some(identities.of_node.clone()),
+        tls: Arc::new(tls_config(identities.serving.clone(), &cluster.client_ca)?),
         api_server_name: cluster.api_server_name.clone(),
     };
     let kubelet = node::start(config, &args.node, &layout, &shutdown).await?;
+    identities.keep_fresh(asking, joined, &shutdown);
     let stop = shutdown.clone();
     naru_base::spawn("node-ready", async move {
         if stop.guard(kubelet.ready()).await.is_some() {
@@ -89,6 +83,73 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
     tracing::info!("stopping; pods keep running");
     shutdown.trigger();
     Ok(())
+}
+
+/// As whom this machine comes to the server, and as whom it is come to.
+struct Identities {
+    of_node: Arc<HttpTransport>,
+    of_agent: Arc<HttpTransport>,
+    serving: Arc<CurrentCertificate>,
+}
+
+impl Identities {
+    fn new(asking: &Asking, joined: &Joined) -> Result<Self> {
+        let transport = |identity: &Identity| -> Result<Arc<HttpTransport>> {
+            Ok(Arc::new(HttpTransport::balanced(&reaching(asking, joined, identity), asking.servers.clone())?))
+        };
+        Ok(Self {
+            of_node: transport(&joined.client)?,
+            of_agent: transport(&joined.agent)?,
+            serving: CurrentCertificate::new(&joined.serving.cert_pem, &joined.serving.key_pem)?,
+        })
+    }
+
+    /// Renews all of them when one is due, until the shutdown.
+    fn keep_fresh(self, asking: Asking, joined: Joined, shutdown: &Shutdown) {
+        let shutdown = shutdown.clone();
+        naru_base::spawn("certificates", async move { shutdown.guard(self.renew_for_ever(asking, joined)).await });
+    }
+
+    async fn renew_for_ever(self, asking: Asking, mut joined: Joined) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        loop {
+            if pki::names_all(&joined.serving, &asking.names()).unwrap_or(false) {
+                let held = [&joined.client, &joined.serving, &joined.agent].map(|held| held.cert_pem.clone());
+                renewal::due(&held, renewal::now).await;
+            }
+            match self.renew(&asking).await {
+                Ok(new) => {
+                    joined = new;
+                    backoff.reset();
+                    tracing::info!("this node's certificates are renewed");
+                }
+                Err(error) => {
+                    tracing::warn!("this node's certificates could not be renewed, trying again: {error:#}");
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, asking: &Asking) -> Result<Joined> {
+        let joined = join::renew(asking).await?;
+        self.serving.replace(&joined.serving.cert_pem, &joined.serving.key_pem)?;
+        self.of_node.reload(&reaching(asking, &joined, &joined.client)).await?;
+        self.of_agent.reload(&reaching(asking, &joined, &joined.agent)).await?;
+        Ok(joined)
+    }
+}
+
+fn reaching(asking: &Asking, joined: &Joined, identity: &Identity) -> HttpConfig {
+    HttpConfig {
+        server: asking.server.clone(),
+        ca_pem: joined.server_ca.clone().into_bytes(),
+        tls_server_name: None,
+        credentials: Credentials::Certificate {
+            cert_pem: identity.cert_pem.clone().into_bytes(),
+            key_pem: identity.key_pem.clone().into_bytes(),
+        },
+    }
 }
 
 /// By what the server knows this machine, whatever its name and address are: made on the first start.

@@ -1,8 +1,12 @@
-//! `naru check-config`: what of this machine would be in a server's way, found before it is started. Changes nothing.
+//! `naru check-config`: what of this machine would be in a server's or an agent's way, found before it is started.
+//! Changes nothing, here or on a server.
 
-use crate::cli::ServerArgs;
+use crate::cli::{CheckArgs, ServerArgs};
+use crate::files::read_optional;
+use crate::join::{self, Asking};
+use crate::layout::Layout;
 use crate::server::{self, Settings};
-use crate::{host, node};
+use crate::{host, node, token};
 use anyhow::{Result, bail};
 use naru_network::diagnose;
 use std::collections::HashSet;
@@ -44,8 +48,11 @@ struct Finding {
 }
 
 /// Prints all findings; an error when there are failures among them.
-pub(crate) async fn run(args: ServerArgs) -> Result<()> {
-    let findings = check(&args).await;
+pub(crate) async fn run(args: CheckArgs) -> Result<()> {
+    let findings = match &args.server {
+        Some(server) => check_agent(&args.flags, server).await,
+        None => check(&args.flags).await,
+    };
     let mut out = std::io::stdout().lock();
     for finding in &findings {
         let grade = match finding.grade {
@@ -78,6 +85,72 @@ async fn check(args: &ServerArgs) -> Vec<Finding> {
     if args.disable_agent {
         return found.0;
     }
+    let network = |settings: &Settings| {
+        Some(diagnose::Setup {
+            cluster_cidrs: host::list(&args.cluster_cidr).ok()?,
+            service_cidrs: host::list(&args.service_cidr).ok()?,
+            node: *settings.node_ips.first()?,
+            backend: args.flannel_backend,
+        })
+    };
+    check_node(&mut found, listen, settings.as_ref().ok().and_then(network)).await;
+    found.0
+}
+
+/// What an agent needs: the machine's side, and a server that takes it.
+async fn check_agent(args: &ServerArgs, server: &str) -> Vec<Finding> {
+    let mut found = Findings::default();
+    let failed = |error: anyhow::Error| Grade::Failure.because(format!("{error:#}"));
+    found.note("flags", node::check(&args.node).map(|()| String::new()).map_err(failed));
+    found.note("clock", clock(SystemTime::now()));
+    found.note("disk", disk(&args.data.data_dir));
+    match asking(args, server) {
+        Err(error) => found.note("server", Err(failed(error))),
+        Ok(asking) => {
+            let node = asking.ips[0];
+            let (cluster, ahead) = match join::check(&asking).await {
+                Ok((cluster, ahead)) => {
+                    found.note("server", Ok(format!("{server} takes this node")));
+                    (Some(cluster), ahead)
+                }
+                Err(error) => {
+                    found.note("server", Err(failed(error)));
+                    (None, None)
+                }
+            };
+            if let Some(problem) = ahead.and_then(diagnose::clock_problem) {
+                found.note("clock", Err(Grade::Failure.because(problem.message)));
+            }
+            let setup = cluster.and_then(|cluster| {
+                Some(diagnose::Setup {
+                    cluster_cidrs: host::list(&cluster.cluster_cidr).ok()?,
+                    service_cidrs: host::list(&cluster.service_cidr).ok()?,
+                    node,
+                    backend: cluster.flannel_backend.parse().ok()?,
+                })
+            });
+            check_node(&mut found, host::any(node), setup).await;
+        }
+    }
+    found.0
+}
+
+fn asking(args: &ServerArgs, server: &str) -> Result<Asking> {
+    let layout = Layout::new(&args.data.data_dir)?;
+    let dir = layout.agent().join("tls");
+    Ok(Asking {
+        server: server.to_owned(),
+        servers: join::servers::known(&dir, server)?,
+        token: token::given("--token-file", args.token_file.as_deref(), args.token.as_deref())?,
+        node_name: args.node.node_name.clone().map_or_else(host::node_name, Ok)?,
+        ips: host::node_ips(&args.node.node_ip)?,
+        machine: read_optional(&layout.agent().join("machine-id"))?.unwrap_or_default().trim().to_owned(),
+        dir,
+    })
+}
+
+/// What every node needs of its machine.
+async fn check_node(found: &mut Findings, listen: std::net::IpAddr, setup: Option<diagnose::Setup>) {
     found.note("user", root());
     let port = node::NODE_API_PORT;
     let taken = server::bind(host::any(listen), port).await.map(|_| format!("{port} is free"));
@@ -97,22 +170,17 @@ async fn check(args: &ServerArgs) -> Vec<Finding> {
             Some(problem) => Err(Grade::Warning.because(problem)),
         },
     );
-    if let (Ok(settings), Ok(cluster_cidrs), Ok(service_cidrs)) =
-        (&settings, host::list(&args.cluster_cidr), host::list(&args.service_cidr))
-    {
-        let setup =
-            diagnose::Setup { cluster_cidrs, service_cidrs, node: settings.node_ips[0], backend: args.flannel_backend };
-        let problems = diagnose::problems(&setup).await;
-        if problems.is_empty() {
-            found.note("network", Ok(String::new()));
-        }
-        for problem in problems {
-            // Forwarding is switched on by the server itself.
-            let grade = if problem.reason == "ForwardingOff" { Grade::Warning } else { Grade::Failure };
-            found.note("network", Err(grade.because(problem.message)));
-        }
+    let Some(setup) = setup else { return };
+    let problems = diagnose::problems(&setup).await;
+    if problems.is_empty() {
+        found.note("network", Ok(String::new()));
     }
-    found.0
+    for problem in problems {
+        // Forwarding is switched on by the node itself, where it can be.
+        let curable = problem.reason == "ForwardingOff" && diagnose::can_be_set(&problem);
+        let grade = if curable { Grade::Warning } else { Grade::Failure };
+        found.note("network", Err(grade.because(problem.message)));
+    }
 }
 
 #[derive(Default)]
@@ -259,7 +327,7 @@ mod tests {
         let checked = |more: &'static str| {
             let cli = crate::cli::Cli::try_parse_from(argv.iter().copied().chain([more]))?;
             let crate::cli::Command::CheckConfig(args) = cli.command else { bail!("another command") };
-            Ok(*args)
+            Ok(args.flags)
         };
         let failures = |found: Vec<Finding>| -> Vec<String> {
             found.into_iter().filter(|finding| finding.grade == Grade::Failure).map(|finding| finding.what).collect()

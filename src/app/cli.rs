@@ -36,8 +36,9 @@ pub enum Command {
     /// Look after the encryption of Secrets in the database
     #[command(subcommand)]
     SecretsEncrypt(EncryptCommand),
-    /// Say what of this machine would keep a server with these flags from working, and what to do about it
-    CheckConfig(Box<ServerArgs>),
+    /// Say what of this machine would keep a server, or with --server an agent, from working with these flags, and
+    /// what to do about it
+    CheckConfig(Box<CheckArgs>),
     /// Stop every pod of a server that has ended and remove its mounts, interfaces and rules
     Killall(KillallArgs),
     /// Answer HTTP requests with one line: the example workload
@@ -161,6 +162,10 @@ pub struct ServerArgs {
     #[arg(long, default_value_t = 8 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..), value_name = "BYTES")]
     pub quota_backend_bytes: u64,
 
+    /// How long certificates of servers and nodes are good for, such as 8760h; they are renewed while naru runs
+    #[arg(long, default_value = "8760h", value_parser = parse_duration, value_name = "DURATION")]
+    pub certificate_lifetime: std::time::Duration,
+
     /// How pods of different nodes reach one another: vxlan, host-gw, or none for a network of your own
     #[arg(long, default_value = "vxlan", value_name = "BACKEND")]
     pub flannel_backend: naru_network::overlay::Backend,
@@ -181,6 +186,18 @@ pub struct ServerArgs {
     /// The node's flags.
     #[command(flatten)]
     pub node: NodeArgs,
+}
+
+/// Flags of `naru check-config`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The server's, or the agent's.
+    #[command(flatten)]
+    pub flags: ServerArgs,
+
+    /// The server that an agent is to join, https://HOST:6443
+    #[arg(long, short = 's', env = "NARU_URL")]
+    pub server: Option<String>,
 }
 
 /// Flags of `naru agent`.

@@ -26,6 +26,8 @@ mod node;
 mod operator;
 mod own_objects;
 pub mod pki;
+mod renewal;
+mod secrets;
 mod server;
 mod signing;
 mod token;
@@ -84,7 +86,7 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
             encryption::command(command)
         }
         cli::Command::CheckConfig(args) => {
-            log::init(args.debug);
+            log::init(args.flags.debug);
             small_runtime().and_then(|runtime| runtime.block_on(check::run(*args)))
         }
         cli::Command::Killall(args) => {

@@ -11,13 +11,14 @@ use naru_api::core::node::kubelet_may_set;
 use naru_api::meta::names::{label_value, qualified_name};
 use naru_api::registry;
 use naru_base::Shutdown;
+use naru_client::https::HttpTransport;
 use naru_client::projections::NodeView;
 use naru_client::{Client, EventRecorder, Informer, Informers, ListParams};
 use naru_kubelet::credentials::plugin::CredentialProviders;
-use naru_kubelet::engine::{EndpointGate, LocalImages, PodNetwork};
+use naru_kubelet::engine::{EndpointGate, ForeignNetwork, LocalImages, PodName, PodNetwork};
 use naru_kubelet::pod::sysctls::can_be_allowed;
 use naru_kubelet::{Kubelet, KubeletConfig, LogLimits, NodeApiConfig};
-use naru_libcni::{Network, NetworkConfig};
+use naru_libcni::{External, ExternalConfig, Network, NetworkConfig};
 use naru_network::balancer::Balancer;
 use naru_network::diagnose;
 use naru_network::dns::{self, DnsConfig, Surroundings};
@@ -67,6 +68,8 @@ pub(crate) struct NodeConfig {
     pub(crate) overlay: Backend,
     /// Which machine this is.
     pub(crate) machine: String,
+    /// The way to a server on another machine.
+    pub(crate) server: Option<Arc<HttpTransport>>,
     /// TLS of the node API.
     pub(crate) tls: Arc<rustls::ServerConfig>,
     /// The API server's name in its client certificate.
@@ -100,7 +103,13 @@ pub(crate) async fn start(
     overlay::start(config.informers.nodes(), config.name.clone(), config.overlay, shutdown);
     let mtu = overlay::pod_mtu(config.ips[0], config.overlay).await;
     let cluster_cidrs = host::list(&config.cluster_cidr).context("--cluster-cidr")?;
-    let network = NodeNetwork { state_dir: cni_dir(layout), mtu, nodes, network: Arc::default() };
+    let network: Arc<dyn PodNetwork> = match config.overlay {
+        Backend::None => {
+            let external = External::open(foreign_network(layout), shutdown).context("the pod network of others")?;
+            Arc::new(ForeignNetwork::new(external, shutdown))
+        }
+        _ => Arc::new(NodeNetwork { state_dir: cni_dir(layout), mtu, nodes, network: Arc::default() }),
+    };
     let proxy = Proxy::start(
         config.informers.services(),
         config.informers.endpoint_slices(),
@@ -122,14 +131,13 @@ pub(crate) async fn start(
         node: config.ips[0],
         backend: config.overlay,
     };
-    diagnose::watch(
-        config.client.clone(),
-        config.informers.nodes(),
-        config.name.clone(),
-        setup,
-        proxy.clone(),
-        shutdown,
-    );
+    let watched = diagnose::Watched {
+        client: config.client.clone(),
+        nodes: config.informers.nodes(),
+        node: config.name.clone(),
+        server: config.server.clone(),
+    };
+    diagnose::watch(watched, setup, proxy.clone(), shutdown);
     let (namespaces, of_pods) = tokio::sync::watch::channel(Arc::default());
     start_dns(&config, args, Surroundings { namespaces: of_pods, proxy: Some(proxy.clone()) }, shutdown)?;
     let (node, client) = (Some(config.name.as_str()), config.client.clone());
@@ -165,7 +173,7 @@ pub(crate) async fn start(
         runtime: Arc::new(runtime),
         images: Arc::new(images),
         credential_providers: Arc::new(credential_providers(args)?),
-        network: Arc::new(network),
+        network,
         gate: Arc::new(Gate { proxy, namespaces }),
         node_api: Some(NodeApiConfig {
             listener: Arc::new(listener),
@@ -318,7 +326,27 @@ fn cni_dir(layout: &Layout) -> PathBuf {
 pub(crate) async fn clear_network(layout: &Layout) -> Result<()> {
     // Any range will do: detaching goes by the results that were kept.
     let network = open_network(cni_dir(layout), vec!["127.0.0.0/8".into()], None).await?;
-    Ok(network.retain(&HashSet::new()).await?)
+    network.retain(&HashSet::new()).await?;
+    let foreign = foreign_network(layout);
+    if foreign.state_dir.exists() {
+        External::open(foreign, &Shutdown::new())?.retain(&HashSet::new()).await?;
+    }
+    Ok(())
+}
+
+/// Where networks of others are configured and their plugins installed: where all of them look for it, where k3s
+/// has it below its data directory, and where distributions put plugins.
+fn foreign_network(layout: &Layout) -> ExternalConfig {
+    ExternalConfig {
+        conf_dirs: vec![PathBuf::from("/etc/cni/net.d"), layout.agent().join("etc/cni/net.d")],
+        bin_dirs: vec![
+            PathBuf::from("/opt/cni/bin"),
+            layout.root().join("data/cni"),
+            PathBuf::from("/usr/lib/cni"),
+            PathBuf::from("/usr/libexec/cni"),
+        ],
+        state_dir: cni_dir(layout).join("foreign"),
+    }
 }
 
 async fn open_network(
@@ -403,8 +431,8 @@ impl NodeNetwork {
 
 #[async_trait]
 impl PodNetwork for NodeNetwork {
-    async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Vec<IpAddr>, String> {
-        self.network().await?.attach(sandbox, netns).await
+    async fn attach(&self, sandbox: &str, netns: &Path, pod: &PodName) -> Result<Vec<IpAddr>, String> {
+        self.network().await?.attach(sandbox, netns, pod).await
     }
 
     async fn detach(&self, sandbox: &str, netns: &Path) -> Result<(), String> {

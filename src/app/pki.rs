@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
 
 const CA_DAYS: i64 = 3650;
-const LEAF_DAYS: i64 = 365;
-/// A leaf is renewed once it has less than this left.
-const RENEW_DAYS: i64 = 90;
+/// How long leaves are good for, unless something else is asked for.
+pub(crate) const LEAF_LIFE: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+/// The part of its life after which a leaf is renewed.
+pub(crate) const RENEWAL: std::ops::Range<f64> = 0.7..0.9;
 /// Clocks of home machines differ: certificates are valid from a little earlier.
 const SKEW: Duration = Duration::hours(1);
 
@@ -60,6 +61,8 @@ pub struct Authority {
     /// The authority's certificate, PEM.
     pub cert_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    /// Of what it signs.
+    leaf_life: std::time::Duration,
 }
 
 impl std::fmt::Debug for Authority {
@@ -91,7 +94,7 @@ impl Authority {
                     dir.display()
                 )
             })?;
-            return Ok(Self { cert_pem, issuer });
+            return Ok(Self { cert_pem, issuer, leaf_life: LEAF_LIFE });
         }
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::new(Vec::new())?;
@@ -106,7 +109,12 @@ impl Authority {
         write_atomic(&key, key_pair.serialize_pem().as_bytes(), 0o600)?;
         write_atomic(&crt, cert_pem.as_bytes(), 0o644)?;
         let issuer = Issuer::from_ca_cert_pem(&cert_pem, key_pair)?;
-        Ok(Self { cert_pem, issuer })
+        Ok(Self { cert_pem, issuer, leaf_life: LEAF_LIFE })
+    }
+
+    /// Signs leaves for this time from now on.
+    pub(crate) fn with_leaf_life(self, leaf_life: std::time::Duration) -> Self {
+        Self { leaf_life, ..self }
     }
 
     /// The authority's key.
@@ -116,7 +124,7 @@ impl Authority {
 
     /// Signs a new leaf.
     pub fn sign(&self, spec: &LeafSpec) -> Result<Identity> {
-        let params = leaf(spec)?;
+        let params = self.leaf(spec)?;
         let key_pair = KeyPair::generate()?;
         let cert_pem = params.signed_by(&key_pair, &self.issuer)?.pem();
         Ok(Identity { cert_pem, key_pem: key_pair.serialize_pem() })
@@ -126,7 +134,7 @@ impl Authority {
     pub fn sign_request(&self, request_pem: &str, spec: &LeafSpec) -> Result<String> {
         let request = rcgen::CertificateSigningRequestParams::from_pem(request_pem)
             .context("the certificate request cannot be read")?;
-        Ok(leaf(spec)?.signed_by(&request.public_key, &self.issuer)?.pem())
+        Ok(self.leaf(spec)?.signed_by(&request.public_key, &self.issuer)?.pem())
     }
 
     /// The leaf kept as `NAME.crt` and `NAME.key`: the stored one while it still serves `spec` and has
@@ -142,6 +150,12 @@ impl Authority {
                 }
             }
         }
+        self.sign_and_keep(dir, name, spec)
+    }
+
+    /// A new leaf, kept as `NAME.crt` and `NAME.key`.
+    pub(crate) fn sign_and_keep(&self, dir: &Path, name: &str, spec: &LeafSpec) -> Result<Identity> {
+        let (crt, key) = pair(dir, name);
         let identity = self.sign(spec)?;
         write_atomic(&key, identity.key_pem.as_bytes(), 0o600)?;
         write_atomic(&crt, identity.cert_pem.as_bytes(), 0o644)?;
@@ -161,9 +175,8 @@ impl Authority {
         if key.public_key_raw() != &*cert.public_key().subject_public_key.data {
             bail!("the key does not belong to it");
         }
-        let left = cert.validity().not_after.timestamp() - OffsetDateTime::now_utc().unix_timestamp();
-        if left < Duration::days(RENEW_DAYS).whole_seconds() {
-            bail!("it has {left} seconds left");
+        if share_of(&cert, RENEWAL.start) <= OffsetDateTime::now_utc().unix_timestamp() {
+            bail!("it is to be renewed");
         }
         let wanted = CertificateParams::new(spec.alt_names.clone())?.subject_alt_names;
         let names = cert.subject_alternative_name()?.map(|ext| ext.value.general_names.clone()).unwrap_or_default();
@@ -178,27 +191,27 @@ impl Authority {
         }
         Ok(())
     }
-}
 
-/// A leaf as it is to be signed.
-fn leaf(spec: &LeafSpec) -> Result<CertificateParams> {
-    let now = OffsetDateTime::now_utc();
-    let mut params = CertificateParams::new(spec.alt_names.clone())?;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, &spec.common_name);
-    if let Some(organization) = &spec.organization {
-        params.distinguished_name.push(DnType::OrganizationName, organization);
+    /// A leaf as it is to be signed.
+    fn leaf(&self, spec: &LeafSpec) -> Result<CertificateParams> {
+        let now = OffsetDateTime::now_utc();
+        let mut params = CertificateParams::new(spec.alt_names.clone())?;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, &spec.common_name);
+        if let Some(organization) = &spec.organization {
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+        }
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.extended_key_usages = vec![if spec.alt_names.is_empty() {
+            ExtendedKeyUsagePurpose::ClientAuth
+        } else {
+            ExtendedKeyUsagePurpose::ServerAuth
+        }];
+        params.not_before = now - SKEW;
+        params.not_after = now + self.leaf_life;
+        Ok(params)
     }
-    params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-    params.extended_key_usages = vec![if spec.alt_names.is_empty() {
-        ExtendedKeyUsagePurpose::ClientAuth
-    } else {
-        ExtendedKeyUsagePurpose::ServerAuth
-    }];
-    params.not_before = now - SKEW;
-    params.not_after = now + Duration::days(LEAF_DAYS);
-    Ok(params)
 }
 
 /// A new key and the request for its certificate, both PEM: request first.
@@ -215,14 +228,27 @@ pub(crate) fn seconds_left(cert_pem: &str) -> Result<i64> {
     Ok(cert.validity().not_after.timestamp() - OffsetDateTime::now_utc().unix_timestamp())
 }
 
-/// Whether an identity names all of `names` and need not be renewed yet.
-pub(crate) fn still_good(identity: &Identity, names: &[&str]) -> Result<bool> {
+/// When a certificate is so much of its life old, in seconds since 1970.
+pub(crate) fn at_share(cert_pem: &str, share: f64) -> Result<i64> {
+    let cert = CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(|error| anyhow!("{error}"))?;
+    let (_, cert) = x509_parser::parse_x509_certificate(&cert)?;
+    Ok(share_of(&cert, share))
+}
+
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "lives are no more than centuries")]
+fn share_of(cert: &x509_parser::certificate::X509Certificate<'_>, share: f64) -> i64 {
+    let from = cert.validity().not_before.timestamp() + SKEW.whole_seconds();
+    let life = cert.validity().not_after.timestamp() - from;
+    from + (life as f64 * share) as i64
+}
+
+/// Whether an identity names all of `names`.
+pub(crate) fn names_all(identity: &Identity, names: &[String]) -> Result<bool> {
     let (chain, _) = identity.to_rustls()?;
     let (_, cert) = x509_parser::parse_x509_certificate(chain.first().context("no certificate in the file")?)?;
-    let wanted = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())?.subject_alt_names;
+    let wanted = CertificateParams::new(names.to_vec())?.subject_alt_names;
     let held = cert.subject_alternative_name()?.map(|ext| ext.value.general_names.clone()).unwrap_or_default();
-    let all = wanted.iter().all(|name| held.iter().any(|have| same_name(have, name)));
-    Ok(all && seconds_left(&identity.cert_pem)? > Duration::days(RENEW_DAYS).whole_seconds())
+    Ok(wanted.iter().all(|name| held.iter().any(|have| same_name(have, name))))
 }
 
 fn same_name(have: &x509_parser::extensions::GeneralName<'_>, want: &rcgen::SanType) -> bool {

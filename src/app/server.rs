@@ -3,18 +3,17 @@
 use crate::cli::ServerArgs;
 use crate::join::{self, Cluster, JoinConfig, Joining};
 use crate::layout::Layout;
-use crate::pki::{Authority, Identity, LeafSpec, load_or_create_key};
+use crate::secrets::{Kubeconfig, Secrets};
 use crate::signing::Authorities;
 use crate::tunnel::Tunnels;
-use crate::{agent, dns, encryption, host, kubeconfig, manifests, metrics_reader, node, own_objects, token};
+use crate::{agent, dns, encryption, host, manifests, metrics_reader, node, own_objects, secrets};
 use anyhow::{Context, Result, bail};
-use naru_apiserver::{ApiServer, ClientIdentity, FrontProxy, LegacyToken, StaticToken, api_tls_config, tls_config};
+use naru_apiserver::{ApiServer, FrontProxy, LegacyToken, api_tls_config, tls_config};
 use naru_base::Shutdown;
 use naru_client::{Client, Informers};
 use naru_store::Store;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -23,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Each node gets a /24 of the pods' addresses.
 const NODE_CIDR_MASK: u8 = 24;
 /// The API server's user towards kubelets.
-const API_SERVER_NAME: &str = "kube-apiserver-kubelet-client";
+pub(crate) const API_SERVER_NAME: &str = "kube-apiserver-kubelet-client";
 /// The API server's name towards extension servers, to which it is a front proxy.
 const FRONT_PROXY_NAME: &str = "system:auth-proxy";
 /// How long the API server may take to end after a signal: requests that are being worked on are finished.
@@ -44,7 +43,7 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
 
     let shutdown = Shutdown::new();
     let client_authorities = [secrets.client_ca.cert_pem.as_str(), &secrets.front_proxy_ca.cert_pem];
-    let tls = api_tls_config(&secrets.serving.cert_pem, &secrets.serving.key_pem, &client_authorities)?;
+    let tls = api_tls_config(secrets.serving.current.clone(), &client_authorities)?;
     let tunnels = Tunnels::default();
     let joining = Arc::new(Joining::new(join_config(&args, &settings, &secrets), tunnels.clone()));
     let mut config = api_config(&args, &settings, &secrets, &layout, store.clone())?;
@@ -60,14 +59,14 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
         async move { api.serve(listener, Arc::new(tls)).await }
     });
     let url = format!("https://{}", SocketAddr::new(reachable(args.bind_address), args.https_listen_port));
-    kubeconfig::write(
-        &args.write_kubeconfig,
-        args.write_kubeconfig_mode.0,
-        &url,
-        &secrets.server_ca.cert_pem,
-        &secrets.admin,
-    )?;
-    tracing::info!("API at {url} after {:.2} s, kubeconfig {}", seconds(started), args.write_kubeconfig.display());
+    let kubeconfig = Kubeconfig { path: args.write_kubeconfig.clone(), mode: args.write_kubeconfig_mode.0, url };
+    kubeconfig.write(&secrets)?;
+    tracing::info!(
+        "API at {} after {:.2} s, kubeconfig {}",
+        kubeconfig.url,
+        seconds(started),
+        args.write_kubeconfig.display()
+    );
     if !args.compaction_interval.is_zero() {
         naru_base::spawn("compaction", compact(store.clone(), args.compaction_interval, shutdown.child()));
     }
@@ -85,6 +84,10 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     if !args.disable_agent {
         start_node(&args, &settings, &secrets, &layout, &api, &informers, &shutdown).await?;
     }
+    let tokens = secrets.tokens.clone();
+    let of_tokens = api.clone();
+    tokens.follow(move |accepted| of_tokens.replace_static_tokens(&accepted), &shutdown);
+    secrets.keep_fresh(kubeconfig, &shutdown);
     wait_for_signal().await?;
     tracing::info!("stopping; pods keep running");
     let delay = api.stop_being_ready();
@@ -149,7 +152,6 @@ async fn start_node(
 ) -> Result<()> {
     let started = Instant::now();
     let name = settings.node_name.clone();
-    let serving = &secrets.kubelet_serving;
     let config = node::NodeConfig {
         client: as_user(api, &format!("system:node:{name}"), &["system:nodes"]),
         informers: informers.clone(),
@@ -162,7 +164,8 @@ async fn start_node(
         flannel_ipv6_masq: args.flannel_ipv6_masq,
         overlay: args.flannel_backend,
         machine: agent::machine(layout)?,
-        tls: Arc::new(tls_config(&serving.cert_pem, &serving.key_pem, &secrets.client_ca.cert_pem)?),
+        server: None,
+        tls: Arc::new(tls_config(secrets.kubelet_serving.current.clone(), &secrets.client_ca.cert_pem)?),
         api_server_name: API_SERVER_NAME.into(),
     };
     let kubelet = node::start(config, &args.node, layout, shutdown).await?;
@@ -207,14 +210,14 @@ pub(crate) fn seconds(since: Instant) -> f64 {
 /// What the flags and the machine together decide.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    node_name: String,
+    pub(crate) node_name: String,
     /// At least one.
     pub(crate) node_ips: Vec<IpAddr>,
-    advertise: IpAddr,
+    pub(crate) advertise: IpAddr,
     node_ports: RangeInclusive<u16>,
     cluster_dns: Vec<IpAddr>,
     /// The `kubernetes` Service.
-    api_service: IpAddr,
+    pub(crate) api_service: IpAddr,
 }
 
 impl Settings {
@@ -283,94 +286,22 @@ fn check_room_for_nodes(args: &ServerArgs) -> Result<()> {
     Ok(())
 }
 
-/// Authorities, certificates, keys and the token.
-#[derive(Debug)]
-struct Secrets {
-    server_ca: Arc<Authority>,
-    client_ca: Arc<Authority>,
-    front_proxy_ca: Authority,
-    serving: Identity,
-    admin: Identity,
-    kubelet_client: Identity,
-    kubelet_serving: Identity,
-    service_account_key: String,
-    token: String,
-    /// Of agents alone.
-    agent_token: Option<String>,
-}
-
-impl Secrets {
-    fn load(args: &ServerArgs, layout: &Layout, settings: &Settings) -> Result<Self> {
-        let dir = layout.tls();
-        let server_ca = Arc::new(Authority::load_or_create(&dir, "server-ca", "naru-server-ca")?);
-        let client_ca = Arc::new(Authority::load_or_create(&dir, "client-ca", "naru-client-ca")?);
-        let front_proxy_ca = Authority::load_or_create(&dir, "request-header-ca", "naru-request-header-ca")?;
-        let mut names: Vec<String> = [
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            &format!("kubernetes.default.svc.{}", args.cluster_domain),
-            "localhost",
-            "127.0.0.1",
-            "::1",
-            &settings.node_name,
-            &settings.advertise.to_string(),
-            &settings.api_service.to_string(),
-        ]
-        .map(String::from)
-        .to_vec();
-        names.extend(settings.node_ips.iter().map(ToString::to_string));
-        names.extend(args.tls_san.iter().cloned());
-        names.sort();
-        names.dedup();
-        let serving = LeafSpec { common_name: "kube-apiserver".into(), organization: None, alt_names: names };
-        let client = |name: &str, group: &str| LeafSpec {
-            common_name: name.into(),
-            organization: Some(group.into()),
-            alt_names: Vec::new(),
-        };
-        let kubelet = LeafSpec {
-            common_name: format!("system:node:{}", settings.node_name),
-            organization: Some("system:nodes".into()),
-            alt_names: [settings.node_name.clone(), "127.0.0.1".into()]
-                .into_iter()
-                .chain(settings.node_ips.iter().map(ToString::to_string))
-                .collect(),
-        };
-        let given = given_token("--token-file", args.token_file.as_deref(), args.token.as_deref())?;
-        let agents = given_token("--agent-token-file", args.agent_token_file.as_deref(), args.agent_token.as_deref())?;
-        let token = token::load_or_create(&layout.token(), given.as_deref(), &server_ca.cert_pem)?;
-        Ok(Self {
-            serving: server_ca.load_or_sign(&dir, "serving-kube-apiserver", &serving)?,
-            admin: client_ca.load_or_sign(&dir, "client-admin", &client("system:admin", "system:masters"))?,
-            kubelet_client: client_ca.load_or_sign(
-                &dir,
-                "client-kube-apiserver",
-                &client(API_SERVER_NAME, "system:masters"),
-            )?,
-            kubelet_serving: server_ca.load_or_sign(&dir, "serving-kubelet", &kubelet)?,
-            service_account_key: load_or_create_key(&dir.join("service.key"))?,
-            agent_token: token::for_agents(&layout.node_token(), agents.as_deref(), &token, &server_ca.cert_pem)?,
-            token,
-            server_ca,
-            client_ca,
-            front_proxy_ca,
-        })
+/// What no node may show as its own name or address, since by it the API server is known. Beside a server without a
+/// node, on the same machine, there may be an agent.
+fn reserved_names(args: &ServerArgs, settings: &Settings) -> Vec<String> {
+    let mut names = secrets::server_names(args, settings);
+    if args.disable_agent {
+        let machine: Vec<String> = settings.node_ips.iter().map(ToString::to_string).collect();
+        names.retain(|name| !machine.contains(name) && *name != settings.node_name);
     }
-}
-
-/// A token given by flag or in a file.
-pub(crate) fn given_token(flag: &str, file: Option<&Path>, given: Option<&str>) -> Result<Option<String>> {
-    match file {
-        Some(path) => std::fs::read_to_string(path).map(Some).with_context(|| format!("{flag} {}", path.display())),
-        None => Ok(given.map(str::to_owned)),
-    }
+    names
 }
 
 fn join_config(args: &ServerArgs, settings: &Settings, secrets: &Secrets) -> JoinConfig {
     JoinConfig {
         server_ca: secrets.server_ca.clone(),
         client_ca: secrets.client_ca.clone(),
+        reserved: reserved_names(args, settings),
         cluster: Cluster {
             client_ca: secrets.client_ca.cert_pem.clone(),
             api_server_name: API_SERVER_NAME.into(),
@@ -396,12 +327,9 @@ fn api_config(
     config.root_ca_pem = secrets.server_ca.cert_pem.clone();
     config.client_ca_pem = secrets.client_ca.cert_pem.clone();
     config.front_proxy = FrontProxy::usual(secrets.front_proxy_ca.cert_pem.clone(), FRONT_PROXY_NAME);
-    config.kubelet_client = Some(ClientIdentity {
-        cert_pem: secrets.kubelet_client.cert_pem.clone(),
-        key_pem: secrets.kubelet_client.key_pem.clone(),
-    });
+    config.kubelet_client = Some(secrets.kubelet_client.current.clone());
     config.issuer = format!("https://kubernetes.default.svc.{}", args.cluster_domain);
-    config.static_tokens = join_tokens(secrets)?;
+    config.static_tokens = secrets.tokens.accepted()?;
     config.service_cidr = args.service_cidr.clone();
     config.node_ports = settings.node_ports.clone();
     config.advertise_port = args.https_listen_port;
@@ -414,22 +342,6 @@ fn api_config(
         bail!("--secrets-encryption and --kube-apiserver-arg encryption-provider-config exclude each other");
     }
     Ok(config)
-}
-
-/// What agents may show to join: a token whole, or without the hash, which is all that they send.
-fn join_tokens(secrets: &Secrets) -> Result<Vec<StaticToken>> {
-    let mut tokens = Vec::new();
-    for (user, token) in [("server", Some(&secrets.token)), ("node", secrets.agent_token.as_ref())] {
-        let Some(token) = token else { continue };
-        let (_, password) = token::parts(token)?;
-        tokens.extend([token, password].map(|token| StaticToken {
-            token: token.to_owned(),
-            user: format!("system:bootstrap:{user}"),
-            uid: String::new(),
-            groups: vec!["system:bootstrappers".into()],
-        }));
-    }
-    Ok(tokens)
 }
 
 pub(crate) async fn bind(address: IpAddr, port: u16) -> Result<TcpListener> {

@@ -13,8 +13,8 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use naru_apiserver::{Destination, Dialer, Direct, Stream};
 use naru_base::{Backoff, Shutdown, spawn};
-use naru_client::https::HttpTransport;
-use std::collections::HashMap;
+use naru_client::https::{HttpTransport, Server, Servers};
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -33,13 +33,16 @@ const PING: Duration = Duration::from_secs(30);
 /// How long the agent may take to reach what is asked for.
 const DIAL: Duration = Duration::from_secs(10);
 
+/// Tunnels of one node: it may reach this server by several addresses.
+const MAX_EACH: usize = 4;
+
 type Sender = SendRequest<Empty<Bytes>>;
 
 /// The tunnels that are open, by node. Nodes without one are dialled directly.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tunnels {
     /// Leaf lock.
-    open: Arc<RwLock<HashMap<String, Sender>>>,
+    open: Arc<RwLock<HashMap<String, VecDeque<Sender>>>>,
 }
 
 impl Tunnels {
@@ -70,21 +73,30 @@ impl Tunnels {
             Ok(made) => made,
             Err(error) => return tracing::debug!(%error, node, "a tunnel was not opened"),
         };
-        // A newer one takes the place of an older that has not been noticed to be dead.
-        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(node.clone(), sender);
+        {
+            // The newest goes first: an older one may be dead without having been noticed.
+            let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            let of_node = open.entry(node.clone()).or_default();
+            of_node.retain(|sender| !sender.is_closed());
+            of_node.push_front(sender);
+            of_node.truncate(MAX_EACH);
+        }
         tracing::debug!(node, "tunnel open");
         if let Err(error) = connection.await {
             tracing::debug!(%error, node, "tunnel ended");
         }
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if open.get(&node).is_some_and(SendRequest::is_closed) {
-            open.remove(&node);
+        if let Some(of_node) = open.get_mut(&node) {
+            of_node.retain(|sender| !sender.is_closed());
+            if of_node.is_empty() {
+                open.remove(&node);
+            }
         }
     }
 
     fn to(&self, node: &str) -> Option<Sender> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        open.get(node).filter(|sender| !sender.is_closed()).cloned()
+        open.get(node)?.iter().find(|sender| !sender.is_closed()).cloned()
     }
 }
 
@@ -126,29 +138,55 @@ impl Reachable {
     }
 }
 
-/// The agent's side: keeps a tunnel open until the shutdown.
-pub(crate) fn keep(transport: Arc<HttpTransport>, reachable: Reachable, shutdown: &Shutdown) {
-    let shutdown = shutdown.clone();
-    spawn("tunnel", async move {
+/// The agent's side: keeps a tunnel open to each server until the shutdown, since each dials for itself.
+pub(crate) fn keep(transport: Arc<HttpTransport>, servers: &Servers, reachable: Reachable, shutdown: &Shutdown) {
+    let (shutdown, mut known) = (shutdown.clone(), servers.known());
+    spawn("tunnels", async move {
         let keep = async {
-            let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+            let mut open: HashMap<String, Shutdown> = HashMap::new();
             loop {
-                match open(&transport).await {
-                    Ok(upgraded) => {
-                        backoff.reset();
-                        serve(upgraded, &reachable).await;
+                let servers = known.borrow_and_update().clone();
+                open.retain(|name, stop| {
+                    let kept = servers.iter().any(|server| server.to_string() == *name);
+                    if !kept {
+                        stop.trigger();
                     }
-                    Err(error) => tracing::debug!("no tunnel to the server, trying again: {error:#}"),
+                    kept
+                });
+                for server in servers.iter() {
+                    open.entry(server.to_string()).or_insert_with(|| {
+                        let stop = shutdown.child();
+                        let (transport, reachable, ended) = (transport.clone(), reachable.clone(), stop.clone());
+                        let server = server.clone();
+                        spawn("tunnel", async move { ended.guard(keep_to(&transport, &server, &reachable)).await });
+                        stop
+                    });
                 }
-                tokio::time::sleep(backoff.next_delay()).await;
+                if known.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
             }
         };
         shutdown.guard(keep).await;
     });
 }
 
-async fn open(transport: &HttpTransport) -> Result<Upgraded> {
-    let dialled = transport.dial_http1().await?;
+async fn keep_to(transport: &HttpTransport, server: &Server, reachable: &Reachable) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    loop {
+        match open(transport, server).await {
+            Ok(upgraded) => {
+                backoff.reset();
+                serve(upgraded, reachable).await;
+            }
+            Err(error) => tracing::debug!("no tunnel to {server}, trying again: {error:#}"),
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+async fn open(transport: &HttpTransport, server: &Server) -> Result<Upgraded> {
+    let dialled = transport.dial_http1_to(server).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(dialled.stream)).await?;
     spawn("tunnel-connection", async move {
         if let Err(error) = connection.with_upgrades().await {

@@ -2,6 +2,7 @@
 
 mod frames;
 mod names;
+mod servers;
 mod tls;
 
 use crate::transport::{Error, Request, Transport, WatchStream, failure_of};
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use naru_base::spawn;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -22,10 +24,13 @@ use tokio::sync::Mutex;
 use tokio_rustls::client::TlsStream;
 
 pub use names::resolve;
+pub use servers::{Server, Servers};
 pub use tls::any_server;
 
 /// How long a connection may take to be made.
 const DIAL: Duration = Duration::from_secs(10);
+/// The same for each of several servers.
+const DIAL_EACH: Duration = Duration::from_secs(5);
 /// How long an answer's headers, and then its body, may take.
 const ANSWER: Duration = Duration::from_secs(60);
 /// The largest answer taken in whole.
@@ -66,7 +71,7 @@ impl std::fmt::Debug for Credentials {
 /// Where the API server is, what it is trusted by, and who asks.
 #[derive(Debug, Clone, Default)]
 pub struct HttpConfig {
-    /// `https://host:port`, the host a literal address or a name in /etc/hosts.
+    /// `https://host:port`, the host an address or a name.
     pub server: String,
     /// Certificates that the server's must lead to, as PEM.
     pub ca_pem: Vec<u8>,
@@ -97,11 +102,11 @@ pub enum ConfigError {
 
 /// The parts of a configuration that are ready for use.
 struct Endpoint {
-    host: String,
-    port: u16,
+    server: Server,
     authority: String,
     prefix: String,
-    name: rustls_pki_types::ServerName<'static>,
+    /// What the certificate of each server must say, if not its own host.
+    name: Option<rustls_pki_types::ServerName<'static>>,
     tls: Arc<rustls::ClientConfig>,
     token: Option<http::HeaderValue>,
 }
@@ -113,7 +118,14 @@ pub struct HttpTransport {
     endpoint: RwLock<Arc<Endpoint>>,
     /// The current connection. Held while dialling, so that one dial serves all who wait.
     connection: Mutex<Option<Sender>>,
+    /// Others that will do as well.
+    servers: Option<Arc<Servers>>,
+    /// Seconds that this machine's clock was ahead of the server's at the last answer.
+    ahead: AtomicI64,
 }
+
+/// [`HttpTransport::ahead`] before there was an answer.
+const UNKNOWN: i64 = i64::MIN;
 
 impl std::fmt::Debug for HttpTransport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,8 +136,30 @@ impl std::fmt::Debug for HttpTransport {
 impl HttpTransport {
     /// A transport that dials on its first request.
     pub fn new(config: &HttpConfig) -> Result<Self, ConfigError> {
-        let endpoint = RwLock::new(Arc::new(Endpoint::new(config)?));
-        Ok(Self { endpoint, connection: Mutex::new(None) })
+        Ok(Self::with(Endpoint::new(config)?, None))
+    }
+
+    /// A transport that goes to any of the servers, which it shares with others of its process. The one in its
+    /// configuration gives requests their host.
+    pub fn balanced(config: &HttpConfig, servers: Arc<Servers>) -> Result<Self, ConfigError> {
+        Ok(Self::with(Endpoint::new(config)?, Some(servers)))
+    }
+
+    fn with(endpoint: Endpoint, servers: Option<Arc<Servers>>) -> Self {
+        let endpoint = RwLock::new(Arc::new(endpoint));
+        Self { endpoint, connection: Mutex::new(None), servers, ahead: AtomicI64::new(UNKNOWN) }
+    }
+
+    /// By how many seconds this machine's clock was ahead of the server's when that answered last; negative: behind.
+    pub fn seconds_ahead(&self) -> Option<i64> {
+        Some(self.ahead.load(Ordering::Relaxed)).filter(|ahead| *ahead != UNKNOWN)
+    }
+
+    fn compare_clocks(&self, headers: &http::HeaderMap) {
+        let said = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+        let Some(said) = said.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) else { return };
+        let ahead = jiff::Timestamp::now().as_second() - said.timestamp().as_second();
+        self.ahead.store(ahead, Ordering::Relaxed);
     }
 
     /// Uses a new configuration (renewed certificates) from the next request on. Requests under way
@@ -144,10 +178,22 @@ impl HttpTransport {
     /// A TLS connection of its own that speaks HTTP/1.1, for protocol upgrades (exec). Gives also the
     /// authority and the Authorization header to use on it.
     pub async fn dial_http1(&self) -> Result<Upgradable, Error> {
+        self.upgradable(None).await
+    }
+
+    /// The same to one of several servers.
+    pub async fn dial_http1_to(&self, server: &Server) -> Result<Upgradable, Error> {
+        self.upgradable(Some(server)).await
+    }
+
+    async fn upgradable(&self, server: Option<&Server>) -> Result<Upgradable, Error> {
         let endpoint = self.endpoint();
         let mut tls = (*endpoint.tls).clone();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let stream = endpoint.dial(Arc::new(tls)).await?;
+        let stream = match server {
+            Some(server) => endpoint.dial(server, Arc::new(tls), DIAL).await?,
+            None => self.dial(&endpoint, Arc::new(tls)).await?,
+        };
         let (authority, prefix) = (endpoint.authority.clone(), endpoint.prefix.clone());
         Ok(Upgradable { stream, authority, prefix, authorization: endpoint.token.clone() })
     }
@@ -169,7 +215,7 @@ impl HttpTransport {
         if let Some(sender) = current.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let stream = endpoint.dial(endpoint.tls.clone()).await?;
+        let stream = self.dial(endpoint, endpoint.tls.clone()).await?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(Error::Connection(format!("{}: no HTTP/2", endpoint.authority)));
         }
@@ -190,6 +236,22 @@ impl HttpTransport {
         });
         *current = Some(sender.clone());
         Ok(sender)
+    }
+
+    /// Connects to the server, or to the first of several that answers.
+    async fn dial(&self, endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<TlsStream<TcpStream>, Error> {
+        let Some(servers) = &self.servers else { return endpoint.dial(&endpoint.server, tls, DIAL).await };
+        let mut last = None;
+        for server in servers.order() {
+            match endpoint.dial(&server, tls.clone(), DIAL_EACH).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => {
+                    servers.failed(&server);
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::Connection("no server is known".into())))
     }
 
     async fn respond(&self, request: &Request) -> Result<http::Response<Incoming>, Error> {
@@ -213,6 +275,7 @@ impl HttpTransport {
                 }
                 Err(error) => return Err(connection(&error)),
             };
+            self.compare_clocks(response.headers());
             if response.status().is_success() {
                 return Ok(response);
             }
@@ -231,7 +294,7 @@ impl HttpTransport {
 pub async fn fetch_untrusted(server: &str, path: &str) -> Result<Bytes, Error> {
     let config = HttpConfig { server: server.to_owned(), ..HttpConfig::default() };
     let endpoint = Endpoint::untrusting(&config).map_err(|error| Error::Connection(error.to_string()))?;
-    let transport = HttpTransport { endpoint: RwLock::new(Arc::new(endpoint)), connection: Mutex::new(None) };
+    let transport = HttpTransport::with(endpoint, None);
     let request = Request {
         method: http::Method::GET,
         uri: path.to_owned(),
@@ -285,8 +348,9 @@ impl Endpoint {
             return Err(bad());
         }
         let authority = uri.authority().ok_or_else(bad)?;
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let name = config.tls_server_name.clone().unwrap_or_else(|| host.clone());
+        let server = Server::parse(authority.as_str()).ok_or_else(bad)?;
+        rustls_pki_types::ServerName::try_from(server.host.as_str()).map_err(|_| bad())?;
+        let name = config.tls_server_name.clone().map(rustls_pki_types::ServerName::try_from).transpose();
         let token = match &config.credentials {
             Credentials::Token(token) => {
                 let mut value = http::HeaderValue::try_from(format!("Bearer {}", token.trim()))
@@ -297,38 +361,42 @@ impl Endpoint {
             _ => None,
         };
         Ok(Self {
-            port: authority.port_u16().unwrap_or(443),
+            server,
             authority: authority.to_string(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            name: rustls_pki_types::ServerName::try_from(name).map_err(|_| bad())?,
+            name: name.map_err(|_| bad())?,
             tls: Arc::new(tls),
-            host,
             token,
         })
     }
 
-    async fn dial(&self, tls: Arc<rustls::ClientConfig>) -> Result<TlsStream<TcpStream>, Error> {
+    async fn dial(
+        &self,
+        server: &Server,
+        tls: Arc<rustls::ClientConfig>,
+        patience: Duration,
+    ) -> Result<TlsStream<TcpStream>, Error> {
+        let unreachable = |error: &dyn std::fmt::Display| Error::Connection(format!("{server}: {error}"));
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => rustls_pki_types::ServerName::try_from(server.host.clone()).map_err(|error| unreachable(&error))?,
+        };
         let attempt = async {
-            let mut last = Error::Connection(format!("{}: no address", self.host));
-            for address in names::resolve(&self.host).await? {
-                match TcpStream::connect((address, self.port)).await {
+            let mut last = unreachable(&"no address");
+            for address in names::resolve(&server.host).await? {
+                match TcpStream::connect((address, server.port)).await {
                     Ok(stream) => {
                         let _ = stream.set_nodelay(true);
                         let connector = tokio_rustls::TlsConnector::from(tls);
-                        let stream = connector.connect(self.name.clone(), stream).await;
-                        return stream.map_err(|error| self.unreachable(&error));
+                        let stream = connector.connect(name, stream).await;
+                        return stream.map_err(|error| unreachable(&error));
                     }
-                    Err(error) => last = self.unreachable(&error),
+                    Err(error) => last = unreachable(&error),
                 }
             }
             Err(last)
         };
-        let timed_out = |_| Error::Connection(format!("{}: timed out", self.authority));
-        tokio::time::timeout(DIAL, attempt).await.map_err(timed_out)?
-    }
-
-    fn unreachable(&self, error: &std::io::Error) -> Error {
-        Error::Connection(format!("{}: {error}", self.authority))
+        tokio::time::timeout(patience, attempt).await.map_err(|_| unreachable(&"timed out"))?
     }
 
     fn request(&self, request: &Request, accept: &str) -> Result<http::Request<Full<Bytes>>, Error> {

@@ -1,6 +1,7 @@
 //! What the kubelet needs from the container runtime, the image store, the pod network and the service proxy.
 
 use async_trait::async_trait;
+use naru_base::{Shutdown, spawn};
 use naru_network::proxy::{Backend, Frontend};
 use naru_runtime::images::{Image, ImageStore, PullError, PullOptions, Pulled};
 use naru_runtime::snapshots::Snapshots;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// Sandboxes and containers; the methods of [`Runtime`] that pods need.
 #[async_trait]
@@ -196,17 +197,32 @@ impl Images for LocalImages {
 /// The pod network.
 #[async_trait]
 pub trait PodNetwork: fmt::Debug + Send + Sync + 'static {
-    /// Attaches a sandbox; repeating it gives the same addresses.
-    async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Vec<IpAddr>, String>;
+    /// Attaches a pod's sandbox; repeating it gives the same addresses.
+    async fn attach(&self, sandbox: &str, netns: &Path, pod: &PodName) -> Result<Vec<IpAddr>, String>;
     /// Detaches a sandbox, whose namespace may be gone.
     async fn detach(&self, sandbox: &str, netns: &Path) -> Result<(), String>;
     /// Detaches all sandboxes but these.
     async fn retain(&self, keep: &HashSet<String>) -> Result<(), String>;
+    /// Why no pod can be attached, as it changes; nothing for a network that is always there.
+    fn problem(&self) -> Option<watch::Receiver<Option<String>>> {
+        None
+    }
+}
+
+/// By what others know a pod.
+#[derive(Debug, Clone, Default)]
+pub struct PodName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
 }
 
 #[async_trait]
 impl PodNetwork for naru_libcni::Network {
-    async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Vec<IpAddr>, String> {
+    async fn attach(&self, sandbox: &str, netns: &Path, _: &PodName) -> Result<Vec<IpAddr>, String> {
         let result = self.add(&attachment(sandbox, netns)).await.map_err(|error| error.to_string())?;
         Ok(result.addresses().collect())
     }
@@ -215,6 +231,54 @@ impl PodNetwork for naru_libcni::Network {
     }
     async fn retain(&self, keep: &HashSet<String>) -> Result<(), String> {
         naru_libcni::Network::retain(self, keep).await.map_err(|error| error.to_string())
+    }
+}
+
+/// A network of others: of the pods' names plugins may make use.
+#[derive(Debug, Clone)]
+pub struct ForeignNetwork {
+    external: naru_libcni::External,
+    problem: watch::Receiver<Option<String>>,
+}
+
+/// As container runtimes say it.
+const NO_NETWORK: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady \
+                          message:Network plugin returns error: cni plugin not initialized";
+
+impl ForeignNetwork {
+    /// Follows the network's configuration until the shutdown.
+    pub fn new(external: naru_libcni::External, shutdown: &Shutdown) -> Self {
+        let mut configured = external.configured();
+        let said = |configured: bool| (!configured).then(|| NO_NETWORK.to_owned());
+        let (sender, problem) = watch::channel(said(configured.borrow_and_update().is_some()));
+        let shutdown = shutdown.clone();
+        spawn("network-problem", async move {
+            while let Some(Ok(())) = shutdown.guard(configured.changed()).await {
+                sender.send_replace(said(configured.borrow_and_update().is_some()));
+            }
+        });
+        Self { external, problem }
+    }
+}
+
+#[async_trait]
+impl PodNetwork for ForeignNetwork {
+    async fn attach(&self, sandbox: &str, netns: &Path, pod: &PodName) -> Result<Vec<IpAddr>, String> {
+        let PodName { namespace, name, uid } = pod;
+        let args = format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={sandbox};\
+             K8S_POD_UID={uid}"
+        );
+        self.external.add(&attachment(sandbox, netns), &args).await.map_err(|error| error.to_string())
+    }
+    async fn detach(&self, sandbox: &str, netns: &Path) -> Result<(), String> {
+        self.external.del(&attachment(sandbox, netns)).await.map_err(|error| error.to_string())
+    }
+    async fn retain(&self, keep: &HashSet<String>) -> Result<(), String> {
+        self.external.retain(keep).await.map_err(|error| error.to_string())
+    }
+    fn problem(&self) -> Option<watch::Receiver<Option<String>>> {
+        Some(self.problem.clone())
     }
 }
 

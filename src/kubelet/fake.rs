@@ -3,7 +3,7 @@
 
 use crate::config::KubeletConfig;
 use crate::engine::NoGate;
-use crate::engine::{ContainerRuntime, Images, PodNetwork};
+use crate::engine::{ContainerRuntime, Images, PodName, PodNetwork};
 use crate::objects::Objects;
 use crate::pod::dns::ClusterDns;
 use crate::shared::Shared;
@@ -253,7 +253,7 @@ pub(crate) struct FakeNetwork;
 
 #[async_trait]
 impl PodNetwork for FakeNetwork {
-    async fn attach(&self, _sandbox: &str, _netns: &Path) -> Result<Vec<IpAddr>, String> {
+    async fn attach(&self, _sandbox: &str, _netns: &Path, _pod: &PodName) -> Result<Vec<IpAddr>, String> {
         Ok(vec![IpAddr::from([10, 42, 0, 5])])
     }
     async fn detach(&self, _sandbox: &str, _netns: &Path) -> Result<(), String> {

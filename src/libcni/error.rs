@@ -43,6 +43,9 @@ pub enum CniError {
     /// A parameter in the environment is missing or wrong.
     #[error("{0}")]
     Environment(String),
+    /// A plugin of others failed.
+    #[error("{0}")]
+    Plugin(String),
     /// `check` found something missing.
     #[error("{0}")]
     Check(String),
@@ -55,7 +58,7 @@ impl CniError {
             Self::Version(_) => 1,
             Self::Environment(_) => 4,
             Self::Config(_) => 7,
-            Self::NoAddress(_) | Self::Check(_) | Self::Netlink { .. } => 999,
+            Self::NoAddress(_) | Self::Check(_) | Self::Netlink { .. } | Self::Plugin(_) => 999,
             Self::Netns { .. } => 3,
             Self::Io { .. } => 5,
         }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod error;
+mod external;
 mod ipam;
 mod netlink;
 mod network;
@@ -10,6 +11,7 @@ mod sysctl;
 mod types;
 
 pub use error::CniError;
+pub use external::{External, ExternalConfig};
 pub use network::{Attachment, HOST_INTERFACE_PREFIX, Network, NetworkConfig};
 pub use plugin::{PLUGINS, plugin_main};
 pub use types::{CniResult, Interface, IpConfig, Route};

@@ -131,7 +131,7 @@ impl Network {
         host.delete(host_name).await?;
         pod.add_veth(&attachment.ifname, pod_mac, host_name, HOST_MAC, mtu).await?;
         let (inside, outside) = (pod.index(&attachment.ifname).await?, host.index(host_name).await?);
-        self.tune_host_interface(host_name, addresses)?;
+        self.tune_host_interface(host_name, addresses);
         host.up(host_name).await?;
         for &address in addresses {
             let gateway = gateway(address);
@@ -162,16 +162,15 @@ impl Network {
         })
     }
 
-    fn tune_host_interface(&self, name: &str, addresses: &[IpAddr]) -> Result<(), CniError> {
-        let v4 = |key: &str, value: &str| sysctl::set(&format!("net/ipv4/conf/{name}/{key}"), value);
+    fn tune_host_interface(&self, name: &str, addresses: &[IpAddr]) {
+        let v4 = |key: &str, value: &str| sysctl::prefer(&format!("net/ipv4/conf/{name}/{key}"), value);
         // Loose: what a pod sends may come back another way. The pod's own address is checked by policy.
-        v4("rp_filter", "2")?;
-        v4("send_redirects", "0")?;
+        v4("rp_filter", "2");
+        v4("send_redirects", "0");
         // No address of its own, and no router advertisements to pods that have no use for them.
         if !addresses.iter().any(IpAddr::is_ipv6) && sysctl::exists("net/ipv6") {
-            sysctl::set(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+            sysctl::prefer(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1");
         }
-        Ok(())
     }
 
     /// Detaches a pod and frees its addresses. Idempotent, and content with a namespace that is gone.

@@ -16,6 +16,13 @@ pub(crate) fn set(key: &str, value: &str) -> Result<(), CniError> {
     std::fs::write(&path, value).map_err(CniError::io("set", path))
 }
 
+/// Sets a parameter without which pods have a network, too: where none can be set, the node's condition says so.
+pub(crate) fn prefer(key: &str, value: &str) {
+    if let Err(error) = set(key, value) {
+        tracing::debug!(%error, "a kernel parameter stays as it is");
+    }
+}
+
 /// Whether the kernel has a parameter or a group of them.
 pub(crate) fn exists(key: &str) -> bool {
     path(key).exists()

@@ -7,6 +7,7 @@ use futures::TryStreamExt;
 use naru_api::address::Cidr;
 use naru_api::registry::NODES;
 use naru_base::{Shutdown, spawn};
+use naru_client::https::HttpTransport;
 use naru_client::projections::NodeView;
 use naru_client::{Client, Informer, PatchKind};
 use rtnetlink::RouteMessageBuilder;
@@ -15,14 +16,18 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a running node is looked at again: nobody tells of routes, MTUs and rules that change.
 const AGAIN: Duration = Duration::from_secs(600);
 /// The same when the finding could not be written.
 const RETRY: Duration = Duration::from_secs(10);
-/// The condition of a node that says what was found.
+/// The conditions of a node that say what was found.
 const CONDITION: &str = "NetworkProblem";
+const CLOCK_CONDITION: &str = "ClockProblem";
+/// Clocks that differ by more seconds make tokens and certificates invalid, and leases look expired.
+const MAX_SKEW: u64 = 60;
 /// Interfaces of ours begin with it.
 const OUR_INTERFACES: &str = "naru";
 /// Origins of routes that are ours: Services', and those to other nodes' pods.
@@ -62,32 +67,67 @@ pub async fn problems(setup: &Setup) -> Vec<Problem> {
     found
 }
 
+/// What is wrong with a clock that is so many seconds ahead of the server's.
+pub fn clock_problem(ahead: i64) -> Option<Problem> {
+    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    let seconds = ahead.unsigned_abs();
+    let message = format!(
+        "this machine's clock is {seconds} s {direction} the server's, so that tokens and certificates count as not \
+         valid yet or any more: switch on time synchronisation on both (timedatectl set-ntp true)"
+    );
+    (seconds > MAX_SKEW).then_some(Problem { reason: "ClockSkew", message })
+}
+
+/// Whether a kernel setting that is wrong could be set.
+pub fn can_be_set(problem: &Problem) -> bool {
+    let setting = SETTINGS.iter().find(|(_, name)| problem.message.starts_with(&name.replace('/', ".")));
+    setting.is_none_or(|(_, name)| writable(name).is_ok())
+}
+
 /// Says what is wrong in the log and on the node, as soon as the proxy has set what can be set, and whenever it
 /// changes, until the shutdown.
-pub fn watch(client: Client, nodes: Informer<NodeView>, node: String, setup: Setup, proxy: Proxy, shutdown: &Shutdown) {
+///
+/// Of a server elsewhere, `server` knows the clock.
+pub fn watch(watched: Watched, setup: Setup, proxy: Proxy, shutdown: &Shutdown) {
     let shutdown = shutdown.clone();
     spawn("network-diagnosis", async move {
         let following = async {
             proxy.synced().await;
-            follow(client, nodes, node, setup).await;
+            follow(watched, setup).await;
         };
         shutdown.guard(following).await;
     });
 }
 
-async fn follow(client: Client, nodes: Informer<NodeView>, node: String, setup: Setup) {
+/// Whose conditions are written, and how.
+#[derive(Debug)]
+pub struct Watched {
+    /// May patch the node's status.
+    pub client: Client,
+    /// Has the node.
+    pub nodes: Informer<NodeView>,
+    /// The node's name.
+    pub node: String,
+    /// The way to a server on another machine, whose clock is compared.
+    pub server: Option<Arc<HttpTransport>>,
+}
+
+async fn follow(watched: Watched, setup: Setup) {
+    let Watched { client, nodes, node, server } = watched;
     nodes.synced().await;
     let mut said: Vec<Problem> = Vec::new();
     let mut written: Option<Vec<Problem>> = None;
     loop {
-        let found = problems(&setup).await;
+        let mut found = problems(&setup).await;
+        let ahead = server.as_ref().and_then(|server| server.seconds_ahead());
+        found.extend(ahead.and_then(clock_problem));
         for problem in found.iter().filter(|problem| !said.contains(problem)) {
             tracing::warn!("{}", problem.message);
         }
         said.clone_from(&found);
         if written.as_ref() != Some(&found) {
             let known = nodes.get("", &node).is_some();
-            if known && publish(&client, &node, &found).await {
+            if known && publish(&client, &node, &found, server.is_some()).await {
                 written = Some(found);
             } else {
                 tokio::time::sleep(if known { RETRY } else { Duration::from_secs(1) }).await;
@@ -98,8 +138,13 @@ async fn follow(client: Client, nodes: Informer<NodeView>, node: String, setup: 
     }
 }
 
-async fn publish(client: &Client, node: &str, found: &[Problem]) -> bool {
-    let patch = json!({ "status": { "conditions": [condition(found)] } });
+async fn publish(client: &Client, node: &str, found: &[Problem], with_clock: bool) -> bool {
+    let (clock, network): (Vec<&Problem>, Vec<&Problem>) =
+        found.iter().partition(|problem| problem.reason == "ClockSkew");
+    let network = condition(CONDITION, &network, "NetworkIsUsable", "nothing of this host is in the way of pods");
+    let clock = condition(CLOCK_CONDITION, &clock, "ClockIsRight", "this machine's clock shows what the server's does");
+    let conditions: Vec<Value> = [Some(network), with_clock.then_some(clock)].into_iter().flatten().collect();
+    let patch = json!({ "status": { "conditions": conditions } });
     let patched = client.patch::<Value>(&NODES, None, node, Some("status"), PatchKind::Strategic, &patch).await;
     if let Err(error) = &patched {
         tracing::debug!(%error, "the node's condition could not be written");
@@ -107,17 +152,16 @@ async fn publish(client: &Client, node: &str, found: &[Problem]) -> bool {
     patched.is_ok()
 }
 
-fn condition(found: &[Problem]) -> Value {
+fn condition(kind: &str, found: &[&Problem], good: &str, good_message: &str) -> Value {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let (status, reason) = match found.first() {
         Some(first) => ("True", first.reason),
-        None => ("False", "NetworkIsUsable"),
+        None => ("False", good),
     };
     let messages: Vec<&str> = found.iter().map(|problem| problem.message.as_str()).collect();
-    let message =
-        if messages.is_empty() { "nothing of this host is in the way of pods".to_owned() } else { messages.join("; ") };
+    let message = if messages.is_empty() { good_message.to_owned() } else { messages.join("; ") };
     json!({
-        "type": CONDITION, "status": status, "reason": reason, "message": message,
+        "type": kind, "status": status, "reason": reason, "message": message,
         "lastHeartbeatTime": now, "lastTransitionTime": now,
     })
 }
@@ -192,10 +236,30 @@ fn foreign(route: &RouteMessage, names: &HashMap<u32, String>) -> Option<(Cidr, 
     (!device.starts_with(OUR_INTERFACES) && device != "lo").then_some((Cidr { network, bits }, device))
 }
 
-/// Kernel settings without which nothing is forwarded.
+/// Kernel settings without which nothing is forwarded, each with whether it is of IPv4.
+const SETTINGS: [(bool, &str); 2] = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
+
 fn settings(setup: &Setup) -> Vec<Problem> {
-    let wanted = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
-    let off = wanted.into_iter().filter(|(v4, name)| {
+    let found = forwarding_off(setup);
+    // Where nothing can be set, that nothing has to be is luck.
+    match writable(SETTINGS[0].1) {
+        Err(error) if found.is_empty() => {
+            let message = format!(
+                "kernel settings of the network cannot be set ({error}): run naru as root where /proc/sys is writable \
+                 (mount -o remount,rw /proc/sys), or pods' interfaces keep what the kernel gives them"
+            );
+            vec![Problem { reason: "SettingsNotWritable", message }]
+        }
+        _ => found,
+    }
+}
+
+fn writable(setting: &str) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().write(true).open(format!("/proc/sys/{setting}")).map(drop)
+}
+
+fn forwarding_off(setup: &Setup) -> Vec<Problem> {
+    let off = SETTINGS.into_iter().filter(|(v4, name)| {
         let needed = setup.cluster_cidrs.iter().any(|range| range.network.is_ipv4() == *v4);
         needed && std::fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|value| value.trim() == "0")
     });
@@ -346,6 +410,17 @@ mod tests {
     }
 
     const WIRE: &str = "ip link add eth0 type veth peer name wire && ip link set eth0 up && ip link set wire up";
+
+    #[test]
+    fn a_clock_that_differs_is_named_with_what_to_do() {
+        assert_eq!(clock_problem(30), None);
+        let said = |ahead| clock_problem(ahead).unwrap().message;
+        assert!(
+            said(-3600).starts_with("this machine's clock is 3600 s behind the server's")
+                && said(-3600).contains("set-ntp")
+        );
+        assert!(said(90).starts_with("this machine's clock is 90 s ahead of the server's"));
+    }
 
     #[test]
     fn a_plain_host_has_no_problem() {

@@ -21,7 +21,7 @@ pub use service_account::LegacyToken;
 pub(crate) use service_account::{Binding, Issuer, LAST_USED, Life, Remarks, SERVICE_ACCOUNT_PREFIX, day};
 
 use crate::cache::Cache;
-use crate::config::{Config, FrontProxy, StartError};
+use crate::config::{Config, FrontProxy, StartError, StaticToken};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use naru_base::Shutdown;
@@ -97,11 +97,11 @@ impl Authn {
     /// All of them, as configured.
     pub(crate) fn new(issuer: Issuer, config: &Config, shutdown: &Shutdown) -> Result<Self, StartError> {
         let flags = &config.flags;
-        let mut tokens = config.static_tokens.clone();
+        let mut of_file = Vec::new();
         if let Some(path) = &flags.token_auth_file {
             let wrong = |reason: String| StartError::Config { what: "token-auth-file", reason };
             let text = configuration::read(path).map_err(wrong)?;
-            tokens.extend(tokens::parse_file(&text, &path.to_string_lossy()).map_err(wrong)?);
+            of_file = tokens::parse_file(&text, &path.to_string_lossy()).map_err(wrong)?;
         }
         let asked = &flags.token_webhook;
         let webhook = asked.config_file.as_ref().map(|path| {
@@ -113,12 +113,17 @@ impl Authn {
         Ok(Self {
             peers: peer::PeerJudge::new(config)?,
             front_proxy: config.front_proxy.clone(),
-            tokens: StaticTokens::new(&tokens),
+            tokens: StaticTokens::new(&config.static_tokens, of_file),
             structured: Structured::start(flags, issuer.urls(), shutdown)
                 .map_err(|reason| StartError::Config { what: "authentication-config", reason })?,
             webhook: webhook.transpose()?,
             issuer,
         })
+    }
+
+    /// Takes other tokens in the place of the configured ones.
+    pub(crate) fn replace_static_tokens(&self, tokens: &[StaticToken]) {
+        self.tokens.replace(tokens);
     }
 
     /// The user of a request, whose credentials are taken out of its headers; `Err` when credentials were given and

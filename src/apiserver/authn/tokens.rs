@@ -4,27 +4,39 @@ use super::User;
 use crate::config::StaticToken;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Looks tokens up by their digest, so that comparing leaks nothing through timing.
-#[derive(Debug, Default)]
-pub(crate) struct StaticTokens(HashMap<[u8; 32], Arc<User>>);
+#[derive(Debug)]
+pub(crate) struct StaticTokens {
+    /// Those of the file, which stay.
+    fixed: Vec<StaticToken>,
+    /// Leaf lock.
+    index: RwLock<HashMap<[u8; 32], Arc<User>>>,
+}
 
 impl StaticTokens {
-    /// Indexes the configured tokens.
-    pub(crate) fn new(tokens: &[StaticToken]) -> Self {
-        let index = tokens.iter().map(|token| {
+    /// Indexes the configured tokens, and those that stay when they are replaced.
+    pub(crate) fn new(configured: &[StaticToken], fixed: Vec<StaticToken>) -> Self {
+        let tokens = Self { fixed, index: RwLock::default() };
+        tokens.replace(configured);
+        tokens
+    }
+
+    /// Takes others in the place of the configured ones.
+    pub(crate) fn replace(&self, configured: &[StaticToken]) {
+        let index = configured.iter().chain(&self.fixed).map(|token| {
             let mut user = User::authenticated(&token.user, token.groups.iter().cloned());
             user.uid.clone_from(&token.uid);
             (Sha256::digest(&token.token).into(), Arc::new(user))
         });
-        Self(index.collect())
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = index.collect();
     }
 
     /// The token's user.
     pub(crate) fn user(&self, token: &str) -> Option<Arc<User>> {
         let digest: [u8; 32] = Sha256::digest(token).into();
-        self.0.get(&digest).cloned()
+        self.index.read().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned()
     }
 }
 
@@ -90,9 +102,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn configured_tokens_are_replaced_and_those_of_the_file_stay() {
+        let fixed = parse_file("abc,jane,42\n", "f").unwrap();
+        let configured = |text: &str| parse_file(text, "g").unwrap();
+        let tokens = StaticTokens::new(&configured("old,node,1\n"), fixed);
+        tokens.replace(&configured("new,node,1\n"));
+        let known = ["abc", "old", "new"].map(|token| tokens.user(token).is_some());
+        assert_eq!(known, [true, false, true]);
+    }
+
+    #[test]
     fn token_files_have_three_columns_and_groups() {
         let tokens = parse_file("abc,jane,42,\"dev,ops\"\n\ndef,\"jo\"\"e\",7\n,nobody,0\n", "f").unwrap();
-        let tokens = StaticTokens::new(&tokens);
+        let tokens = StaticTokens::new(&tokens, Vec::new());
         let jane = tokens.user("abc").unwrap();
         assert_eq!((jane.name.as_str(), jane.uid.as_str()), ("jane", "42"));
         assert_eq!(jane.groups, ["dev", "ops", "system:authenticated"]);

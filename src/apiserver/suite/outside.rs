@@ -37,7 +37,11 @@ impl Outside {
         let address = listener.local_addr().unwrap();
         let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let ca_pem = certified.cert.pem();
-        let tls = crate::tls_config(&ca_pem, &certified.signing_key.serialize_pem(), &ca_pem).unwrap();
+        let tls = crate::tls_config(
+            crate::CurrentCertificate::new(&ca_pem, &certified.signing_key.serialize_pem()).unwrap(),
+            &ca_pem,
+        )
+        .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (known, answer): (_, Arc<Answer>) = (asked.clone(), Arc::new(answer));

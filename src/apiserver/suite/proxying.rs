@@ -202,7 +202,9 @@ async fn what_cannot_be_reached_is_said() {
 async fn connect(server: &Server) -> tokio_rustls::client::TlsStream<TcpStream> {
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let pem = certified.cert.pem();
-    let tls = crate::tls_config(&pem, &certified.signing_key.serialize_pem(), &pem).unwrap();
+    let tls =
+        crate::tls_config(crate::CurrentCertificate::new(&pem, &certified.signing_key.serialize_pem()).unwrap(), &pem)
+            .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let api = server.api.clone();

@@ -23,7 +23,11 @@ const SIZE: usize = 100_000;
 async fn connected(server: &Server) -> Sender {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let pem = certified.cert.pem();
-    let tls = crate::api_tls_config(&pem, &certified.signing_key.serialize_pem(), &[]).unwrap();
+    let tls = crate::api_tls_config(
+        crate::CurrentCertificate::new(&pem, &certified.signing_key.serialize_pem()).unwrap(),
+        &[],
+    )
+    .unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let api = server.api.clone();

@@ -6,10 +6,11 @@ use crate::pki::{self, Identity};
 use crate::token;
 use anyhow::{Context, Result, bail};
 use naru_base::Backoff;
-use naru_client::https::{Credentials, HttpConfig, HttpTransport, fetch_untrusted};
+use naru_client::https::{Credentials, HttpConfig, HttpTransport, Servers, fetch_untrusted};
 use naru_client::transport::{Error, Request, Transport};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What an agent has once it belongs to a cluster.
@@ -25,49 +26,101 @@ pub(crate) struct Joined {
     pub(crate) agent: Identity,
     /// What all nodes have in common.
     pub(crate) cluster: Cluster,
+    /// By how many seconds this machine's clock was ahead when it joined.
+    seconds_ahead: Option<i64>,
 }
 
 /// Who joins, and where.
 #[derive(Debug)]
-pub(crate) struct Asking<'a> {
+pub(crate) struct Asking {
     /// `https://HOST:PORT`.
-    pub(crate) server: &'a str,
+    pub(crate) server: String,
+    /// All servers that are known.
+    pub(crate) servers: Arc<Servers>,
     /// The token, if one was given; not needed after the first time.
-    pub(crate) token: Option<&'a str>,
+    pub(crate) token: Option<String>,
     /// Name of the node.
-    pub(crate) node_name: &'a str,
-    /// Its address.
-    pub(crate) node_ip: IpAddr,
-    /// Its addresses of other families.
-    pub(crate) more_ips: &'a [IpAddr],
+    pub(crate) node_name: String,
+    /// At least one.
+    pub(crate) ips: Vec<IpAddr>,
     /// Which machine this is.
-    pub(crate) machine: &'a str,
+    pub(crate) machine: String,
     /// Where keys and certificates are kept.
-    pub(crate) dir: &'a Path,
+    pub(crate) dir: PathBuf,
+}
+
+impl Asking {
+    /// What its serving certificate is to name.
+    pub(crate) fn names(&self) -> Vec<String> {
+        std::iter::once(self.node_name.clone()).chain(self.ips.iter().map(ToString::to_string)).collect()
+    }
 }
 
 /// The names of the files of one identity.
 const IDENTITIES: [&str; 3] = ["client-kubelet", "serving-kubelet", "client-agent"];
 
-/// Joins, or takes what an earlier start has got while that is good for a while yet. Waits for a server that does
-/// not answer; ends with an error when it refuses.
-pub(crate) async fn join(asking: &Asking<'_>) -> Result<Joined> {
-    let server = asking.server;
-    private_dir(asking.dir)?;
+/// Joins, or takes what an earlier start has got while that is good. Waits for a server that does not answer; ends
+/// with an error when it refuses.
+pub(crate) async fn join(asking: &Asking) -> Result<Joined> {
+    let server = &asking.server;
+    private_dir(&asking.dir)?;
     if let Some(kept) = kept(asking)? {
         return Ok(kept);
     }
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     loop {
-        match ask(asking).await {
-            Ok(joined) => return Ok(joined),
+        match ask(asking, false).await {
+            Ok(joined) => {
+                keep(&asking.dir, &joined)?;
+                return Ok(joined);
+            }
             Err(Failure::Refused(error)) => return Err(error),
             Err(Failure::Away(error)) => {
-                tracing::warn!("{server} does not answer, trying again: {error}");
+                let advice = says_clock(&error, jiff::Timestamp::now()).unwrap_or_default();
+                tracing::warn!("{server} does not answer, trying again: {error}{advice}");
                 tokio::time::sleep(backoff.next_delay()).await;
             }
         }
     }
+}
+
+/// New keys and certificates in the place of those that are kept.
+pub(crate) async fn renew(asking: &Asking) -> Result<Joined> {
+    match ask(asking, false).await {
+        Ok(joined) => {
+            keep(&asking.dir, &joined)?;
+            Ok(joined)
+        }
+        Err(Failure::Refused(error)) => Err(error),
+        Err(Failure::Away(error)) => Err(error.into()),
+    }
+}
+
+/// Whether this machine could join; changes nothing, here or there. Gives what nodes have in common, and by how many
+/// seconds the clock is ahead.
+pub(crate) async fn check(asking: &Asking) -> Result<(Cluster, Option<i64>)> {
+    kept(asking)?;
+    match ask(asking, true).await {
+        Ok(joined) => Ok((joined.cluster, joined.seconds_ahead)),
+        Err(Failure::Refused(error)) => Err(error),
+        Err(Failure::Away(error)) => {
+            let advice = says_clock(&error, jiff::Timestamp::now()).unwrap_or_default();
+            bail!("{} does not answer: {error}{advice}", asking.server)
+        }
+    }
+}
+
+/// What to do where a certificate is refused for its time: it is rarely the certificate's fault.
+fn says_clock(error: &impl std::fmt::Display, now: jiff::Timestamp) -> Option<String> {
+    let text = error.to_string();
+    let clock = ["certificate not valid yet", "certificate expired"].iter().any(|said| text.contains(said));
+    clock.then(|| {
+        format!(
+            "; this machine's clock shows {}: if that is wrong, set it (timedatectl set-ntp true), there and on the \
+             server",
+            now.strftime("%Y-%m-%d %H:%M:%S UTC")
+        )
+    })
 }
 
 enum Failure {
@@ -83,26 +136,28 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-async fn ask(asking: &Asking<'_>) -> Result<Joined, Failure> {
+async fn ask(asking: &Asking, dry_run: bool) -> Result<Joined, Failure> {
     let (server_ca, credentials) = trust(asking).await?;
     let keys: Vec<(String, String)> = IDENTITIES.iter().map(|_| pki::new_request()).collect::<Result<_>>()?;
     let [client, serving, agent] = keys.as_slice() else { unreachable!("one key for each identity") };
+    let [node_ip, more_ips @ ..] = asking.ips.as_slice() else { unreachable!("a node has an address") };
     let request = JoinRequest {
-        node_name: asking.node_name.to_owned(),
-        node_ip: asking.node_ip,
-        more_ips: asking.more_ips.to_vec(),
-        machine: asking.machine.to_owned(),
+        node_name: asking.node_name.clone(),
+        node_ip: *node_ip,
+        more_ips: more_ips.to_vec(),
+        machine: asking.machine.clone(),
+        dry_run,
         client_csr: client.0.clone(),
         serving_csr: serving.0.clone(),
         agent_csr: agent.0.clone(),
     };
     let config = HttpConfig {
-        server: asking.server.to_owned(),
+        server: asking.server.clone(),
         ca_pem: server_ca.clone().into_bytes(),
         tls_server_name: None,
         credentials,
     };
-    let transport = HttpTransport::new(&config).map_err(anyhow::Error::from)?;
+    let transport = HttpTransport::balanced(&config, asking.servers.clone()).map_err(anyhow::Error::from)?;
     let body = serde_json::to_vec(&request).map_err(anyhow::Error::from)?;
     let request = Request {
         method: http::Method::POST,
@@ -119,33 +174,32 @@ async fn ask(asking: &Asking<'_>) -> Result<Joined, Failure> {
         Err(error) => return Err(Failure::Away(error)),
     };
     let answer: JoinAnswer = serde_json::from_slice(&answer).context("the server's answer cannot be read")?;
-    let joined = Joined {
+    Ok(Joined {
+        seconds_ahead: transport.seconds_ahead(),
         client: Identity { cert_pem: answer.client_certificate, key_pem: client.1.clone() },
         serving: Identity { cert_pem: answer.serving_certificate, key_pem: serving.1.clone() },
         agent: Identity { cert_pem: answer.agent_certificate, key_pem: agent.1.clone() },
         server_ca,
         cluster: answer.cluster,
-    };
-    keep(asking.dir, &joined)?;
-    Ok(joined)
+    })
 }
 
 /// The server's authority, checked against the token (or known from the first time), and how to ask.
-async fn trust(asking: &Asking<'_>) -> Result<(String, Credentials), Failure> {
-    if let Some(kept) = stored(asking.dir)? {
+async fn trust(asking: &Asking) -> Result<(String, Credentials), Failure> {
+    if let Some(kept) = stored(&asking.dir)? {
         // The certificate is still a proof of who we are, also when it is about to expire.
         if pki::seconds_left(&kept.client.cert_pem)? > 0 {
             let (cert_pem, key_pem) = (kept.client.cert_pem.into_bytes(), kept.client.key_pem.into_bytes());
             return Ok((kept.server_ca, Credentials::Certificate { cert_pem, key_pem }));
         }
     }
-    let Some(given) = asking.token else {
+    let Some(given) = &asking.token else {
         return Err(Failure::Refused(anyhow::anyhow!(
             "a token is needed to join: --token or --token-file with the content of server/token on the server"
         )));
     };
     let (hash, secret) = token::parts(given)?;
-    let ca = fetch_untrusted(asking.server, CA_PATH).await.map_err(|error| match error {
+    let ca = fetch_untrusted(&asking.server, CA_PATH).await.map_err(|error| match error {
         Error::Status(status) => Failure::Refused(anyhow::anyhow!("{}: {}", asking.server, status.message)),
         error => Failure::Away(error),
     })?;
@@ -189,13 +243,14 @@ fn stored(dir: &Path) -> Result<Option<Joined>> {
     let [client, serving, agent] = IDENTITIES.map(identity);
     let (Some(client), Some(serving), Some(agent)) = (client?, serving?, agent?) else { return Ok(None) };
     let Some(server_ca) = read("server-ca.crt")? else { return Ok(None) };
-    Ok(Some(Joined { server_ca, client, serving, agent, cluster }))
+    Ok(Some(Joined { server_ca, client, serving, agent, cluster, seconds_ahead: None }))
 }
 
-/// What an earlier start has got, if it is for this node and its address, and not about to expire.
-fn kept(asking: &Asking<'_>) -> Result<Option<Joined>> {
-    let Some(kept) = stored(asking.dir)? else { return Ok(None) };
-    if let Some((Some(hash), _)) = asking.token.map(token::parts).transpose()?
+/// What an earlier start has got, if it is for this node and cluster. It may be about to expire, or for another
+/// address: a node that its server does not answer runs with it, and it is renewed when the server is there.
+fn kept(asking: &Asking) -> Result<Option<Joined>> {
+    let Some(kept) = stored(&asking.dir)? else { return Ok(None) };
+    if let Some((Some(hash), _)) = asking.token.as_deref().map(token::parts).transpose()?
         && token::hash(&kept.server_ca)? != hash
     {
         bail!(
@@ -203,6 +258,27 @@ fn kept(asking: &Asking<'_>) -> Result<Option<Joined>> {
             asking.dir.display()
         );
     }
-    let names = [asking.node_name, &asking.node_ip.to_string()];
-    Ok(pki::still_good(&kept.serving, &names)?.then_some(kept))
+    let of_node = pki::names_all(&kept.serving, std::slice::from_ref(&asking.node_name))?;
+    Ok((of_node && pki::seconds_left(&kept.client.cert_pem)? > 0).then_some(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_named_where_a_certificate_is_refused_for_its_time() -> Result<()> {
+        let now: jiff::Timestamp = "1970-01-01T00:01:00Z".parse()?;
+        let early = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidYet);
+        let late = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        for error in [early, late] {
+            let said = says_clock(&error, now).unwrap_or_default();
+            assert!(
+                said.contains("clock shows 1970-01-01 00:01:00 UTC") && said.contains("set-ntp"),
+                "{error}: {said}"
+            );
+        }
+        assert_eq!(says_clock(&"connection refused", now), None);
+        Ok(())
+    }
 }

@@ -7,8 +7,10 @@
 
 mod client;
 mod server;
+pub(crate) mod servers;
+mod twins;
 
-pub(crate) use client::{Asking, join};
+pub(crate) use client::{Asking, Joined, check, join, renew};
 pub(crate) use server::{JoinConfig, Joining, roles};
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,9 @@ struct JoinRequest {
     client_csr: String,
     serving_csr: String,
     agent_csr: String,
+    /// Nothing is signed or changed: would it be?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
 }
 
 /// What it gets.

@@ -1,5 +1,6 @@
 //! The server's side of joining.
 
+use super::twins::Twins;
 use super::{AGENTS, CA_PATH, Cluster, JOIN_PATH, JoinAnswer, JoinRequest, MACHINE};
 use crate::pki::{Authority, LeafSpec};
 use crate::tunnel::{self, Tunnels};
@@ -15,6 +16,10 @@ use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+/// What somebody is told who shows no good token.
+const WRONG_TOKEN: &str = "the token is wrong or has expired: take the one in server/token on the server, or make one \
+                           there with naru token create";
+
 /// The group of everybody who holds a token for joining.
 const BOOTSTRAPPERS: &str = "system:bootstrappers";
 
@@ -27,6 +32,8 @@ pub(crate) struct JoinConfig {
     pub(crate) client_ca: Arc<Authority>,
     /// What they have in common.
     pub(crate) cluster: Cluster,
+    /// Names and addresses of the API server, which no node may show as its own.
+    pub(crate) reserved: Vec<String>,
 }
 
 /// Answers those who join.
@@ -35,6 +42,7 @@ pub(crate) struct Joining {
     config: JoinConfig,
     tunnels: Tunnels,
     client: OnceLock<Client>,
+    twins: Twins,
 }
 
 /// Addresses of a node in its certificate, beside the first: one is what a second family needs.
@@ -42,7 +50,7 @@ const MAX_MORE_IPS: usize = 3;
 
 impl Joining {
     pub(crate) fn new(config: JoinConfig, tunnels: Tunnels) -> Self {
-        Self { config, tunnels, client: OnceLock::new() }
+        Self { config, tunnels, client: OnceLock::new(), twins: Twins::default() }
     }
 
     /// Gives it a client that may read Nodes and Leases; before that nobody can join.
@@ -61,8 +69,23 @@ impl Joining {
         if let Some(reason) = dns_subdomain(name).first() {
             bail!("the node's name {name:?} cannot be used (give another with --node-name): {reason}");
         }
+        let addresses = std::iter::once(&asked.node_ip).chain(asked.more_ips.iter().take(MAX_MORE_IPS));
+        let shown: Vec<String> = std::iter::once(name.clone()).chain(addresses.map(ToString::to_string)).collect();
+        if let Some(taken) = shown.iter().find(|shown| self.config.reserved.contains(shown)) {
+            bail!("{taken} is the server's own: give this node another --node-name or --node-ip");
+        }
         if !of_node {
-            self.check_machine(name, &asked.machine).await?;
+            self.check_machine(name, &asked.machine, asked.dry_run).await?;
+        }
+        if asked.dry_run {
+            let none = String::new;
+            let cluster = self.config.cluster.clone();
+            return Ok(JoinAnswer {
+                client_certificate: none(),
+                serving_certificate: none(),
+                agent_certificate: none(),
+                cluster,
+            });
         }
         let client = |common_name: String, organization: &str| LeafSpec {
             common_name,
@@ -71,8 +94,8 @@ impl Joining {
         };
         let node = format!("system:node:{name}");
         let mut serving = client(node.clone(), "system:nodes");
-        serving.alt_names = vec![name.clone(), asked.node_ip.to_string(), IpAddr::from([127, 0, 0, 1]).to_string()];
-        serving.alt_names.extend(asked.more_ips.iter().take(MAX_MORE_IPS).map(ToString::to_string));
+        serving.alt_names = shown;
+        serving.alt_names.push(IpAddr::from([127, 0, 0, 1]).to_string());
         let ca = &self.config.client_ca;
         Ok(JoinAnswer {
             client_certificate: ca.sign_request(&asked.client_csr, &client(node, "system:nodes"))?,
@@ -83,7 +106,7 @@ impl Joining {
     }
 
     /// Two machines must not be one node: the name of a node that is alive belongs to its machine.
-    async fn check_machine(&self, name: &str, machine: &str) -> Result<()> {
+    async fn check_machine(&self, name: &str, machine: &str, dry_run: bool) -> Result<()> {
         let client = self.client.get().context("the server is still starting: try again")?;
         let node: Value = match client.get(&registry::NODES, None, name).await {
             Ok(node) => node,
@@ -98,7 +121,13 @@ impl Joining {
             conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
         });
         if ready {
+            if !dry_run {
+                self.twins.seen(client, name);
+            }
             bail!("another machine is the node {name:?}, and it is Ready: give this one another --node-name");
+        }
+        if dry_run {
+            return Ok(());
         }
         // The machine was replaced, or lost its data: the node is its.
         let patch = json!({ "metadata": { "annotations": { (MACHINE): machine } } });
@@ -118,14 +147,18 @@ impl Extension for Joining {
             (CA_PATH, &Method::GET) => text(StatusCode::OK, self.config.server_ca.cert_pem.clone()),
             (JOIN_PATH, &Method::POST) => {
                 let Some(caller) = &request.caller else {
-                    return text(StatusCode::UNAUTHORIZED, "the token is wrong or has expired".to_owned());
+                    tracing::warn!("somebody was refused who wanted to join: the token is wrong or has expired");
+                    return text(StatusCode::UNAUTHORIZED, WRONG_TOKEN.to_owned());
                 };
                 match self.join(caller, &request.body).await {
                     Ok(answer) => {
                         tracing::info!("{} gave a node its certificates", caller.name);
                         json_answer(&answer)
                     }
-                    Err(error) => text(StatusCode::FORBIDDEN, format!("{error:#}")),
+                    Err(error) => {
+                        tracing::warn!("{} was refused: {error:#}", caller.name);
+                        text(StatusCode::FORBIDDEN, format!("{error:#}"))
+                    }
                 }
             }
             (tunnel::PATH, &Method::GET) => {

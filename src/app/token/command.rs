@@ -65,8 +65,8 @@ pub(crate) async fn run(command: TokenCommand) -> Result<()> {
             let rotated = rotate(&layout, token.as_deref(), new_token.as_deref())?;
             writeln!(out, "{rotated}")?;
             tracing::info!(
-                "written to {}; the server takes it at its next start (a --token in its flags or its configuration \
-                 must be changed too). Nodes that have joined stay",
+                "written to {}; a server that runs takes it at once (a --token in its flags or its configuration must \
+                 be changed too, before its next start). Nodes that have joined stay",
                 layout.token().display()
             );
         }

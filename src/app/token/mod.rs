@@ -1,7 +1,9 @@
 //! The secret with which nodes join: `K10<sha256 of the authority>::server:<password>`, as k3s has it.
 
+mod accepted;
 mod command;
 
+pub(crate) use accepted::Tokens;
 pub(crate) use command::run;
 
 use crate::files::{read_optional, write_atomic};
@@ -10,6 +12,14 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use std::path::Path;
+
+/// A token given by flag or in a file.
+pub(crate) fn given(flag: &str, file: Option<&Path>, given: Option<&str>) -> Result<Option<String>> {
+    match file {
+        Some(path) => std::fs::read_to_string(path).map(Some).with_context(|| format!("{flag} {}", path.display())),
+        None => Ok(given.map(str::to_owned)),
+    }
+}
 
 /// The full token for an authority and a password. The hash lets a joining node check the server
 /// before it trusts it with the password.

@@ -1,21 +1,30 @@
-//! Host names without the libc resolver: literal addresses and /etc/hosts.
+//! Host names without the libc resolver: literal addresses and /etc/hosts, then the name servers of
+//! /etc/resolv.conf.
 
 use crate::transport::Error;
+use hickory_resolver::TokioResolver;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const HOSTS: &str = "/etc/hosts";
 
-/// The addresses of a host that is a literal address or a name in /etc/hosts.
+/// The addresses of a host.
 pub async fn resolve(host: &str) -> Result<Vec<IpAddr>, Error> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
     let hosts = tokio::fs::read_to_string(HOSTS).await.unwrap_or_default();
     let addresses = lookup(&hosts, host);
-    if addresses.is_empty() {
-        return Err(Error::Connection(format!("{host}: neither an address nor a name in {HOSTS}")));
-    }
-    Ok(addresses)
+    if addresses.is_empty() { ask(host).await } else { Ok(addresses) }
+}
+
+/// Asks the machine's name servers. They are read anew each time: they change with its network, and connections are
+/// kept.
+async fn ask(host: &str) -> Result<Vec<IpAddr>, Error> {
+    let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
+    let resolver = resolver.map_err(|error| Error::Connection(format!("name servers: {error}")))?;
+    let found = resolver.lookup_ip(host).await;
+    let found = found.map_err(|error| Error::Connection(format!("lookup {host}: {error}")))?;
+    Ok(found.iter().collect())
 }
 
 fn lookup(hosts: &str, host: &str) -> Vec<IpAddr> {

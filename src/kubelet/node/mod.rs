@@ -69,14 +69,17 @@ struct NodeSync {
 impl NodeSync {
     async fn run(&self, ready: &watch::Sender<bool>, uid: &watch::Sender<Option<String>>) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let mut network = self.shared.config.network.problem();
         loop {
-            match self.round(ready, uid).await {
+            let problem = network.as_mut().and_then(|problem| problem.borrow_and_update().clone());
+            match self.round(ready, uid, problem.as_deref()).await {
                 Ok(()) => {
                     backoff.reset();
                     tokio::select! {
                         () = tokio::time::sleep(STATUS_PERIOD) => {}
                         () = self.shared.images_changed.notified() => {}
                         () = self.amiss.notified() => tokio::time::sleep(AMISS_PAUSE).await,
+                        () = changed(&mut network) => {}
                     }
                 }
                 Err(error) => {
@@ -88,7 +91,12 @@ impl NodeSync {
     }
 
     /// Registers the node if need be and publishes its status.
-    async fn round(&self, ready: &watch::Sender<bool>, uid: &watch::Sender<Option<String>>) -> Result<(), Error> {
+    async fn round(
+        &self,
+        ready: &watch::Sender<bool>,
+        uid: &watch::Sender<Option<String>>,
+        problem: Option<&str>,
+    ) -> Result<(), Error> {
         let node = self.register().await?;
         uid.send_if_modified(|known| {
             let changed = *known != node.metadata.uid;
@@ -97,7 +105,8 @@ impl NodeSync {
         });
         let config = &self.shared.config;
         let old = node.status.unwrap_or_default();
-        let mut status = status::compute(config, &self.facts, &config.images.list(), &old, jiff::Timestamp::now());
+        let now = jiff::Timestamp::now();
+        let mut status = status::compute(config, &self.facts, &config.images.list(), &old, problem, now);
         // Addresses of one type (a node has one of each family) are one to a merge: the list is replaced as a whole.
         if let Some(addresses) = status["addresses"].as_array_mut() {
             addresses.push(json!({"$patch": "replace"}));
@@ -110,7 +119,8 @@ impl NodeSync {
         let patch = json!({"status": status});
         let _: IgnoredAny =
             config.client.patch(&NODES, None, &config.node_name, Some("status"), PatchKind::Strategic, &patch).await?;
-        if !ready.send_replace(true) {
+        let was_ready = ready.send_replace(problem.is_none());
+        if !was_ready && problem.is_none() {
             self.event("NodeReady", format!("Node {} status is now: NodeReady", config.node_name));
         }
         Ok(())
@@ -156,6 +166,18 @@ impl NodeSync {
             ..Default::default()
         };
         self.shared.recorder.event(&about, EventKind::Normal, reason, message);
+    }
+}
+
+/// Completes when the network's problem is another.
+async fn changed(problem: &mut Option<watch::Receiver<Option<String>>>) {
+    let told = match problem {
+        Some(problem) => problem.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        // Whoever says no more of the network has been shut down, as we will be.
+        std::future::pending().await
     }
 }
 

@@ -67,12 +67,13 @@ pub(crate) fn new_node(config: &KubeletConfig, facts: &Facts) -> Value {
     })
 }
 
-/// The status, with transition times kept where nothing changed.
+/// The status, with transition times kept where nothing changed. With a problem the node is not Ready.
 pub(crate) fn compute(
     config: &KubeletConfig,
     facts: &Facts,
     images: &[Arc<Image>],
     old: &NodeStatus,
+    problem: Option<&str>,
     now: Timestamp,
 ) -> Value {
     let mut addresses: Vec<Value> =
@@ -82,7 +83,7 @@ pub(crate) fn compute(
     json!({
         "capacity": facts.capacity(),
         "allocatable": facts.allocatable(),
-        "conditions": conditions(old, now),
+        "conditions": conditions(old, now, problem),
         "addresses": addresses,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "nodeInfo": {
@@ -115,12 +116,16 @@ fn recursive_read_only(kernel: &str) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
 }
 
-fn conditions(old: &NodeStatus, now: Timestamp) -> Vec<Value> {
+fn conditions(old: &NodeStatus, now: Timestamp, problem: Option<&str>) -> Vec<Value> {
+    let ready = match problem {
+        None => ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        Some(problem) => ("Ready", "False", "KubeletNotReady", problem),
+    };
     let wanted = [
         ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        ready,
     ];
     let before = old.conditions.as_deref().unwrap_or_default();
     wanted
@@ -151,12 +156,18 @@ mod tests {
     fn conditions_keep_their_transition_time() {
         let at = |secs| Timestamp::from_second(secs).unwrap_or_default();
         let first: NodeStatus =
-            serde_json::from_value(json!({"conditions": conditions(&NodeStatus::default(), at(100))}))
+            serde_json::from_value(json!({"conditions": conditions(&NodeStatus::default(), at(100), None)}))
                 .unwrap_or_default();
-        let second = conditions(&first, at(400));
+        let second = conditions(&first, at(400), None);
         assert_eq!(second.len(), 4);
         assert_eq!(second[3]["reason"], "KubeletReady");
         assert_eq!(second[3]["lastTransitionTime"], "1970-01-01T00:01:40Z");
         assert_eq!(second[3]["lastHeartbeatTime"], "1970-01-01T00:06:40Z");
+        let third = conditions(&first, at(500), Some("no network"));
+        assert_eq!((&third[3]["status"], &third[3]["reason"]), (&json!("False"), &json!("KubeletNotReady")));
+        assert_eq!(
+            (&third[3]["message"], &third[3]["lastTransitionTime"]),
+            (&json!("no network"), &json!("1970-01-01T00:08:20Z"))
+        );
     }
 }

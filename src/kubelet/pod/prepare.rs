@@ -6,6 +6,7 @@ use super::resources;
 use super::slot::labels;
 use super::start::{identity, new_id};
 use super::worker::{Life, Sandbox, Worker};
+use crate::engine::PodName;
 use crate::shared::{Shared, events};
 use crate::volumes::{self, payload};
 use jiff::Timestamp;
@@ -124,7 +125,8 @@ impl Worker {
         if self.host_network() {
             return Ok(self.shared.config.node_ips.clone());
         }
-        self.shared.config.network.attach(id, netns).await
+        let (namespace, name, uid) = identity(&self.pod);
+        self.shared.config.network.attach(id, netns, &PodName { namespace, name, uid }).await
     }
 
     pub(super) fn host_network(&self) -> bool {

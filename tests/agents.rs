@@ -5,44 +5,46 @@ use std::process::Child;
 use std::time::Instant;
 
 /// An agent on a machine of its own.
-struct Agent {
-    host: Host,
+pub(crate) struct Agent {
+    pub(crate) host: Host,
     name: &'static str,
-    flags: Vec<String>,
+    pub(crate) server: String,
+    pub(crate) flags: Vec<String>,
     process: Option<Child>,
 }
 
 impl Agent {
-    fn new(name: &'static str, address: &str, switch: &Host, flags: &[&str]) -> Self {
+    pub(crate) fn new(name: &'static str, address: &str, switch: &Host, flags: &[&str]) -> Self {
         let host = Host::machine("agent", name, address);
         host.plug(switch);
-        Self { host, name, flags: flags.iter().map(ToString::to_string).collect(), process: None }
+        let flags = flags.iter().map(ToString::to_string).collect();
+        Self { host, name, server: "https://192.0.2.10:6443".to_owned(), flags, process: None }
     }
 
-    fn command(&self, token: &str) -> std::process::Command {
+    pub(crate) fn command(&self, token: &str) -> std::process::Command {
         let mut command = self.host.command(NARU);
-        command.args(["agent", "--server", "https://192.0.2.10:6443", "--token", token, "--data-dir"]);
+        command.args(["agent", "--server", &self.server, "--token", token, "--data-dir"]);
         command.arg(self.host.dir.join("data")).args(["--cgroup-root", &self.host.name]).args(&self.flags);
         command
     }
 
-    fn up(&mut self, token: &str) {
+    pub(crate) fn up(&mut self, token: &str) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.host.dir.join("agent.log")).unwrap();
         self.process = Some(self.command(token).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
-    fn down(&mut self) {
+    pub(crate) fn down(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
         }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.host.dir.join("agent.log")).unwrap_or_default()
     }
 
-    fn curl(&self, url: &str) -> String {
+    pub(crate) fn curl(&self, url: &str) -> String {
         let output = self.host.command("curl").args(["-sS", "-m", "5", url]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -84,12 +86,12 @@ metadata: {name: hello}
 spec: {selector: {app: hello}, ports: [{port: 80, targetPort: 8080}]}
 ";
 
-fn ready(c: &Cluster, node: &str) -> bool {
+pub(crate) fn ready(c: &Cluster, node: &str) -> bool {
     c.get(&format!("node {node}"), "{.status.conditions[?(@.type=='Ready')].status}") == "True"
 }
 
 /// Waits for something on an agent's side.
-fn eventually(agents: &[&Agent], what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn eventually(agents: &[&Agent], what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         let logs: Vec<String> = agents.iter().map(|agent| format!("{}:\n{}", agent.name, agent.log())).collect();
@@ -172,7 +174,7 @@ fn machines_join_and_pods_reach_one_another() {
 fn a_node_that_cannot_be_dialled_is_reached_through_its_tunnel() {
     let switch = Host::machine("switch", "switch", "192.0.2.1");
     switch.make_switch();
-    let mut c = Cluster::prepare("tunnel", &[]);
+    let mut c = Cluster::prepare("tunnel", &["--disable-agent"]);
     c.host.plug(&switch);
     c.up();
     let token = std::fs::read_to_string(c.data_dir().join("server/token")).unwrap().trim().to_owned();
@@ -190,6 +192,23 @@ fn a_node_that_cannot_be_dialled_is_reached_through_its_tunnel() {
     c.kubectl(&["logs", "hello"]);
     let answer = c.kubectl(&["get", "--raw", "/api/v1/namespaces/default/pods/hello:8080/proxy/"]);
     assert!(answer.starts_with("Hello from hello"), "{answer}");
+    c.kubectl(&["label", "pod", "hello", "app=hello"]);
+    c.kubectl(&["expose", "pod", "hello", "--port=80", "--target-port=8080"]);
+    eventually(&[&b], "the Service is reached", || {
+        let answer = c.try_kubectl(&["get", "--raw", "/api/v1/namespaces/default/services/hello:80/proxy/"]);
+        String::from_utf8_lossy(&answer.stdout).starts_with("Hello from hello")
+    });
+    let metrics = c.kubectl(&["get", "--raw", "/api/v1/nodes/node-b/proxy/metrics"]);
+    assert!(metrics.contains("# TYPE"), "{metrics}");
+    let _forward = Background(
+        c.kubectl_command(&["port-forward", "pod/hello", "18080:8080"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    eventually(&[&b], "the forwarded port answers", || {
+        c.curl("http://127.0.0.1:18080/").starts_with("Hello from hello")
+    });
 }
 
 /// A program that ends with the value.

@@ -11,6 +11,7 @@ mod conformance;
 mod databases;
 mod history;
 mod isolation;
+mod joining;
 mod killing;
 mod kinds;
 mod node;
@@ -21,6 +22,7 @@ mod serving;
 mod static_pods;
 mod streams;
 mod structure;
+mod units;
 #[cfg(target_arch = "x86_64")]
 mod vm;
 mod volumes;

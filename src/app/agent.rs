@@ -111,6 +111,10 @@ impl Identities {
     }
 
     async fn renew_for_ever(self, asking: Asking, mut joined: Joined) {
+        // What was kept may be of no use any more, and nobody else says so in words that help.
+        if let Err(error) = join::check(&asking).await {
+            tracing::warn!("{error:#}");
+        }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         loop {
             if pki::names_all(&joined.serving, &asking.names()).unwrap_or(false) {

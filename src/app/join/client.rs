@@ -76,7 +76,7 @@ pub(crate) async fn join(asking: &Asking) -> Result<Joined> {
             }
             Err(Failure::Refused(error)) => return Err(error),
             Err(Failure::Away(error)) => {
-                let advice = says_clock(&error, jiff::Timestamp::now()).unwrap_or_default();
+                let advice = advice(&error, &asking.dir, jiff::Timestamp::now());
                 tracing::warn!("{server} does not answer, trying again: {error}{advice}");
                 tokio::time::sleep(backoff.next_delay()).await;
             }
@@ -104,23 +104,32 @@ pub(crate) async fn check(asking: &Asking) -> Result<(Cluster, Option<i64>)> {
         Ok(joined) => Ok((joined.cluster, joined.seconds_ahead)),
         Err(Failure::Refused(error)) => Err(error),
         Err(Failure::Away(error)) => {
-            let advice = says_clock(&error, jiff::Timestamp::now()).unwrap_or_default();
+            let advice = advice(&error, &asking.dir, jiff::Timestamp::now());
             bail!("{} does not answer: {error}{advice}", asking.server)
         }
     }
 }
 
-/// What to do where a certificate is refused for its time: it is rarely the certificate's fault.
-fn says_clock(error: &impl std::fmt::Display, now: jiff::Timestamp) -> Option<String> {
+/// What to do where the server's certificate is refused: for its time, which is rarely the certificate's fault, or
+/// since it is of another authority than that of the token.
+fn advice(error: &impl std::fmt::Display, dir: &Path, now: jiff::Timestamp) -> String {
     let text = error.to_string();
-    let clock = ["certificate not valid yet", "certificate expired"].iter().any(|said| text.contains(said));
-    clock.then(|| {
-        format!(
-            "; this machine's clock shows {}: if that is wrong, set it (timedatectl set-ntp true), there and on the \
-             server",
-            now.strftime("%Y-%m-%d %H:%M:%S UTC")
-        )
-    })
+    let says = |words: [&str; 2]| words.iter().any(|word| text.contains(word));
+    if says(["certificate not valid yet", "certificate expired"]) {
+        let now = now.strftime("%Y-%m-%d %H:%M:%S UTC");
+        return format!(
+            "; this machine's clock shows {now}: if that is wrong, set it (timedatectl set-ntp true), there and on the \
+             server"
+        );
+    }
+    if says(["UnknownIssuer", "BadSignature"]) {
+        return format!(
+            "; its certificate is not of the authority that this machine knows as its cluster's. Make sure that nobody \
+             is in between. If the server was set up anew, remove {} and join with its new token",
+            dir.display()
+        );
+    }
+    String::new()
 }
 
 enum Failure {
@@ -265,20 +274,93 @@ fn kept(asking: &Asking) -> Result<Option<Joined>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pki::{Authority, LeafSpec};
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use naru_apiserver::{CurrentCertificate, api_tls_config};
+    use rustls_pki_types::UnixTime;
+    use std::convert::Infallible;
+    use std::sync::{Mutex, PoisonError};
 
     #[test]
-    fn a_wrong_clock_is_named_where_a_certificate_is_refused_for_its_time() -> Result<()> {
+    fn what_to_do_about_a_refused_certificate_is_said() -> Result<()> {
         let now: jiff::Timestamp = "1970-01-01T00:01:00Z".parse()?;
-        let early = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidYet);
-        let late = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
-        for error in [early, late] {
-            let said = says_clock(&error, now).unwrap_or_default();
-            assert!(
-                said.contains("clock shows 1970-01-01 00:01:00 UTC") && said.contains("set-ntp"),
-                "{error}: {said}"
-            );
+        let dir = Path::new("/var/lib/naru/agent/tls");
+        let said = |error| advice(&rustls::Error::InvalidCertificate(error), dir, now);
+        let (time, limit) = (UnixTime::since_unix_epoch(Duration::ZERO), UnixTime::since_unix_epoch(Duration::MAX));
+        for error in [
+            rustls::CertificateError::NotValidYetContext { time, not_before: limit },
+            rustls::CertificateError::ExpiredContext { time: limit, not_after: time },
+        ] {
+            let said = said(error);
+            assert!(said.contains("clock shows 1970-01-01 00:01:00 UTC") && said.contains("set-ntp"), "{said}");
         }
-        assert_eq!(says_clock(&"connection refused", now), None);
+        let said = said(rustls::CertificateError::UnknownIssuer);
+        assert!(said.contains("remove /var/lib/naru/agent/tls") && said.contains("in between"), "{said}");
+        assert_eq!(advice(&"connection refused", dir, now), "");
+        Ok(())
+    }
+
+    /// Somebody who is not the server, shows this authority as the cluster's, and writes down what he is sent.
+    async fn impostor(shown: String) -> Result<(String, Arc<Mutex<Vec<String>>>)> {
+        let dir = tempfile::tempdir()?;
+        let own = Authority::load_or_create(dir.path(), "server-ca", "not-the-cluster's")?;
+        let leaf = own.sign(&LeafSpec { alt_names: vec!["127.0.0.1".into()], ..LeafSpec::default() })?;
+        let tls = api_tls_config(CurrentCertificate::new(&leaf.cert_pem, &leaf.key_pem)?, &[])?;
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let server = format!("https://{}", listener.local_addr()?);
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let seen = sent.clone();
+        naru_base::spawn("impostor", async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(stream) = acceptor.accept(stream).await else { continue };
+                let (seen, shown) = (seen.clone(), shown.clone());
+                let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    let token = request.headers().contains_key(http::header::AUTHORIZATION);
+                    let line = format!("{} {} token={token}", request.method(), request.uri().path());
+                    seen.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                    let answer = http::Response::new(Full::new(bytes::Bytes::from(shown.clone())));
+                    async move { Ok::<_, Infallible>(answer) }
+                });
+                naru_base::spawn("impostor-connection", async move {
+                    let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    // The other side ends it as soon as it has understood.
+                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Ok((server, sent))
+    }
+
+    #[tokio::test]
+    async fn an_impostor_is_sent_nothing() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let of_cluster = Authority::load_or_create(dir.path(), "server-ca", "the-cluster's")?.cert_pem;
+        let other = Authority::load_or_create(&dir.path().join("."), "other-ca", "another")?.cert_pem;
+        let token = token::full(&of_cluster, "secret")?;
+        for (shown, expect) in [(other, "not of the cluster"), (of_cluster, "UnknownIssuer")] {
+            let (server, sent) = impostor(shown).await?;
+            let asking = Asking {
+                servers: super::super::servers::known(dir.path(), &server)?,
+                server,
+                token: Some(token.clone()),
+                node_name: "a".into(),
+                ips: vec![IpAddr::from([192, 0, 2, 1])],
+                machine: "m".into(),
+                dir: dir.path().join("tls"),
+            };
+            let error = match ask(&asking, false).await {
+                Ok(_) => bail!("an impostor is believed"),
+                Err(Failure::Away(error)) => error.to_string(),
+                Err(Failure::Refused(error)) => error.to_string(),
+            };
+            assert!(error.contains(expect), "{error}");
+            let sent = sent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            assert_eq!(sent, ["GET /cacerts token=false"], "{expect}");
+            assert!(!asking.dir.exists());
+        }
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod conformance;
 mod databases;
+mod edges;
 mod history;
 mod isolation;
 mod joining;

@@ -24,7 +24,7 @@ print(c.getresponse().status, flush=True)
 "#;
 
 /// The administrator's certificate and key as files.
-fn identity(c: &Cluster) -> [String; 2] {
+pub(crate) fn identity(c: &Cluster) -> [String; 2] {
     ["client-certificate-data", "client-key-data"].map(|field| {
         let path = c.host.dir.join(field);
         let jsonpath = format!("{{.users[0].user.{field}}}");

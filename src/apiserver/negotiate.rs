@@ -163,10 +163,12 @@ fn accepted_among(headers: &HeaderMap, tables: bool) -> Result<Accepted, Box<Sta
 
 /// What to answer a watch with: YAML has no streams.
 pub(crate) fn accepted_stream(headers: &HeaderMap) -> Result<Accepted, Box<Status>> {
-    match accepted(headers) {
-        Ok(accepted) if accepted.encoding != Encoding::Yaml => Ok(accepted),
-        _ => Err(Box::new(Status::not_acceptable(&STREAMED))),
+    // What no answer at all could be written in is told apart from what has no streams.
+    let accepted = accepted(headers)?;
+    if accepted.encoding == Encoding::Yaml {
+        return Err(Box::new(Status::not_acceptable(&STREAMED)));
     }
+    Ok(accepted)
 }
 
 /// The encoding of an answer that has one form alone, such as a Status: JSON where nothing fits.
@@ -174,20 +176,22 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Encoding {
     clauses(&header(headers, ACCEPT)).iter().find_map(Clause::encoding).unwrap_or_default()
 }
 
-/// How discovery is asked for: the encoding, and whether aggregated.
-pub(crate) fn discovery(headers: &HeaderMap) -> Option<(Encoding, bool)> {
+/// How discovery is asked for: the encoding, and whether aggregated, where that is there (`has_aggregated`);
+/// 406 when nothing fits.
+pub(crate) fn discovery(headers: &HeaderMap, has_aggregated: bool) -> Result<(Encoding, bool), Box<Status>> {
     let accept = header(headers, ACCEPT);
     if accept.is_empty() {
-        return Some((Encoding::Json, false));
+        return Ok((Encoding::Json, false));
     }
-    clauses(&accept).iter().find_map(|clause| {
+    let found = clauses(&accept).iter().find_map(|clause| {
         let aggregated = match (clause.form, clause.group, clause.version) {
             (None, ..) => false,
-            (Some("APIGroupDiscoveryList"), "apidiscovery.k8s.io", "v2") => true,
+            (Some("APIGroupDiscoveryList"), "apidiscovery.k8s.io", "v2") if has_aggregated => true,
             _ => return None,
         };
         Some((clause.encoding()?, aggregated))
-    })
+    });
+    found.ok_or_else(|| Box::new(Status::not_acceptable(&OFFERED)))
 }
 
 /// Whether an OpenAPI document is asked for as protobuf; 406 when in nothing that there is.
@@ -214,7 +218,8 @@ pub(crate) fn openapi(headers: &HeaderMap, version: &str) -> Result<bool, Box<St
 pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     header(headers, ACCEPT_ENCODING)
         .split(',')
-        .any(|coding| coding.split(';').next().is_some_and(|name| name.trim() == "gzip"))
+        // With parameters it does not count, as upstream has it: `gzip;q=0` says no.
+        .any(|coding| coding.trim() == "gzip")
 }
 
 /// How a body is written.
@@ -283,11 +288,28 @@ mod tests {
     }
 
     #[test]
+    fn answers_are_compressed_for_those_who_ask_for_nothing_else_of_it() {
+        let asks = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, accept.parse().unwrap());
+            accepts_gzip(&headers)
+        };
+        assert!(asks("gzip") && asks("deflate, gzip") && asks("gzip, identity"));
+        assert!(!asks("gzip;q=0") && !asks("*") && !asks("br, zstd"));
+    }
+
+    #[test]
     fn watches_are_not_written_in_yaml() {
         let status = accepted_stream(&headers("application/yaml")).unwrap_err();
         assert_eq!(
             status.message,
             "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+        );
+        let status = accepted_stream(&headers("text/html")).unwrap_err();
+        assert!(
+            status.message.ends_with("application/yaml, application/vnd.kubernetes.protobuf"),
+            "{}",
+            status.message
         );
         let stream = accepted_stream(&headers("application/vnd.kubernetes.protobuf;stream=watch")).unwrap();
         assert_eq!(stream.encoding, Encoding::Protobuf);
@@ -295,7 +317,10 @@ mod tests {
 
     #[test]
     fn aggregated_discovery_is_by_preference() {
-        let asks = |accept: &str| discovery(&headers(accept));
+        let asks = |accept: &str| discovery(&headers(accept), true).ok();
+        let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        assert_eq!(discovery(&headers(aggregated), false).unwrap_err().code, 406);
+        assert_eq!(asks("application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"), None);
         assert_eq!(
             asks(
                 "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"

@@ -209,6 +209,9 @@ async fn identified(
         unauthenticated(&state, &request, &path, &query, &marks).await;
         return response::into_http(Err(Box::new(Status::unauthorized())), presentation);
     };
+    if let Some(expires) = peer.expires {
+        state.metrics.certificate_used(expires - crate::clock::now_seconds());
+    }
     let socket = upgrade
         .clone()
         .filter(|_| websocket::is_asked_for(request.method(), request.headers()))

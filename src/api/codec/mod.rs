@@ -50,7 +50,9 @@ pub enum DecodeError {
     #[error("{0}")]
     Protobuf(String),
     /// No type of that group, version and kind.
-    #[error("no kind \"{kind}\" is registered for version \"{version}\"")]
+    #[error(
+        "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    )]
     UnknownKind {
         /// Group and version, as in `apiVersion`.
         version: String,
@@ -64,7 +66,11 @@ impl DecodeError {
     /// `given` is the body's kind and version where it could be read, else the route's. A body that cannot be
     /// read at all has none, whatever the caller knows.
     pub fn bad_request(&self, given: Option<(&str, &str)>, expected_kind: &str, body: &[u8]) -> String {
-        let readable = !matches!(self, DecodeError::Syntax(_) | DecodeError::Yaml(_));
+        let readable = match self {
+            DecodeError::Syntax(_) | DecodeError::Yaml(_) => false,
+            DecodeError::Protobuf(_) => open_envelope(body).is_ok(),
+            DecodeError::Type(_) | DecodeError::UnknownKind { .. } => true,
+        };
         match given.filter(|_| readable) {
             Some((kind, version)) if !kind.is_empty() => {
                 cannot_be_handled(kind, version, expected_kind, &self.to_string())

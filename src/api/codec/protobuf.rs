@@ -17,6 +17,10 @@ fn broken(what: &str) -> DecodeError {
     DecodeError::Protobuf(format!("proto: {what}"))
 }
 
+fn ended() -> DecodeError {
+    DecodeError::Protobuf("unexpected EOF".to_owned())
+}
+
 /// The envelope around an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope<'a> {
@@ -40,6 +44,9 @@ pub fn open_envelope(body: &[u8]) -> Result<Envelope<'_>> {
             "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".into(),
         ));
     };
+    if unknown.is_empty() {
+        return Err(DecodeError::Protobuf("empty body".to_owned()));
+    }
     let mut envelope = Envelope { api_version: "", kind: "", raw: &[] };
     let mut reader = Wire { bytes: unknown };
     while let Some((tag, value)) = reader.next()? {
@@ -107,11 +114,11 @@ impl<'a> Wire<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.bytes.len() < 10 { broken("unexpected EOF") } else { broken("integer overflow") })
+        Err(if self.bytes.len() < 10 { ended() } else { broken("integer overflow") })
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (piece, rest) = self.bytes.split_at_checked(count).ok_or_else(|| broken("unexpected EOF"))?;
+        let (piece, rest) = self.bytes.split_at_checked(count).ok_or_else(ended)?;
         self.bytes = rest;
         Ok(piece)
     }

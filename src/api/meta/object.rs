@@ -1,6 +1,7 @@
 //! Accessors of an object's metadata.
 
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// One owner reference, borrowed from the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +202,23 @@ pub fn generated_name(base: &str, random: [u8; NAME_SUFFIX_LENGTH]) -> String {
     name
 }
 
+/// Takes owner references out that are there already, and says whose (their uids, one for each).
+pub fn drop_repeated_owners(object: &mut Value) -> Vec<String> {
+    let list = object.get_mut("metadata").and_then(|m| m.get_mut("ownerReferences")).and_then(Value::as_array_mut);
+    let Some(list) = list.filter(|list| list.len() > 1) else { return Vec::new() };
+    const FIELDS: [&str; 6] = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+    let mut repeated = Vec::new();
+    let mut seen: HashSet<[String; 6]> = HashSet::with_capacity(list.len());
+    list.retain(|owner| {
+        let first = seen.insert(FIELDS.map(|field| owner[field].to_string()));
+        if !first {
+            repeated.push(owner["uid"].as_str().unwrap_or_default().to_owned());
+        }
+        first
+    });
+    repeated
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -227,5 +245,16 @@ mod tests {
         let name = generated_name(&"a".repeat(100), [0, 26, 27, 255, 1]);
         assert_eq!(name.len(), 63);
         assert!(name.ends_with("b9bqc"), "{name}");
+    }
+
+    #[test]
+    fn owners_are_named_once() {
+        let owner = |uid: &str, name: &str| json!({"kind": "Pod", "name": name, "uid": uid});
+        let (a, b, other) = (owner("1", "a"), owner("2", "b"), owner("1", "b"));
+        let mut object = json!({"metadata": {"ownerReferences": [a, b, a, other, b, a]}});
+        assert_eq!(drop_repeated_owners(&mut object), ["1", "2", "1"]);
+        assert_eq!(object["metadata"]["ownerReferences"], json!([a, b, other]));
+        assert!(drop_repeated_owners(&mut object).is_empty());
+        assert!(drop_repeated_owners(&mut json!({"metadata": {}})).is_empty());
     }
 }

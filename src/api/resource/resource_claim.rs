@@ -4,13 +4,13 @@ use super::claim;
 use super::qualified::uid;
 use super::validate::{MAX_CONFIGS, binding, config, items, label, pool, raw, set, toleration};
 use crate::core::pod::validate::node_term;
-use crate::internal;
 use crate::meta::prepare::keep_status as prepare_update;
 use crate::registry::{Churn, Column, Resource, Rules, Scope, Subresource, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::storage::driver_name;
 use crate::tree::{self, list, some_text, text};
 use crate::{checks, table};
+use crate::{internal, meta};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -88,6 +88,14 @@ fn prepare_status(new: &mut Value, old: &Value) {
         let results = list(&claim["status"]["allocation"]["devices"]["results"]).iter();
         results.map(|result| ["driver", "pool", "device"].map(|field| text(&result[field]).to_owned())).collect()
     };
+    // The status is all that changes, though its writer may own more.
+    let metadata = meta::metadata_mut(new);
+    for field in ["annotations", "labels", "finalizers", "ownerReferences"] {
+        match old["metadata"].get(field) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
     let (before, now) = (results(old), results(new));
     let gone: BTreeSet<_> = before.difference(&now).cloned().collect();
     let Some(status) = new["status"].as_object_mut() else { return };

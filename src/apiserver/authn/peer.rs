@@ -18,6 +18,8 @@ pub(crate) struct Peer {
     pub(crate) front_proxy: bool,
     /// A certificate was given that is no user's: requests that show nothing better are refused.
     pub(crate) rejected: bool,
+    /// Until when the user's certificate is valid, in seconds since 1970.
+    pub(crate) expires: Option<i64>,
 }
 
 /// Judges client certificates.
@@ -70,6 +72,7 @@ impl PeerJudge {
         let user = leads_to(&self.users).then(|| x509::user(own)).flatten().map(Arc::new);
         let name = x509::common_name(own).unwrap_or_default();
         let front_proxy = leads_to(&self.proxies) && (self.proxy_names.is_empty() || self.proxy_names.contains(&name));
-        Peer { rejected: user.is_none(), user, front_proxy }
+        let expires = user.as_ref().and_then(|_| x509::expires(own));
+        Peer { rejected: user.is_none(), user, front_proxy, expires }
     }
 }

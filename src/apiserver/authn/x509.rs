@@ -28,6 +28,12 @@ pub(super) fn user(der: &[u8]) -> Option<User> {
     Some(user)
 }
 
+/// Until when the certificate is valid, in seconds since 1970.
+pub(super) fn expires(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// The common name, if it has one.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;

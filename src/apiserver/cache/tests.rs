@@ -419,8 +419,22 @@ fn continue_tokens_are_read_back_and_nonsense_is_refused() {
         let token = Continue { revision, after: "default/a".to_owned() };
         assert_eq!(Continue::decode(&token.encode()).unwrap(), token);
     }
-    for text in ["", "%%%", "e30", "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MCwic3RhcnQiOiJhIn0"] {
-        let error = Continue::decode(text).unwrap_err();
-        assert!(error.to_string().starts_with("continue key is not valid"), "{error}");
+    let token = |json: &str| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, json);
+    for (text, why) in [
+        (String::new(), "unexpected end of JSON input"),
+        ("%%%".to_owned(), "illegal base64 data at input byte 0"),
+        ("e30=".to_owned(), "illegal base64 data at input byte 3"),
+        ("abc".to_owned(), "invalid character 'i' looking for beginning of value"),
+        (token("{}"), "server does not recognize this encoded version "),
+        (
+            token(r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a"}"#),
+            "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+        ),
+        (token(r#"{"v":"meta.k8s.io/v1","rv":1}"#), "encoded start key empty (version meta.k8s.io/v1)"),
+        (token(r#"{"v":"meta.k8s.io/v1","rv":1,"start":"../a"}"#), "../a"),
+        (token(r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a//b"}"#), "a//b"),
+    ] {
+        let error = Continue::decode(&text).unwrap_err();
+        assert_eq!(error.to_string(), format!("continue key is not valid: {why}"), "{text}");
     }
 }

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use naru_api::codec::{self, DecodeError};
 use serde::{Deserialize, Serialize};
 
 /// Where a list goes on.
@@ -26,6 +27,24 @@ struct Token {
 #[error("continue key is not valid: {0}")]
 pub(crate) struct InvalidContinue(String);
 
+/// Bytes of the parameter, unpadded as they were given.
+fn bytes(text: &str) -> Result<Vec<u8>, InvalidContinue> {
+    use base64::DecodeError::{InvalidByte, InvalidLastSymbol, InvalidLength, InvalidPadding};
+    URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+        let at = match error {
+            InvalidByte(at, _) | InvalidLastSymbol(at, _) => at,
+            InvalidLength(_) | InvalidPadding => text.find('=').unwrap_or(text.len()),
+        };
+        InvalidContinue(format!("illegal base64 data at input byte {at}"))
+    })
+}
+
+/// Whether a place stays where it is when dots and doubled slashes in it are followed.
+fn is_clean(place: &str) -> bool {
+    let place = place.strip_prefix('/').unwrap_or(place);
+    !place.split('/').any(|part| matches!(part, "" | "." | ".."))
+}
+
 impl Continue {
     /// The parameter's text.
     pub(crate) fn encode(&self) -> String {
@@ -37,7 +56,11 @@ impl Continue {
     /// Reads the parameter.
     pub(crate) fn decode(text: &str) -> Result<Self, InvalidContinue> {
         let invalid = |why: &str| InvalidContinue(why.to_owned());
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| InvalidContinue(e.to_string()))?;
+        let bytes = bytes(text)?;
+        codec::parse_json_strict(&bytes).map_err(|error| match error {
+            DecodeError::Syntax(text) => InvalidContinue(text),
+            other => InvalidContinue(other.to_string()),
+        })?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|e| InvalidContinue(e.to_string()))?;
         if token.v != "meta.k8s.io/v1" {
             return Err(invalid(&format!("server does not recognize this encoded version {}", token.v)));
@@ -47,6 +70,9 @@ impl Continue {
         }
         if token.start.is_empty() {
             return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        if !is_clean(&token.start) {
+            return Err(InvalidContinue(token.start));
         }
         Ok(Self { revision: (token.rv > 0).then_some(token.rv), after: token.start })
     }

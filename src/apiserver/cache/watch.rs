@@ -292,7 +292,7 @@ impl Watch {
     fn bookmark_item(&self, revision: i64, initial_end: bool) -> WatchItem {
         let annotations = if initial_end { r#","annotations":{"k8s.io/initial-events-end":"true"}"# } else { "" };
         let object = format!(
-            r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{revision}","creationTimestamp":null{annotations}}}}}"#,
+            r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{revision}"{annotations}}}}}"#,
             self.resource.kind,
             self.resource.api_version(),
         );

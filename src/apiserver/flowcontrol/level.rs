@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// What a request is taken to last until it is known, in seconds.
-const GUESS: f64 = 0.003;
+pub(super) const GUESS: f64 = 0.003;
 /// Buckets of waiting and execution times, in seconds.
 const SECONDS: &[f64] = &[0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 /// Flows of deleted schemas are forgotten beyond this number.
@@ -93,17 +93,22 @@ pub(super) fn divide(total: u32, specs: &[Spec]) -> Vec<Limits> {
 pub(super) struct Waiting {
     pub(super) id: u64,
     pub(super) schema: Arc<str>,
+    /// What tells its flow from others of the schema.
+    pub(super) distinguisher: Box<str>,
     pub(super) seats: u32,
     pub(super) since: Instant,
     pub(super) wake: oneshot::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<Waiting>,
-    executing: u32,
+pub(super) struct Queue {
+    pub(super) waiting: VecDeque<Waiting>,
+    /// Requests that came from here and run.
+    pub(super) running: u32,
+    /// Their seats.
+    pub(super) executing: u32,
     /// Seat seconds up to which it has been served.
-    served: f64,
+    pub(super) served: f64,
 }
 
 impl Queue {
@@ -138,6 +143,16 @@ impl Default for Flow {
             executed: Histogram::new(SECONDS),
         }
     }
+}
+
+/// How many requests of a level run, ran, or did not.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) executing: u32,
+    pub(super) dispatched: u64,
+    pub(super) rejected: u64,
+    pub(super) timed_out: u64,
+    pub(super) cancelled: u64,
 }
 
 /// A level's state.
@@ -205,6 +220,7 @@ impl Level {
     pub(super) fn start(&mut self, schema: &Arc<str>, seats: u32, queue: Option<usize>, waited: Duration) {
         self.executing += seats;
         if let Some(queue) = queue.and_then(|queue| self.queues.get_mut(queue)) {
+            queue.running += 1;
             queue.executing += seats;
             self.virtual_time = self.virtual_time.max(queue.served);
             queue.served += f64::from(seats) * GUESS;
@@ -220,6 +236,7 @@ impl Level {
     pub(super) fn finish(&mut self, schema: &Arc<str>, seats: u32, queue: Option<usize>, took: Duration) {
         self.executing = self.executing.saturating_sub(seats);
         if let Some(queue) = queue.and_then(|queue| self.queues.get_mut(queue)) {
+            queue.running = queue.running.saturating_sub(1);
             queue.executing = queue.executing.saturating_sub(seats);
             queue.served += f64::from(seats) * (took.as_secs_f64() - GUESS);
         }
@@ -288,6 +305,28 @@ impl Level {
     pub(super) fn refuse(&mut self, schema: &Arc<str>, reason: &'static str, now: Instant) -> u32 {
         *self.flow(schema).refused.entry(reason).or_default() += 1;
         self.back_off.refused(now)
+    }
+
+    /// The queues, in order.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &Queue> {
+        self.queues.iter()
+    }
+
+    /// Requests of all flows.
+    pub(super) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for flow in self.flows.values() {
+            counts.executing += flow.executing;
+            counts.dispatched += flow.dispatched;
+            for (reason, count) in &flow.refused {
+                *match *reason {
+                    "time-out" => &mut counts.timed_out,
+                    "cancelled" => &mut counts.cancelled,
+                    _ => &mut counts.rejected,
+                } += count;
+            }
+        }
+        counts
     }
 
     pub(super) fn is_idle(&self) -> bool {

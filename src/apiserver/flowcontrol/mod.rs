@@ -4,6 +4,7 @@
 //! Seats are lent at once rather than at intervals, so that nothing here runs on an idle server.
 
 mod cost;
+mod dump;
 mod keep;
 mod level;
 mod rules;
@@ -62,6 +63,11 @@ impl FlowControl {
     fn configure(&self, rules: Rules, levels: Vec<level::Spec>) {
         self.seats.configure(levels);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    /// A table for debugging, by its name below `/debug/api_priority_and_fairness/`.
+    pub(crate) fn dump(&self, table: &str) -> Option<String> {
+        self.seats.dump(table)
     }
 
     /// Writes the metrics.

@@ -3,6 +3,7 @@
 //! A level below its nominal number of seats comes before those that borrow. A seat is lent while its owner
 //! has no use for it, and comes back when the borrower's request ends; what a level may not lend stays free.
 
+use super::dump;
 use super::level::{Family, Level, Spec, Waiting, divide};
 use super::rules::Schema;
 use crate::metrics::Text;
@@ -186,7 +187,14 @@ impl Seats {
         }
         *next_id = id;
         let (wake, seated) = oneshot::channel();
-        let request = Waiting { id, schema: Arc::clone(&schema.name), seats: width, since: now, wake };
+        let request = Waiting {
+            id,
+            schema: Arc::clone(&schema.name),
+            distinguisher: distinguisher.into(),
+            seats: width,
+            since: now,
+            wake,
+        };
         let flow = seats.hasher.hash_one((&*schema.name, distinguisher));
         match level.enqueue(request, flow) {
             Err(reason) => {
@@ -200,6 +208,11 @@ impl Seats {
                 Arrival::Waiting(Place { seats, schema, id, width, seated })
             }
         }
+    }
+
+    /// A table of what there is now; `None` when there is none of that name.
+    pub(super) fn dump(&self, table: &str) -> Option<String> {
+        dump::table(table, self.state().levels.values())
     }
 
     /// Writes the metrics under upstream's names.

@@ -1,10 +1,11 @@
 //! Decodes request bodies, and says what is wrong with them in upstream's words.
 
+use super::patch::go_kind;
 use super::{Call, type_of};
 use crate::negotiate::{self, BodyFormat};
 use crate::response::Failure;
 use naru_api::codec::{self, DecodeError, Decoded};
-use naru_api::facts::Type;
+use naru_api::facts::{self, Type};
 use naru_api::meta;
 use naru_api::registry::Resource;
 use naru_api::status::{FieldErrors, Status};
@@ -98,18 +99,21 @@ pub(crate) struct Object {
 /// Decodes the request's body as an object of the expected kind.
 pub(crate) fn decode(call: &Call, expected: Expected) -> Result<Object, Failure> {
     let format = negotiate::body_format(&call.headers)?;
-    if call.body.is_empty() {
-        return Err(Box::new(Status::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}: the body is empty",
-            expected.kind, expected.version, expected.kind
-        ))));
-    }
-    let decoded = decode_as(format, &call.body, expected.ty).map_err(|error| {
-        let given = given_kind(&call.body, format);
+    let refused = |error: DecodeError| {
+        let given = given_kind(&call.body, format, expected);
         let given = given.as_ref().map(|(version, kind)| (kind.as_str(), version.as_str()));
-        let given = given.or(Some((expected.kind, expected.version)));
         Box::new(Status::bad_request(error.bad_request(given, expected.kind, &call.body)))
-    })?;
+    };
+    if call.body.is_empty() {
+        return Err(refused(match format {
+            BodyFormat::Protobuf => DecodeError::Protobuf("empty data".to_owned()),
+            _ => DecodeError::Syntax("unexpected end of JSON input".to_owned()),
+        }));
+    }
+    if let Some(error) = no_object(&call.body, format) {
+        return Err(refused(error));
+    }
+    let decoded = decode_as(format, &call.body, expected.ty).map_err(refused)?;
     finish(call, decoded, expected)
 }
 
@@ -138,39 +142,67 @@ pub(super) fn decode_as(format: BodyFormat, body: &[u8], ty: &'static Type) -> R
     }
 }
 
-/// Kind and version as far as a broken body tells.
-fn given_kind(body: &[u8], format: BodyFormat) -> Option<(String, String)> {
-    if format != BodyFormat::Json {
+/// What upstream reads kind and version into, as its errors show it.
+const KIND_AND_VERSION: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
+/// The error of a JSON value that is no object, and so has no kind.
+fn no_object(body: &[u8], format: BodyFormat) -> Option<DecodeError> {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace())?;
+    if format != BodyFormat::Json || matches!(first, b'{' | b'n') {
         return None;
     }
     let value = codec::parse_json(body).ok()?;
-    let (_, version) = meta::split_api_version(meta::api_version(&value));
-    let kind = meta::kind(&value);
-    (!kind.is_empty()).then(|| (version.to_owned(), kind.to_owned()))
+    let kind = go_kind(&value);
+    Some(DecodeError::Syntax(format!("json: cannot unmarshal {kind} into Go value of type {KIND_AND_VERSION}")))
+}
+
+/// Kind and version as far as a broken body tells. An envelope that cannot be opened tells nothing.
+fn given_kind(body: &[u8], format: BodyFormat, expected: Expected) -> Option<(String, String)> {
+    let (api_version, kind) = match format {
+        BodyFormat::Protobuf => {
+            let envelope = codec::open_envelope(body).ok()?;
+            (envelope.api_version.to_owned(), envelope.kind.to_owned())
+        }
+        BodyFormat::Json => {
+            let value = codec::parse_json(body).ok()?;
+            (meta::api_version(&value).to_owned(), meta::kind(&value).to_owned())
+        }
+        BodyFormat::Yaml => (String::new(), String::new()),
+    };
+    let or = |given: &str, expected: &str| if given.is_empty() { expected } else { given }.to_owned();
+    Some((or(meta::split_api_version(&api_version).1, expected.version), or(&kind, expected.kind)))
+}
+
+/// Whether the object is of the expected kind and version, where it says so.
+fn check_kind(value: &Value, expected: Expected) -> Result<(), Failure> {
+    let own_version = expected.api_version();
+    let kind = Some(meta::kind(value)).filter(|kind| !kind.is_empty()).unwrap_or(expected.kind);
+    let given = Some(meta::api_version(value)).filter(|given| !given.is_empty()).unwrap_or(&own_version);
+    // An older version of the one kind that clients of long ago still post.
+    let is_old_eviction = kind == "Eviction" && given == "policy/v1beta1";
+    if kind == expected.kind && (given == own_version || is_old_eviction) {
+        return Ok(());
+    }
+    let (group, version) = meta::split_api_version(given);
+    let why = if facts::type_by_gvk(group, version, kind).is_none() {
+        DecodeError::UnknownKind { version: given.to_owned(), kind: kind.to_owned() }.to_string()
+    } else if kind != expected.kind {
+        let package = expected.group.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core");
+        format!("converting ({version}.{kind}) to ({package}.{}): unknown conversion", expected.kind)
+    } else {
+        return Err(Box::new(Status::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({own_version})"
+        ))));
+    };
+    Err(Box::new(Status::bad_request(codec::cannot_be_handled(kind, version, expected.kind, &why))))
 }
 
 /// Checks kind and strictness, and sets `kind` and `apiVersion`.
 pub(crate) fn finish(call: &Call, decoded: Decoded, expected: Expected) -> Result<Object, Failure> {
     let strict = decoded.strict_error();
     let Decoded { mut value, strict: complaints } = decoded;
-    let given = meta::kind(&value);
-    let api_version = meta::api_version(&value);
-    // An older version of the one kind that clients of long ago still post.
-    let is_old_eviction = expected.kind == "Eviction" && api_version == "policy/v1beta1";
-    if !api_version.is_empty() && api_version != expected.api_version() && !is_old_eviction {
-        return Err(Box::new(Status::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({})",
-            expected.api_version()
-        ))));
-    }
-    if !given.is_empty() && given != expected.kind {
-        return Err(Box::new(Status::bad_request(codec::cannot_be_handled(
-            given,
-            expected.version,
-            expected.kind,
-            &format!("the object is a {given}, not a {}", expected.kind),
-        ))));
-    }
+    check_kind(&value, expected)?;
     let warnings = match FieldValidation::of(call)? {
         FieldValidation::Strict => {
             if let Some(error) = strict {

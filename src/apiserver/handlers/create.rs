@@ -57,6 +57,7 @@ pub(super) async fn insert(
     dry_run: bool,
 ) -> Result<Created, Failure> {
     place(call, resource, &mut object)?;
+    drop_repeated_owners(call, &mut object, "");
     if !meta::resource_version(&object).is_empty() {
         return Err(Box::new(Status::bad_request("resourceVersion should not be set on objects to be created")));
     }
@@ -91,6 +92,20 @@ pub(super) fn place(call: &Call, resource: &Resource, object: &mut Value) -> Res
     }
     Ok(())
 }
+
+/// An object names each owner once. Who sends one twice is told so.
+pub(super) fn drop_repeated_owners(call: &Call, object: &mut Value, when: &str) {
+    let repeated = meta::drop_repeated_owners(object);
+    if !repeated.is_empty() {
+        call.notes.warn(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            repeated.join(", ")
+        ));
+    }
+}
+
+/// What `drop_repeated_owners` says of what admission made.
+pub(super) const AFTER_ADMISSION: &str = " after mutating admission happens";
 
 /// A request for a certificate names the user who made it.
 fn set_requestor(call: &Call, resource: &Resource, object: &mut Value) {
@@ -130,6 +145,7 @@ async fn insert_named(
         managed::track(call, resource, "", None, &mut object);
     }
     admission::admit(state, &attributes, &mut object).await?;
+    drop_repeated_owners(call, &mut object, AFTER_ADMISSION);
     // What admission added has defaults of its own.
     codec::apply_constant_defaults(&mut object, ty);
     (resource.rules.default)(&mut object);

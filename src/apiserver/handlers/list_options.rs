@@ -33,6 +33,8 @@ impl<'a> ListOptions<'a> {
             limit: number(call, "limit")?.unwrap_or(0),
             initial_events: call.query.get("sendInitialEvents").map(|_| call.query.flag("sendInitialEvents")),
         };
+        // A list has no use for it, but it must be a number.
+        number(call, "timeoutSeconds")?;
         let mut errors = FieldErrors::default();
         if call.info.verb == "watch" {
             // What watches did before the parameter existed.

@@ -130,7 +130,7 @@ fn an_object(value: Value) -> Result<Value, String> {
 }
 
 /// How errors about JSON call a value.
-fn go_kind(value: &Value) -> &'static str {
+pub(super) fn go_kind(value: &Value) -> &'static str {
     match value {
         Value::Object(_) => "object",
         Value::Array(_) => "array",

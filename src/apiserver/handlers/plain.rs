@@ -30,7 +30,10 @@ pub(super) async fn handle(call: &Call) -> Outcome {
             Some(Reply::typed(200, "application/jwk-set+json", call.state.authn.issuer.key_set().to_string()))
         }
         "/.well-known/openid-configuration" => Some(openid(call)),
-        _ => None,
+        _ => path
+            .strip_prefix("/debug/api_priority_and_fairness/")
+            .and_then(|table| call.state.flow_control.dump(table))
+            .map(|table| plain_text(200, table)),
     };
     if let Some(reply) = answer {
         return if matches!(call.method, Method::GET | Method::HEAD) {
@@ -42,7 +45,8 @@ pub(super) async fn handle(call: &Call) -> Outcome {
     if let Some(reply) = one_check(call, path, store) {
         return Ok(reply);
     }
-    let (encoding, aggregated) = negotiate::discovery(&call.headers).unwrap_or_default();
+    let accepted = negotiate::discovery(&call.headers, matches!(path, "/api" | "/apis"));
+    let (encoding, aggregated) = accepted.as_ref().copied().unwrap_or_default();
     let known_hash = call.headers.get(http::header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
     let asked = |version| -> Result<Asked<'_>, Failure> {
         let gzip = negotiate::accepts_gzip(&call.headers);
@@ -56,7 +60,12 @@ pub(super) async fn handle(call: &Call) -> Outcome {
         call.state.documents.answer(path, encoding, aggregated, known_hash)
     };
     match answer {
-        Some(reply) if matches!(call.method, Method::GET | Method::HEAD) => Ok(reply),
+        Some(reply) if matches!(call.method, Method::GET | Method::HEAD) => {
+            if path.starts_with("/api") {
+                accepted?;
+            }
+            Ok(reply)
+        }
         Some(_) => Err(Box::new(Status::method_not_allowed())),
         None => not_found(call),
     }

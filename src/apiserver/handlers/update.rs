@@ -117,6 +117,7 @@ async fn put_part(call: &Call, resource: &'static Resource, part: Part) -> Outco
         ))));
     }
     create::place(call, resource, &mut value)?;
+    create::drop_repeated_owners(call, &mut value, "");
     let namespace = call.namespace(resource);
     let dry_run = call.dry_run()?;
     if part == Part::Main && may_create(resource) && call.state.cache.get(resource, namespace, name).is_none() {
@@ -324,8 +325,12 @@ async fn prepare<'a>(
         notes: &call.notes,
     };
     admission::admit(&call.state, &attributes, new).await?;
+    create::drop_repeated_owners(call, new, create::AFTER_ADMISSION);
     if let Part::Piece(piece) = change.part {
+        // What the piece keeps of the old object, its owners are not among.
+        let owners = managed::take(new);
         (piece.prepare)(new, old);
+        managed::put(new, owners);
         (rules.prepare_update)(new, old);
     }
     if change.part == Part::Main {

@@ -37,6 +37,23 @@ const STORE_DURATIONS: &[f64] = &[
 const CALL_DURATIONS: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
 const CALL_SIZES: &[f64] =
     &[256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+/// From half an hour to a year, in seconds.
+const REMAINING: &[f64] = &[
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
 /// The host that the server's own parts speak to.
 const IN_PROCESS: &str = "in-process";
 
@@ -50,6 +67,8 @@ pub(crate) struct Metrics {
     /// Writes to the store, by operation, group and resource.
     store: Mutex<BTreeMap<(&'static str, &'static str, &'static str), Histogram>>,
     pub(crate) tls_handshake_errors: AtomicU64,
+    /// How long the client certificates of requests are still valid.
+    certificates: Mutex<Option<Histogram>>,
     /// Requests of the server's own parts.
     called: Mutex<Called>,
     /// The work queues of this process.
@@ -327,6 +346,12 @@ impl Metrics {
         store.entry((operation, group, resource)).or_insert_with(|| Histogram::new(STORE_DURATIONS)).observe(took);
     }
 
+    /// Counts a request of somebody whose certificate is valid for so many seconds.
+    pub(crate) fn certificate_used(&self, remaining_seconds: i64) {
+        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        certificates.get_or_insert_with(|| Histogram::new(REMAINING)).add(remaining_seconds as f64);
+    }
+
     /// Counts a request of a part of this process.
     pub(crate) fn called(&self, method: &http::Method, asked: usize, outcome: &Outcome, took: Duration) {
         let method = method_name(method);
@@ -360,6 +385,11 @@ impl Metrics {
         queues::render(&self.queues, out);
         let errors = self.tls_handshake_errors.load(Ordering::Relaxed);
         out.single("apiserver_tls_handshake_errors_total", "counter", "TLS handshakes that failed.", errors);
+        if let Some(certificates) = &*self.certificates.lock().unwrap_or_else(PoisonError::into_inner) {
+            let name = "apiserver_client_certificate_expiration_seconds";
+            out.family(name, "histogram", "How long the client certificates of requests are still valid.");
+            out.histogram(name, &[], certificates);
+        }
         process::render(out);
     }
 

@@ -309,3 +309,45 @@ async fn strictness_covers_patches_and_their_results() {
         " \"\" is invalid: patch: Invalid value: \"map[x:map[y:1]]\": strict decoding error: unknown field \"x\"",
     );
 }
+
+#[tokio::test]
+async fn each_piece_of_a_pod_is_owned_by_its_writer() {
+    let server = Server::start().await;
+    let resources = json!({"requests": {"cpu": "1"}});
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i", "resources": resources}]}});
+    server.post(&format!("{PODS}?fieldManager=maker"), pod).await.ok();
+    let config = |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}}, "spec": spec});
+    let merge = "application/strategic-merge-patch+json";
+    let patch = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"ephemeralContainers": [{"name": "e", "image": "i"}], "hostname": "h"}});
+    let uri = format!("{PODS}/p/ephemeralcontainers?fieldManager=debugger");
+    let pod = server.call(Method::PATCH, &uri, merge, patch.to_string().as_bytes()).await.ok();
+    assert_eq!(managers(&pod), ["debugger Update ephemeralcontainers", "maker Update "]);
+    let debugged = &fields(&pod, "debugger");
+    assert_eq!(debugged.as_object().unwrap().keys().collect::<Vec<_>>(), ["f:spec"]);
+    assert!(debugged["f:spec"]["f:ephemeralContainers"]["k:{\"name\":\"e\"}"]["f:image"].is_object(), "{debugged}");
+    let uri = format!("{PODS}/p/ephemeralcontainers?fieldManager=applier");
+    let body = config(json!({"ephemeralContainers": [{"name": "f", "image": "i"}]})).to_string();
+    let pod = server.apply(&uri, &body).await.ok();
+    let container = json!({"k:{\"name\":\"f\"}": {".": {}, "f:name": {}, "f:image": {}}});
+    assert_eq!(fields(&pod, "applier"), json!({"f:spec": {"f:ephemeralContainers": container}}));
+    // A resize is about pods that have a node.
+    let labels = json!({"kubernetes.io/os": "linux"});
+    let node =
+        json!({"metadata": {"name": "n", "labels": labels}, "status": {"allocatable": {"cpu": "8", "pods": "8"}}});
+    server.post("/api/v1/nodes", node).await.ok();
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    server.post(&format!("{PODS}/p/binding?fieldManager=scheduler"), binding).await.ok();
+    let body = config(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]})).to_string();
+    let uri = format!("{PODS}/p/resize?fieldManager=resizer");
+    server.apply(&uri, &body).await.refused(
+        409,
+        "Apply failed with 1 conflict: conflict with \"maker\" using v1: .spec.containers[name=\"c\"].resources.requests.cpu",
+    );
+    let pod = server.apply(&format!("{uri}&force=true"), &body).await.ok();
+    assert_eq!(pod["metadata"].get("labels"), None, "a piece is not all of the pod");
+    let container = json!({"k:{\"name\":\"c\"}": {"f:resources": {"f:requests": {"f:cpu": {}}}}});
+    assert_eq!(fields(&pod, "resizer"), json!({"f:spec": {"f:containers": container}}));
+    let who = managers(&pod);
+    assert_eq!(who[0], "applier Apply ephemeralcontainers");
+    assert!(who.contains(&"resizer Apply resize".to_owned()) && !who.iter().any(|who| who.starts_with("scheduler")));
+}

@@ -81,6 +81,63 @@ async fn forms_that_do_not_fit_are_refused() {
 }
 
 #[tokio::test]
+async fn bodies_that_are_something_else_are_told_as_upstream_does() {
+    let server = Server::start().await;
+    let unread = "the object provided is unrecognized (must be of type ConfigMap): ";
+    let no_json = "couldn't get version/kind; json parse error: ";
+    let shape =
+        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let (json, protobuf) = ("application/json", "application/vnd.kubernetes.protobuf");
+    let cases: [(&str, &[u8], String); 10] = [
+        (json, b"", format!("{unread}{no_json}unexpected end of JSON input (<empty>)")),
+        (json, b"{", format!("{unread}{no_json}unexpected end of JSON input ({{)")),
+        (
+            json,
+            b"[]",
+            format!("{unread}{no_json}json: cannot unmarshal array into Go value of type {shape} (5b5d)"),
+        ),
+        (protobuf, b"", format!("{unread}empty data (<empty>)")),
+        (
+            protobuf,
+            b"zz",
+            format!(
+                "{unread}provided data does not appear to be a protobuf message, expected prefix [107 56 115 0] (7a7a)"
+            ),
+        ),
+        (protobuf, b"k8s\0zz", format!("{unread}unexpected EOF (6b3873007a7a)")),
+        (
+            json,
+            br#"{"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "a"}}"#,
+            "Secret in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Secret) to (core.ConfigMap): unknown conversion".to_owned(),
+        ),
+        (
+            json,
+            br#"{"kind": "Foo", "metadata": {"name": "a"}}"#,
+            "Foo in version \"v1\" cannot be handled as a ConfigMap: no kind \"Foo\" is registered for version \"v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"".to_owned(),
+        ),
+        (
+            json,
+            br#"{"kind": "ConfigMap", "apiVersion": "apps/v1", "metadata": {"name": "a"}}"#,
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"apps/v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"".to_owned(),
+        ),
+        (
+            json,
+            br#"{"data": {"a": 1}}"#,
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data of type string".to_owned(),
+        ),
+    ];
+    for (media, body, message) in cases {
+        server.call(Method::POST, CONFIG_MAPS, media, body).await.refused(400, &message);
+    }
+    let event = br#"{"kind": "Event", "apiVersion": "v1", "metadata": {"name": "a"}}"#;
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    server
+        .call(Method::POST, events, json, event)
+        .await
+        .refused(400, "the API version in the data (v1) does not match the expected API version (events.k8s.io/v1)");
+}
+
+#[tokio::test]
 async fn write_options_are_checked_in_one_answer() {
     let server = Server::start().await;
     let uri = format!("{CONFIG_MAPS}?dryRun=x&fieldValidation=y");

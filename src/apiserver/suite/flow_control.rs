@@ -87,6 +87,19 @@ async fn a_level_without_seats_refuses_and_the_others_go_on() {
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+    let dump = async |table: &str| {
+        let text = server.get(&format!("/debug/api_priority_and_fairness/dump_{table}")).await.ok();
+        let lines =
+            text.as_str().unwrap().lines().map(|line| line.split(", ").map(str::trim).map(str::to_owned).collect());
+        lines.collect::<Vec<Vec<String>>>()
+    };
+    let levels = dump("priority_levels").await;
+    assert_eq!((levels[0].len(), &*levels[0][0]), (10, "PriorityLevelName"));
+    let jail = levels.iter().find(|line| line[0] == "jail").unwrap();
+    assert_eq!(jail[1..7], ["0", "true", "false", "0", "0", "0"]);
+    assert_ne!(jail[7], "0", "it has refused somebody");
+    assert!(dump("queues").await.iter().filter(|line| line[0] == "workload-low").count() > 1);
+    assert_eq!(dump("requests").await.len(), 1, "nobody waits");
 }
 
 #[tokio::test]

@@ -339,9 +339,15 @@ async fn status_takes_along_what_metadata_its_kind_lets_it() {
     });
     let mut pod = template.clone();
     pod["metadata"]["name"] = "web".into();
-    for (path, object, labels) in [
-        ("/apis/apps/v1/namespaces/default/deployments", web, json!({"was": "here"})),
-        ("/api/v1/namespaces/default/pods", pod, json!({"new": "label"})),
+    let claim = json!({
+        "metadata": {"name": "web", "labels": {"was": "here"}},
+        "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]}},
+    });
+    let note = json!({"new": "note"});
+    for (path, object, labels, notes) in [
+        ("/apis/apps/v1/namespaces/default/deployments", web, json!({"was": "here"}), &note),
+        ("/api/v1/namespaces/default/pods", pod, json!({"new": "label"}), &note),
+        ("/apis/resource.k8s.io/v1/namespaces/default/resourceclaims", claim, json!({"was": "here"}), &Value::Null),
     ] {
         let mut object = server.post(path, object).await.ok();
         object["metadata"]["labels"] = json!({"new": "label"});
@@ -349,7 +355,7 @@ async fn status_takes_along_what_metadata_its_kind_lets_it() {
         let uri = format!("{path}/web/status");
         let after = server.call(Method::PUT, &uri, "application/json", object.to_string().as_bytes()).await.ok();
         assert_eq!(after["metadata"]["labels"], labels, "{path}");
-        assert_eq!(after["metadata"]["annotations"], json!({"new": "note"}), "{path}");
+        assert_eq!(&after["metadata"]["annotations"], notes, "{path}");
     }
 }
 
@@ -373,4 +379,27 @@ async fn objects_do_not_grow_without_end_and_large_ones_go_without_owners() {
         .await
         .refused(500, "etcdserver: request is too large");
     assert_eq!(server.get(&uri).await.ok(), large);
+}
+
+#[tokio::test]
+async fn owners_that_are_named_twice_are_told_of() {
+    let server = Server::start().await;
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"});
+    let mut object = config_map("a");
+    object["metadata"]["ownerReferences"] = json!([owner, owner]);
+    let text = |when: &str| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: u"
+        )
+    };
+    let created = server.post(CONFIG_MAPS, object.clone()).await;
+    assert_eq!(created.warnings, [text("")]);
+    let one = format!("{CONFIG_MAPS}/a");
+    let replaced = server.put(&one, object.clone()).await;
+    assert_eq!(replaced.warnings, [text("")]);
+    let patched = server.merge(&one, json!({"metadata": {"ownerReferences": [owner, owner]}})).await;
+    assert_eq!(patched.warnings, [text(" after mutating admission happens")]);
+    for answer in [created, replaced, patched] {
+        assert_eq!(answer.ok()["metadata"]["ownerReferences"], json!([owner]));
+    }
 }

@@ -139,7 +139,9 @@ async fn options_that_do_not_go_together_are_refused() {
     let get = async |query: &str| server.get(&format!("{CONFIG_MAPS}?{query}")).await;
     get("resourceVersion=x").await.refused(400, &format!("invalid resource version: {}", number("x")));
     get("watch=1&resourceVersion=x").await.refused(500, &number("x"));
-    get("limit=x").await.refused(400, "strconv.ParseInt: parsing \"x\": invalid syntax");
+    for query in ["limit=x", "timeoutSeconds=x", "watch=1&timeoutSeconds=x"] {
+        get(query).await.refused(400, "strconv.ParseInt: parsing \"x\": invalid syntax");
+    }
     get("continue=e30").await.refused(
         400,
         "invalid continue token: continue key is not valid: server does not recognize this encoded version ",

@@ -250,7 +250,8 @@ fn what_is_no_envelope_says_so() {
     let error = decode_protobuf(b"{}").unwrap_err().to_string();
     assert!(error.contains("does not appear to be a protobuf message"), "{error}");
     let error = decode_protobuf(&body("v9", "Pod", &core::Pod::default())).unwrap_err().to_string();
-    assert_eq!(error, "no kind \"Pod\" is registered for version \"v9\"");
+    let scheme = "pkg/api/legacyscheme/scheme.go:30";
+    assert_eq!(error, format!("no kind \"Pod\" is registered for version \"v9\" in scheme {scheme:?}"));
 }
 
 proptest! {

@@ -14,5 +14,5 @@ fn the_names_of_workloads_and_of_the_scheduler_are_played() {
     let played = c.host.command(&python).args(["-B", script]).arg(c.kubeconfig()).output().unwrap();
     let told = String::from_utf8_lossy(&played.stdout);
     assert!(played.status.success(), "{told}\n{}", String::from_utf8_lossy(&played.stderr));
-    assert!(told.ends_with("71 of 71\n"), "{told}");
+    assert!(told.ends_with("82 of 82\n"), "{told}");
 }

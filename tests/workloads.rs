@@ -1,6 +1,10 @@
-//! Workloads on real pods, by upstream's `kubectl`: run to their ends, renewed, rolled back, drained.
+//! Workloads on real pods, by upstream's `kubectl`: run to their ends, renewed, rolled back, drained; and rolled under
+//! load without a request that fails.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const JOB: &str = "
 apiVersion: batch/v1
@@ -52,6 +56,103 @@ spec:
     spec:
       containers: [{name: nginx, image: 'REGISTRY/nginx:1'}]
 ";
+
+/// Pods that take their leave before they end, so that everybody has noticed by then.
+const SERVED: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: hello}
+spec: {clusterIP: 10.43.255.2, selector: {app: hello}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: hello}
+spec:
+  replicas: 2
+  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}
+  selector: {matchLabels: {app: hello}}
+  template:
+    metadata: {labels: {app: hello}}
+    spec:
+      terminationGracePeriodSeconds: 60
+      containers:
+      - name: hello
+        image: naru.local/self
+        args: [hello, --port=8080]
+        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+        lifecycle: {preStop: {sleep: {seconds: 30}}}
+";
+
+#[test]
+fn a_rollout_under_load_fails_no_request() {
+    let c = Cluster::start("load");
+    c.apply(SERVED);
+    c.kubectl(&["rollout", "status", "deployment/hello", "--timeout=120s"]);
+    let address: SocketAddr = "10.43.255.2:80".parse().unwrap();
+    let namespace = std::fs::File::open(c.host.netns()).unwrap();
+    let (over, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let client = || {
+            nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            // The proxy may be a moment behind the first endpoints.
+            while request(address).is_err() {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            let mut failures = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                failures.extend(request(address).err());
+                asked.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            failures
+        };
+        let clients = [scope.spawn(client), scope.spawn(client)];
+        let more = |c: &Cluster| {
+            let before = asked.load(Ordering::Relaxed);
+            c.eventually("requests are answered", |_| asked.load(Ordering::Relaxed) > before + 20);
+        };
+        more(&c);
+        // A rollout that is paused changes nothing; resumed it goes on, and the next one goes back.
+        c.kubectl(&["rollout", "pause", "deployment/hello"]);
+        c.kubectl(&["set", "env", "deployment/hello", "STAMP=two"]);
+        more(&c);
+        assert_eq!(c.get("rs", "{.items[*].status.replicas}"), "2");
+        c.kubectl(&["rollout", "resume", "deployment/hello"]);
+        c.kubectl(&["rollout", "status", "deployment/hello", "--timeout=120s"]);
+        assert_eq!(c.get("pods -l app=hello", "{.items[*].spec.containers[0].env[0].value}").matches("two").count(), 2);
+        c.kubectl(&["scale", "deployment/hello", "--replicas=3"]);
+        c.kubectl(&["rollout", "restart", "deployment/hello"]);
+        c.kubectl(&["rollout", "status", "deployment/hello", "--timeout=120s"]);
+        let history = c.kubectl(&["rollout", "history", "deployment/hello"]);
+        assert!(history.lines().any(|line| line.starts_with('3')), "{history}");
+        c.kubectl(&["rollout", "undo", "deployment/hello", "--to-revision=1"]);
+        c.kubectl(&["rollout", "status", "deployment/hello", "--timeout=120s"]);
+        more(&c);
+        over.store(true, Ordering::Relaxed);
+        for client in clients {
+            let failures = client.join().unwrap();
+            assert!(failures.is_empty(), "{failures:?} of {}", asked.load(Ordering::Relaxed));
+        }
+    });
+    c.kubectl(&["cordon", "node-a"]);
+    c.kubectl(&["scale", "deployment/hello", "--replicas=4"]);
+    c.eventually("the fourth pod waits for a node", |c| {
+        let told = c.get("pods -l app=hello", "{.items[*].status.conditions[?(@.type=='PodScheduled')].message}");
+        told.contains("0/1 nodes are available: 1 node(s) were unschedulable.")
+    });
+    c.kubectl(&["uncordon", "node-a"]);
+    c.kubectl(&["wait", "--for=jsonpath={.status.readyReplicas}=4", "deployment/hello", "--timeout=120s"]);
+}
+
+/// One request over a connection of its own.
+fn request(address: SocketAddr) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(std::io::Error::other(answer)) }
+}
 
 #[test]
 fn workloads_run_to_their_ends_are_renewed_rolled_back_and_drained() {

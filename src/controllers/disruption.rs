@@ -10,7 +10,7 @@ use naru_client::projections::{
     SelectorTerm, condition,
 };
 use naru_client::{
-    Change, Error, EventRecorder, Informer, ListParams, Next, ObjectKey, ObjectReference, PatchKind, WorkQueue,
+    Change, Client, Error, EventRecorder, Informer, ListParams, Next, ObjectKey, ObjectReference, PatchKind, WorkQueue,
     is_not_found,
 };
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ const PATIENCE_SECONDS: i64 = 120;
 const TARGET: &str = "DisruptionTarget";
 
 struct Budgets {
-    context: Context,
+    client: Client,
     recorder: EventRecorder,
     budgets: Informer<BudgetView>,
     pods: Informer<PodView>,
@@ -39,7 +39,7 @@ pub(crate) fn start(context: &Context) {
     let budgets: Informer<BudgetView> = context.informers.start(&POD_DISRUPTION_BUDGETS, ListParams::all());
     let (pods, sets) = (context.informers.pods(), context.informers.replica_sets());
     let controller = Arc::new(Budgets {
-        context: context.clone(),
+        client: context.client.clone(),
         recorder: context.recorder("controllermanager"),
         budgets: budgets.clone(),
         pods: pods.clone(),
@@ -140,7 +140,7 @@ impl Budgets {
         let (status, recheck) = counted;
         if status != budget.status {
             // An eviction that has spent from the budget meanwhile must not be undone.
-            let (client, meta) = (&self.context.client, &budget.metadata);
+            let (client, meta) = (&self.client, &budget.metadata);
             objects::replace_status(client, &POD_DISRUPTION_BUDGETS, meta, &meta.resource_version, &status).await?;
         }
         Ok(recheck.map_or(Next::Done, |wait| Next::After(Duration::from_secs(wait.max(1)))))
@@ -229,7 +229,7 @@ impl Budgets {
                 if group.is_empty() { resource.plural.to_owned() } else { format!("{}.{group}", resource.plural) };
             return Ok(Err(format!("{name} does not implement the scale subresource")));
         }
-        let found: Result<Value, Error> = self.context.client.get(resource, Some(namespace), &owner.name).await;
+        let found: Result<Value, Error> = self.client.get(resource, Some(namespace), &owner.name).await;
         match found {
             Ok(object) if object["metadata"]["uid"] == owner.uid.as_str() => {
                 let replicas = object["spec"]["replicas"].as_i64().unwrap_or(1);
@@ -276,7 +276,7 @@ impl Budgets {
         let meta = &pod.metadata;
         let patch = json!({"metadata": {"uid": meta.uid}, "status": {"conditions": [
             {"type": TARGET, "status": "False", "lastTransitionTime": now_text(), "reason": null, "message": null}]}});
-        let (client, kind) = (&self.context.client, PatchKind::Strategic);
+        let (client, kind) = (&self.client, PatchKind::Strategic);
         match client.patch::<Value>(&PODS, meta.namespace(), &meta.name, Some("status"), kind, &patch).await {
             Err(error) if is_not_found(&error) => Ok(Next::Done),
             other => other.map(|_| Next::Done),
@@ -360,6 +360,44 @@ mod tests {
             as_go_prints(&selector),
             "&LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}"
         );
+    }
+
+    #[tokio::test]
+    async fn an_eviction_that_never_came_is_taken_back() {
+        let script = crate::suite::Scripted::new();
+        let shutdown = naru_base::Shutdown::new();
+        let client = naru_client::Client::new(script.clone());
+        let controller = Budgets {
+            recorder: EventRecorder::start(client.clone(), &registry::EVENTS, "controllermanager", None, &shutdown),
+            client,
+            budgets: Informer::detached(),
+            pods: Informer::detached(),
+            sets: Informer::detached(),
+            queue: WorkQueue::new(),
+            targets: WorkQueue::new(),
+        };
+        let announce = |name: &str, age: i64, reason: &str, phase: &str| {
+            let since = naru_api::meta::time::format_seconds(now() - age);
+            let told = json!({"type": TARGET, "status": "True", "reason": reason, "lastTransitionTime": since});
+            let pod = json!({"metadata": {"name": name, "namespace": "d", "uid": name},
+                "status": {"phase": phase, "conditions": [told]}});
+            let pod: PodView = serde_json::from_value(pod).unwrap();
+            controller.pods.apply(ObjectKey::new("d", name), String::new(), Some(pod));
+        };
+        announce("stale", 200, "EvictionByEvictionAPI", "Running");
+        announce("fresh", 10, "EvictionByEvictionAPI", "Running");
+        announce("ended", 200, "EvictionByEvictionAPI", "Failed");
+        announce("by-its-node", 200, "TerminationByKubelet", "Running");
+        let check = async |name: &str| {
+            let next = controller.check_target(&ObjectKey::new("d", name)).await.unwrap();
+            (next == Next::Done, script.bodies(&format!("/pods/{name}/status")).len())
+        };
+        assert_eq!(check("stale").await, (true, 1));
+        assert_eq!(check("fresh").await, (false, 0), "it is looked at again");
+        assert_eq!((check("ended").await, check("by-its-node").await), ((true, 0), (true, 0)));
+        let written = &script.bodies("/pods/stale/status")[0]["status"]["conditions"][0];
+        assert_eq!((&written["type"], &written["status"]), (&json!(TARGET), &json!("False")));
+        shutdown.trigger();
     }
 
     #[test]

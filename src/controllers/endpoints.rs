@@ -4,11 +4,13 @@ use crate::Context;
 use crate::endpointslice::desired::{self, Group};
 use crate::endpointslice::trigger_time::{self, TriggerTimes};
 use crate::endpointslice::{HEADLESS, queue_services};
+use crate::pods::is_namespace_terminating;
 use naru_api::core::endpoints::repack;
 use naru_api::registry;
 use naru_client::projections::{Endpoint, EndpointPort, Meta, PodView, ServiceView};
 use naru_client::{
-    DeleteOptions, Error, Informer, ListParams, Next, ObjectKey, WorkQueue, is_already_exists, is_not_found,
+    DeleteOptions, Error, EventRecorder, Informer, ListParams, Next, ObjectKey, ObjectReference, WorkQueue,
+    is_already_exists, is_not_found,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -32,6 +34,7 @@ struct EndpointsView {
 
 struct EndpointsController {
     context: Context,
+    recorder: EventRecorder,
     services: Informer<ServiceView>,
     endpoints: Informer<EndpointsView>,
     pods: Informer<PodView>,
@@ -44,6 +47,7 @@ pub(crate) fn start(context: &Context) {
     let queue = WorkQueue::new();
     let controller = Arc::new(EndpointsController {
         context: context.clone(),
+        recorder: context.recorder("endpoint-controller"),
         services: services.clone(),
         endpoints: endpoints.clone(),
         pods: pods.clone(),
@@ -122,14 +126,24 @@ impl EndpointsController {
         });
         let Some(present) = present else {
             let created = client.create::<Value>(resource, meta.namespace(), &object).await;
+            let about = Meta { name: meta.name.clone(), namespace: meta.namespace.clone(), ..Meta::default() };
             return match created {
                 // The cache is behind; its news will bring another run.
-                Err(error) if is_already_exists(&error) => Ok(()),
-                other => other.map(drop),
+                Err(error) if is_already_exists(&error) || is_namespace_terminating(&error) => Ok(()),
+                other => self.tell(&about, "FailedToCreateEndpoint", "create endpoint for service", other),
             };
         };
         object["metadata"]["resourceVersion"] = present.metadata.resource_version.as_str().into();
-        client.update::<Value>(resource, meta.namespace(), &meta.name, &object).await.map(drop)
+        let updated = client.update::<Value>(resource, meta.namespace(), &meta.name, &object).await;
+        self.tell(&present.metadata, "FailedToUpdateEndpoint", "update endpoint", updated)
+    }
+
+    /// A failure becomes an event, too.
+    fn tell(&self, about: &Meta, reason: &str, what: &str, outcome: Result<Value, Error>) -> Result<(), Error> {
+        let Err(error) = outcome else { return Ok(()) };
+        let message = format!("Failed to {what} {}/{}: {error}", about.namespace, about.name);
+        self.recorder.warning(&ObjectReference::of(&registry::ENDPOINTS, about), reason, message);
+        Err(error)
     }
 
     async fn delete(&self, meta: &Meta) -> Result<(), Error> {
@@ -161,15 +175,10 @@ fn labels(service: &ServiceView) -> BTreeMap<String, String> {
 
 /// The subsets, and whether some addresses had to be left out.
 fn subsets(groups: Vec<Group>) -> (Value, bool) {
-    let mut left = MOST;
-    let mut capped = false;
     let mut subsets = Vec::new();
     for mut group in groups {
         // A pod without any of the ports has no place here, unless the Service has no ports.
         group.endpoints.sort_by(|a, b| a.addresses.cmp(&b.addresses));
-        capped |= group.endpoints.len() > left;
-        group.endpoints.truncate(left);
-        left -= group.endpoints.len();
         let (ready, unready): (Vec<_>, Vec<_>) =
             group.endpoints.iter().partition(|endpoint| endpoint.conditions.is_ready());
         let mut subset = Map::new();
@@ -186,7 +195,39 @@ fn subsets(groups: Vec<Group>) -> (Value, bool) {
         }
     }
     // As the server keeps them, so that they compare.
-    (repack(&subsets).unwrap_or(subsets).into(), capped)
+    let mut subsets = repack(&subsets).unwrap_or(subsets);
+    let capped = truncate(&mut subsets, MOST);
+    (subsets.into(), capped)
+}
+
+/// Leaves addresses out beyond the most: first those that are not ready, from each subset its share. Tells whether
+/// any had to go.
+fn truncate(subsets: &mut Vec<Value>, most: usize) -> bool {
+    const READY: &str = "addresses";
+    const UNREADY: &str = "notReadyAddresses";
+    let count = |subset: &Value, field: &str| subset[field].as_array().map_or(0, Vec::len);
+    let total = |field: &str| subsets.iter().map(|subset| count(subset, field)).sum::<usize>();
+    let (ready, unready) = (total(READY), total(UNREADY));
+    if ready + unready <= most {
+        return false;
+    }
+    let (field, of, room) = if ready > most { (READY, ready, most) } else { (UNREADY, unready, most - ready) };
+    let mut left = room;
+    for subset in subsets.iter_mut() {
+        // Rounded up, so that the last one may get less than its share.
+        let share = (count(subset, field) * room).div_ceil(of).min(left);
+        if let Some(addresses) = subset.get_mut(field).and_then(Value::as_array_mut) {
+            addresses.truncate(share);
+            left -= addresses.len();
+        }
+        let Some(fields) = subset.as_object_mut() else { continue };
+        if field == READY {
+            fields.remove(UNREADY);
+        }
+        fields.retain(|_, value| value.as_array().is_none_or(|values| !values.is_empty()));
+    }
+    subsets.retain(|subset| count(subset, READY) + count(subset, UNREADY) > 0);
+    true
 }
 
 fn address(endpoint: &Endpoint) -> Value {
@@ -235,6 +276,14 @@ mod tests {
             "ports": [{"port": 8080, "protocol": "TCP"}],
         }]);
         assert_eq!((subsets, capped), (expected, false));
+        let two = || vec![json!({"addresses": [1, 2, 3], "notReadyAddresses": [4]}), json!({"addresses": [5]})];
+        let cut = |most: usize| {
+            let mut subsets = two();
+            (truncate(&mut subsets, most), Value::from(subsets))
+        };
+        assert_eq!(cut(5), (false, two().into()));
+        assert_eq!(cut(4), (true, json!([{"addresses": [1, 2, 3]}, {"addresses": [5]}])), "unready ones go first");
+        assert_eq!(cut(3), (true, json!([{"addresses": [1, 2, 3]}])), "shares are rounded up");
         assert!(is_same(&Value::Null, &json!([])));
     }
 }

@@ -2,11 +2,13 @@
 
 use crate::Context;
 use crate::endpointslice::desired::Family;
+use crate::pods::is_namespace_terminating;
 use naru_api::meta::generated_name;
 use naru_api::registry;
 use naru_client::projections::{Meta, ServiceView};
 use naru_client::{
-    Client, DeleteOptions, Error, Informer, ListParams, Next, ObjectKey, WorkQueue, is_already_exists, is_not_found,
+    Client, DeleteOptions, Error, EventRecorder, Informer, ListParams, Next, ObjectKey, ObjectReference, WorkQueue,
+    is_already_exists, is_conflict, is_not_found,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -45,6 +47,7 @@ struct Slice {
 
 struct Controller {
     client: Client,
+    recorder: EventRecorder,
     services: Informer<ServiceView>,
     sources: Informer<Source>,
     slices: Informer<Slice>,
@@ -67,7 +70,8 @@ pub(crate) fn start(context: &Context) {
             wake.add(ObjectKey::new(&meta.namespace, service));
         }
     });
-    let controller = Arc::new(Controller { client: context.client.clone(), services, sources, slices });
+    let recorder = context.recorder("endpoint-slice-mirroring-controller");
+    let controller = Arc::new(Controller { client: context.client.clone(), recorder, services, sources, slices });
     let waiting = controller.clone();
     let synced = async move {
         waiting.services.synced().await;
@@ -92,11 +96,37 @@ fn is_mirrored(source: &Source, service: Option<&ServiceView>) -> bool {
 
 impl Controller {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
-        let mut present = self.slices.by_namespace(&key.namespace);
-        present.retain(|slice| slice.metadata.labels.get(SERVICE) == Some(&key.name));
         let service = self.services.get_key(key);
         let source = self.sources.get_key(key).filter(|source| is_mirrored(source, service.as_deref()));
-        let wanted = source.as_ref().map(|source| wanted(source)).unwrap_or_default();
+        let about = source.as_ref().map(|source| ObjectReference::of(&registry::ENDPOINTS, &source.metadata));
+        match self.mirror(key, source.as_deref()).await {
+            Err(error) if is_namespace_terminating(&error) => {}
+            Err(error) => {
+                if let Some(about) = about.filter(|_| !is_conflict(&error)) {
+                    let message = format!("Error updating Endpoint Slices for Endpoints {key}: {error}");
+                    self.recorder.warning(&about, "FailedToUpdateEndpointSlices", message);
+                }
+                return Err(error);
+            }
+            Ok(()) => {
+                let skipped = source.as_ref().map_or(0, |source| skipped(&source.subsets));
+                if let Some(about) = about.filter(|_| skipped > 0) {
+                    let message = format!(
+                        "A max of {MOST} addresses can be mirrored to EndpointSlices per Endpoints subset. {skipped} \
+                         addresses were skipped"
+                    );
+                    self.recorder.warning(&about, "TooManyAddressesToMirror", message);
+                }
+            }
+        }
+        Ok(Next::Done)
+    }
+
+    /// Makes the slices of one Endpoints object what they should be.
+    async fn mirror(&self, key: &ObjectKey, source: Option<&Source>) -> Result<(), Error> {
+        let mut present = self.slices.by_namespace(&key.namespace);
+        present.retain(|slice| slice.metadata.labels.get(SERVICE) == Some(&key.name));
+        let wanted = source.map(wanted).unwrap_or_default();
         let mut unmatched = present;
         for slice in wanted {
             let same = |have: &Arc<Slice>| have.address_type == slice["addressType"] && have.ports == slice["ports"];
@@ -108,7 +138,7 @@ impl Controller {
         for slice in unmatched {
             self.delete(&slice.metadata).await?;
         }
-        Ok(Next::Done)
+        Ok(())
     }
 
     async fn create(&self, mut slice: Value) -> Result<(), Error> {
@@ -178,31 +208,42 @@ fn wanted(source: &Source) -> Vec<Value> {
     slices
 }
 
+/// Both lists of a subset, and whether what is in them is ready.
+const LISTS: [(&str, bool); 2] = [("addresses", true), ("notReadyAddresses", false)];
+
+fn addresses(subset: &Value) -> impl Iterator<Item = (&Value, bool)> {
+    let list = |(field, ready): (&str, bool)| subset[field].as_array().into_iter().flatten().map(move |ip| (ip, ready));
+    LISTS.into_iter().flat_map(list)
+}
+
+/// Addresses that are too many for their subset.
+fn skipped(subsets: &Value) -> usize {
+    let subsets = subsets.as_array().into_iter().flatten();
+    subsets.map(|subset| addresses(subset).count().saturating_sub(MOST)).sum()
+}
+
 fn endpoints(subset: &Value, family: Family) -> Vec<Value> {
     let mut all = Vec::new();
-    for (field, ready) in [("addresses", true), ("notReadyAddresses", false)] {
-        for address in subset[field].as_array().into_iter().flatten() {
-            let ip = address["ip"].as_str().unwrap_or_default();
-            let fits = match ip.parse() {
-                Ok(IpAddr::V4(_)) => family == Family::V4,
-                Ok(IpAddr::V6(_)) => family == Family::V6,
-                Err(_) => false,
-            };
-            if !fits {
-                continue;
-            }
-            let mut endpoint = Map::new();
-            endpoint.insert("addresses".to_owned(), json!([ip]));
-            endpoint.insert("conditions".to_owned(), json!({ "ready": ready }));
-            for name in ["hostname", "nodeName", "targetRef"] {
-                if let Some(value) = address.get(name).filter(|value| **value != "") {
-                    endpoint.insert(name.to_owned(), value.clone());
-                }
-            }
-            all.push(Value::Object(endpoint));
+    for (address, ready) in addresses(subset).take(MOST) {
+        let ip = address["ip"].as_str().unwrap_or_default();
+        let fits = match ip.parse() {
+            Ok(IpAddr::V4(_)) => family == Family::V4,
+            Ok(IpAddr::V6(_)) => family == Family::V6,
+            Err(_) => false,
+        };
+        if !fits {
+            continue;
         }
+        let mut endpoint = Map::new();
+        endpoint.insert("addresses".to_owned(), json!([ip]));
+        endpoint.insert("conditions".to_owned(), json!({ "ready": ready }));
+        for name in ["hostname", "nodeName", "targetRef"] {
+            if let Some(value) = address.get(name).filter(|value| **value != "") {
+                endpoint.insert(name.to_owned(), value.clone());
+            }
+        }
+        all.push(Value::Object(endpoint));
     }
-    all.truncate(MOST);
     all
 }
 
@@ -247,6 +288,20 @@ mod tests {
         assert_eq!(slices[1]["addressType"], "IPv6");
         assert_eq!(slices[0]["metadata"]["labels"], json!({"own": "1", SERVICE: "x", MANAGED_BY: MANAGER}));
         assert!(slices[0]["metadata"]["annotations"].is_null());
+    }
+
+    #[test]
+    fn a_subset_has_a_thousand_addresses_at_most_ready_ones_first() {
+        let ips = |count: usize| (0..count).map(|n| json!({"ip": format!("10.0.{}.{}", n / 256, n % 256)})).collect();
+        let subset = |ready: usize, unready: usize| {
+            let lists: [Vec<Value>; 2] = [ips(ready), ips(unready)];
+            json!({"addresses": lists[0], "notReadyAddresses": lists[1]})
+        };
+        let full = subset(990, 30);
+        let all = endpoints(&full, Family::V4);
+        let ready = all.iter().filter(|endpoint| endpoint["conditions"]["ready"] == true).count();
+        assert_eq!((all.len(), ready), (1000, 990));
+        assert_eq!(skipped(&json!([full, subset(1000, 0)])), 20);
     }
 
     #[test]

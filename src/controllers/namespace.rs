@@ -150,7 +150,12 @@ impl Left {
             };
             Condition { kind: kind.into(), status: status.into(), reason, message, ..Condition::default() }
         };
-        let failed = (!self.failures.is_empty()).then(|| ("ContentDeletionFailed", self.failures.join(", ")));
+        let failed = (!self.failures.is_empty()).then(|| {
+            let mut failures: Vec<&str> = self.failures.iter().map(String::as_str).collect();
+            failures.sort_unstable();
+            let (count, all) = (failures.len(), failures.join(", "));
+            ("ContentDeletionFailed", format!("Failed to delete all resource types, {count} remaining: {all}"))
+        });
         let objects = (!self.objects.is_empty()).then(|| {
             ("SomeResourcesRemain", format!("Some resources are remaining: {}", list(&self.objects, ".", "has")))
         });
@@ -247,5 +252,9 @@ mod tests {
             message("NamespaceFinalizersRemaining"),
             "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
         );
+        left.failures = vec!["no b".into(), "no a".into()];
+        let failure = condition(&left.conditions(), "NamespaceDeletionContentFailure").cloned().unwrap_or_default();
+        assert_eq!((failure.status.as_str(), failure.reason.as_str()), ("True", "ContentDeletionFailed"));
+        assert_eq!(failure.message, "Failed to delete all resource types, 2 remaining: no a, no b");
     }
 }

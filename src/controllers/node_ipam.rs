@@ -4,7 +4,9 @@ use crate::Context;
 use naru_api::address::{Cidr, parse_cidr};
 use naru_api::registry;
 use naru_client::projections::NodeView;
-use naru_client::{Client, Error, Informer, Next, ObjectReference, PatchKind, WorkQueue, is_not_found};
+use naru_client::{
+    Client, Error, EventRecorder, Informer, Next, ObjectReference, PatchKind, WorkQueue, is_conflict, is_not_found,
+};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,19 +48,25 @@ pub(crate) fn start(ctx: &Context) {
             };
             let Some(node) = node else { return Ok(Next::Done) };
             match parts {
-                Some(parts) => assign(&client, &node, &parts).await,
+                Some(parts) => assign(&client, &node, &parts).await.inspect_err(|error| {
+                    // A conflict is nobody's fault: the node has changed meanwhile.
+                    if !is_conflict(error) {
+                        tell(&recorder, &node, "CIDRAssignmentFailed");
+                    }
+                }),
                 None => {
-                    let about = ObjectReference::of(&registry::NODES, &node.metadata);
-                    recorder.warning(
-                        &about,
-                        "CIDRNotAvailable",
-                        format!("Node {name} status is now: CIDRNotAvailable"),
-                    );
+                    tell(&recorder, &node, "CIDRNotAvailable");
                     Ok(Next::After(Duration::from_secs(60)))
                 }
             }
         }
     });
+}
+
+/// Upstream tells troubles with ranges as changes of the node's status, which are normal events.
+fn tell(recorder: &EventRecorder, node: &NodeView, what: &str) {
+    let about = ObjectReference::of(&registry::NODES, &node.metadata);
+    recorder.normal(&about, what, format!("Node {} status is now: {what}", node.metadata.name));
 }
 
 /// A part of each range.

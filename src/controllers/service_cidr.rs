@@ -1,7 +1,7 @@
 //! ServiceCIDRs: told to be ready, and kept while Services have addresses in them that no other has.
 
 use crate::Context;
-use crate::objects::now_text;
+use crate::objects::{now, now_text, seconds};
 use naru_api::registry;
 use naru_client::projections::{Condition, Meta, ObjectView, condition};
 use naru_client::{Client, Error, Informer, ListParams, Next, ObjectKey, PatchKind, WorkQueue, is_not_found};
@@ -9,8 +9,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
+/// How long a range that nobody needs any more stays: whoever gives addresses out has to have noticed that it goes.
+const GRACE_SECONDS: i64 = 10;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -90,6 +93,10 @@ async fn reconcile(
         let message =
             "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
         return tell(client, &range, "False", "Terminating", message).await;
+    }
+    let left = range.metadata.deletion_timestamp.as_deref().map_or(0, seconds) + GRACE_SECONDS - now();
+    if left > 0 {
+        return Ok(Next::After(Duration::from_secs(left.unsigned_abs())));
     }
     let mut finalizers = range.metadata.finalizers.clone();
     finalizers.retain(|finalizer| finalizer != FINALIZER);

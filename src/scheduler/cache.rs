@@ -62,6 +62,8 @@ pub(crate) struct Cache {
     places: HashMap<String, Place>,
     /// Labels of the namespaces.
     pub(crate) namespaces: Namespaces,
+    /// What the Services of each namespace select, by their names.
+    services: HashMap<String, BTreeMap<String, BTreeMap<String, String>>>,
     /// Pods for which room has been made, by uid, with the node.
     nominated: HashMap<String, (String, Arc<PodInfo>)>,
     /// What affinity and spread can know the placed pods by.
@@ -108,6 +110,27 @@ impl Cache {
         for name in names(new) {
             *self.images.entry(name.clone()).or_default() += 1;
         }
+    }
+
+    /// Notes what a Service selects; `None` if it selects nothing, or is gone.
+    pub(crate) fn set_service(&mut self, namespace: &str, name: &str, selector: Option<BTreeMap<String, String>>) {
+        if let Some(selector) = selector {
+            self.services.entry(namespace.to_owned()).or_default().insert(name.to_owned(), selector);
+        } else if let Some(services) = self.services.get_mut(namespace) {
+            services.remove(name);
+            if services.is_empty() {
+                self.services.remove(namespace);
+            }
+        }
+    }
+
+    /// The labels that the Services of a pod select, all together.
+    pub(crate) fn selected_by_services(&self, pod: &PodInfo) -> BTreeMap<&str, &str> {
+        let labels = &pod.pod.metadata.labels;
+        let services = self.services.get(&pod.pod.metadata.namespace).into_iter().flat_map(BTreeMap::values);
+        let selects =
+            |selector: &&BTreeMap<String, String>| selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+        services.filter(selects).flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect()
     }
 
     /// The share of the nodes that hold an image.
@@ -177,15 +200,23 @@ impl Cache {
     /// Puts the pods for which room is kept, and which are not less important than `pod`, where that room is.
     /// What it returns is to be given to `clear_room`.
     pub(crate) fn keep_room(&mut self, pod: &PodInfo) -> Vec<String> {
-        let before = |other: &PodInfo| {
-            let waits = other.uid() != pod.uid() && !self.places.contains_key(other.uid());
-            waits && other.priority() >= pod.priority()
-        };
-        let kept: Vec<_> = self.nominated.values().filter(|(_, other)| before(other)).cloned().collect();
+        let kept: Vec<_> =
+            self.nominated.values().filter(|(_, other)| self.comes_before(other, pod)).cloned().collect();
         for (node, other) in &kept {
             self.assume(other.clone(), node);
         }
         kept.iter().map(|(_, other)| other.uid().to_owned()).collect()
+    }
+
+    /// Whether room is kept for a pod that waits, and that is not less important than another.
+    fn comes_before(&self, nominated: &PodInfo, pod: &PodInfo) -> bool {
+        let waits = nominated.uid() != pod.uid() && !self.places.contains_key(nominated.uid());
+        waits && nominated.priority() >= pod.priority()
+    }
+
+    /// Whether `keep_room` would put any pod anywhere.
+    pub(crate) fn has_room_to_keep(&self, pod: &PodInfo) -> bool {
+        self.nominated.values().any(|(_, other)| self.comes_before(other, pod))
     }
 
     /// Ends what `keep_room` did.

@@ -3,7 +3,8 @@
 use crate::cache::{Cache, NodeInfo};
 use crate::plugins::{Context, PLUGINS, Refusers, Unfit};
 use crate::pod_info::PodInfo;
-use std::collections::BTreeMap;
+use crate::terms::Spread;
+use std::collections::{BTreeMap, HashMap};
 
 /// With more nodes than this, only a part of the feasible ones is scored.
 const ALL_SCORED: usize = 100;
@@ -40,15 +41,29 @@ pub(crate) fn choose(
     start: &mut usize,
     tie: impl FnOnce(usize) -> usize,
 ) -> Result<String, Unschedulable> {
+    let unfit_without = unfit_without_nominated(pod, cache);
     let kept = cache.keep_room(pod);
-    let chosen = choose_among(pod, cache, start, tie);
+    let chosen = choose_among(pod, cache, &unfit_without, start, tie);
     cache.clear_room(&kept);
     chosen
+}
+
+/// Pods that room is kept for may never come to their nodes. So a pod that wants others near, or is spread with them,
+/// must fit without them as well as beside them. Tells where it does not.
+pub(crate) fn unfit_without_nominated(pod: &PodInfo, cache: &Cache) -> HashMap<String, Unfit> {
+    let near = pod.pod_affinities.as_ref().is_some_and(|own| !own.near.required.is_empty());
+    if !(near || pod.spread.iter().any(Spread::is_hard)) || !cache.has_room_to_keep(pod) {
+        return HashMap::new();
+    }
+    let context = Context::new(pod, cache);
+    let unfit = |(name, info): (&str, &NodeInfo)| Some((name.to_owned(), fits(&context, info).err()?));
+    cache.nodes().filter_map(unfit).collect()
 }
 
 fn choose_among(
     pod: &PodInfo,
     cache: &Cache,
+    unfit_without: &HashMap<String, Unfit>,
     start: &mut usize,
     tie: impl FnOnce(usize) -> usize,
 ) -> Result<String, Unschedulable> {
@@ -62,9 +77,13 @@ fn choose_among(
         None => cache.nodes().collect(),
     };
     let mut context = Context::new(pod, cache);
+    let fits = |context: &Context<'_>, name: &str, info: &NodeInfo| {
+        fits(context, info)?;
+        unfit_without.get(name).map_or(Ok(()), |unfit| Err(unfit.clone()))
+    };
     // Room that was made for the pod is its own.
     let nominated = cache.nomination(pod.uid()).and_then(|node| Some((node, cache.node(node)?)));
-    if let Some((name, _)) = nominated.filter(|(_, info)| fits(&context, info).is_ok()) {
+    if let Some((name, _)) = nominated.filter(|(name, info)| fits(&context, name, info).is_ok()) {
         return Ok(name.to_owned());
     }
     let enough = enough(nodes.len());
@@ -73,7 +92,7 @@ fn choose_among(
     for offset in 0..nodes.len() {
         let (name, info) = nodes[(*start + offset) % nodes.len()];
         looked_at += 1;
-        match fits(&context, info) {
+        match fits(&context, name, info) {
             Ok(()) => feasible.push((name, info)),
             Err(unfit) => {
                 by = by.and(unfit.by);

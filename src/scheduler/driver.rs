@@ -10,7 +10,7 @@ use crate::queue::Queue;
 use naru_api::meta::time;
 use naru_api::registry;
 use naru_base::{Shutdown, spawn};
-use naru_client::projections::{NamespaceView, NodeView, PodView, condition};
+use naru_client::projections::{NamespaceView, NodeView, PodView, ServiceView, condition};
 use naru_client::{
     Change, Client, DeleteOptions, Error, EventRecorder, Informer, Informers, ListParams, ObjectReference, PatchKind,
     is_conflict, is_not_found,
@@ -74,8 +74,10 @@ pub fn start(client: Client, informers: &Informers, metrics: Arc<Metrics>, shutd
     let (informers, shutdown) = (informers.clone(), shutdown.clone());
     spawn("scheduler", async move {
         let (pods, nodes, namespaces) = (informers.pods(), informers.nodes(), informers.namespaces());
+        let services = informers.services();
         let synced = async {
             namespaces.synced().await;
+            services.synced().await;
             pods.synced().await;
             nodes.synced().await;
         };
@@ -84,6 +86,8 @@ pub fn start(client: Client, informers: &Informers, metrics: Arc<Metrics>, shutd
         }
         let taker = scheduler.clone();
         namespaces.subscribe(move |change| taker.namespace_changed(change));
+        let taker = scheduler.clone();
+        services.subscribe(move |change| taker.service_changed(change));
         let taker = scheduler.clone();
         nodes.subscribe(move |change| taker.node_changed(change));
         let taker = scheduler.clone();
@@ -117,6 +121,12 @@ impl Scheduler {
             drop(state);
             self.wake.notify_one();
         }
+    }
+
+    /// Services say which pods are spread unasked, which keeps no pod from being placed.
+    fn service_changed(&self, change: &Change<ServiceView>) {
+        let selector = change.new.as_ref().and_then(|service| service.spec.selector.clone());
+        self.state().cache.set_service(&change.key.namespace, &change.key.name, selector);
     }
 
     fn node_changed(&self, change: &Change<NodeView>) {

@@ -65,6 +65,19 @@ pub(crate) fn find(
     if waits_for_victims(pod, cache, refused) {
         return Err(format!("{BEFORE}preemption: not eligible due to a terminating pod on the nominated node."));
     }
+    // Who is not less important, and waits for room that was made, has it already.
+    let kept = cache.keep_room(pod);
+    let found = find_among(pod, cache, refused, budgets);
+    cache.clear_room(&kept);
+    found
+}
+
+fn find_among(
+    pod: &PodInfo,
+    cache: &mut Cache,
+    refused: &Unschedulable,
+    budgets: &[Arc<Budget>],
+) -> Result<Nomination, String> {
     let mut refusals = Refusals::default();
     let mut best: Option<Candidate> = None;
     let mut found = 0;
@@ -214,7 +227,7 @@ fn harm(candidate: &Candidate) -> (usize, i64, i64, usize, Reverse<String>) {
 mod tests {
     use super::*;
     use crate::cycle::choose;
-    use crate::testing::{node, pod, tainted_node};
+    use crate::testing::{labelled_node, node, pod, tainted_node};
     use serde_json::{Value, json};
 
     fn of(name: &str, cpu: &str, priority: i32, more: Value) -> PodInfo {
@@ -319,6 +332,34 @@ mod tests {
         let waits =
             "no new claims to deallocate, preemption: not eligible due to a terminating pod on the nominated node.";
         check(&mut cache, &pod, &[], waits);
+    }
+
+    #[test]
+    fn room_that_was_made_for_one_is_not_made_again_for_the_next() {
+        let mut cache = cluster(&[on("x", "2", 1, "a"), on("z", "2", 5, "b")]);
+        let first = Arc::new(of("p", "2", 10, json!({})));
+        check(&mut cache, &first, &[], "a: x");
+        cache.nominate(first, "a");
+        check(&mut cache, &of("q", "2", 10, json!({})), &[], "b: z");
+        let none = "no new claims to deallocate, preemption: 0/2 nodes are available: 1 Insufficient cpu, \
+            1 No preemption victims found for incoming pod.";
+        check(&mut cache, &of("r", "2", 3, json!({})), &[], none);
+    }
+
+    #[test]
+    fn who_may_never_come_is_nobodys_company() {
+        let mut cache = cluster(&[]);
+        for name in ["a", "b"] {
+            cache.set_node(labelled_node(name, &[("zone", name)]));
+        }
+        let db = Arc::new(of("db", "1", 10, json!({})));
+        cache.nominate(db.clone(), "a");
+        let term = json!({"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "zone"});
+        let near = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}});
+        let fan = of("fan", "1", 1, near);
+        assert!(choose(&fan, &mut cache, &mut 0, |_| 0).is_err());
+        cache.assume(db, "a");
+        assert_eq!(choose(&fan, &mut cache, &mut 0, |_| 0).unwrap(), "a");
     }
 
     #[test]

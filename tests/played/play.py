@@ -7,7 +7,7 @@ import sys
 import threading
 import traceback
 
-import budgets, daemons, deployments, jobs, scheduling, sets  # noqa: E401,F401 their functions are in the list
+import budgets, daemons, deployments, jobs, more, scheduling, sets  # noqa: E401,F401 their functions are in the list
 from steps import PLAYED, Server, Space
 
 AT_ONCE = 8

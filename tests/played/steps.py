@@ -63,20 +63,24 @@ class Server:
     def connection(self, timeout=PATIENCE):
         return http.client.HTTPSConnection(self.host, self.port, context=self.tls, timeout=timeout)
 
+    def ask(self, method, path, text, headers):
+        if getattr(self.local, "connection", None) is None:
+            self.local.connection = self.connection()
+        self.local.connection.request(method, path, text, headers)
+        answer = self.local.connection.getresponse()
+        return answer, json.loads(answer.read() or b"{}")
+
     def call(self, method, path, body=None, kind="application/json", query=None):
         if query:
             path += "?" + urllib.parse.urlencode(query)
-        if not hasattr(self.local, "connection"):
-            self.local.connection = self.connection()
-        connection = self.local.connection
         text = None if body is None else json.dumps(body)
+        headers = {"Content-Type": kind, "Accept": "application/json"}
         try:
-            connection.request(method, path, text, {"Content-Type": kind, "Accept": "application/json"})
-            answer = connection.getresponse()
-            read = json.loads(answer.read() or b"{}")
-        except (OSError, http.client.HTTPException):
-            connection.close()
-            raise
+            answer, read = self.ask(method, path, text, headers)
+        except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError):
+            # The server has closed a connection that was not used for a while.
+            self.local.connection = None
+            answer, read = self.ask(method, path, text, headers)
         if answer.status >= 300:
             raise Refused(answer.status, read)
         return read

@@ -1,7 +1,7 @@
 //! StatefulSet: pods of one template with names, order and storage of their own.
 
 use super::validate::{always_restarted, collisions, selected};
-use crate::checks::{complain, non_negative};
+use crate::checks::{self, complain, non_negative};
 use crate::core::{persistent_volume_claim as claims, pod};
 use crate::meta::names;
 use crate::meta::prepare::{create_with, update as prepare_update};
@@ -156,7 +156,15 @@ fn strategy(strategy: &Value, path: Path<'_>, errors: &mut FieldErrors) {
             errors.invalid(at, rolling, "only allowed for updateStrategy 'RollingUpdate'");
         }
         "OnDelete" => {}
-        "RollingUpdate" => non_negative(rolling, "partition", &at, errors),
+        "RollingUpdate" => {
+            non_negative(rolling, "partition", &at, errors);
+            let (unavailable, at) = (&rolling["maxUnavailable"], at.child("maxUnavailable"));
+            checks::int_or_percent(unavailable, at, errors);
+            if !unavailable.is_null() && checks::is_zero_part(unavailable) {
+                errors.invalid(at, unavailable, "cannot be 0");
+            }
+            checks::at_most_all(unavailable, at, errors);
+        }
         _ => errors.invalid(path, strategy, "must be 'RollingUpdate' or 'OnDelete'"),
     }
 }
@@ -305,6 +313,21 @@ mod tests {
                 "spec.volumeClaimTemplates[0].resources.requests[storage]: fractional byte value \"100m\" is invalid, must be an integer"
             ]
         );
+    }
+
+    #[test]
+    fn several_pods_may_be_unavailable_at_once_but_not_none() {
+        let errors = |limit: Value| {
+            let rolling = json!({"partition": 0, "maxUnavailable": limit});
+            errors_of(json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}))
+        };
+        for fine in [json!(2), json!("30%"), json!("100%"), Value::Null] {
+            assert_eq!(errors(fine), [""; 0]);
+        }
+        let at = "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value";
+        assert_eq!(errors(json!(0)), [format!("{at}: 0: cannot be 0")]);
+        assert_eq!(errors(json!("0%")), [format!("{at}: \"0%\": cannot be 0")]);
+        assert_eq!(errors(json!("101%")), [format!("{at}: \"101%\": must not be greater than 100%")]);
     }
 
     #[test]

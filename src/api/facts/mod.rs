@@ -213,10 +213,12 @@ pub const DISABLED_FEATURES: &[&str] = &[
     "DRANodeAllocatableResources",
     "GenericWorkload",
     "ImageVolumeWithDigest",
-    "MaxUnavailableStatefulSet",
     "PodCertificateProjection",
     "VolumeLimitScaling",
 ];
+
+/// Features that are off by default at this API level, and on here: whoever leaves their fields out sees no difference.
+const ENABLED_FEATURES: &[&str] = &["MaxUnavailableStatefulSet"];
 
 /// Every type, sorted by name.
 pub fn types() -> &'static [&'static Type] {
@@ -248,8 +250,11 @@ pub fn gvks_of(ty: &'static Type) -> impl Iterator<Item = (&'static str, &'stati
 /// them.
 const FEATURE_GATES: &str = include_str!("feature-gates.txt");
 
-/// Whether a feature is on at this API level; `None` when there is no such feature.
+/// Whether a feature is on; `None` when there is no such feature at this API level.
 pub fn feature(name: &str) -> Option<bool> {
+    if ENABLED_FEATURES.contains(&name) {
+        return Some(true);
+    }
     let mut lines = FEATURE_GATES.lines().map(|line| line.split(' '));
     lines.find_map(|mut words| (words.next() == Some(name)).then(|| words.next() == Some("on")))
 }

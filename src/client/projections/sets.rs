@@ -79,6 +79,8 @@ pub struct Partition {
     /// Pods before this one keep their revision.
     #[serde(deserialize_with = "nullable")]
     pub partition: i32,
+    /// How many pods may be unavailable at once; one if unsaid.
+    pub max_unavailable: Option<IntOrPercent>,
 }
 
 /// Where a StatefulSet begins to count.

@@ -212,6 +212,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn hints_follow_the_services_wish_and_are_of_the_ready() {
+        let hints = |wish: &str, node: &str, ready: bool| {
+            let mut spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80}]});
+            if !wish.is_empty() {
+                spec["trafficDistribution"] = wish.into();
+            }
+            let mut pod = pod("a", "10.0.0.1", ready);
+            pod.spec.node_name = node.to_owned();
+            json!(run(&service(spec), vec![pod])[0].endpoints[0].hints)
+        };
+        let (zone, node) = (json!([{"name": "z1"}]), json!([{"name": "n1"}]));
+        assert_eq!(hints("", "n1", true), Value::Null);
+        assert_eq!(hints("PreferClose", "n1", true), json!({ "forZones": zone }));
+        assert_eq!(hints("PreferSameZone", "n1", true), json!({ "forZones": zone }));
+        assert_eq!(hints("PreferSameNode", "n1", true), json!({ "forZones": zone, "forNodes": node }));
+        assert_eq!(hints("PreferClose", "elsewhere", true), Value::Null, "the zone is not known");
+        assert_eq!(hints("PreferClose", "n1", false), Value::Null);
+    }
+
+    #[test]
     fn named_ports_are_resolved_in_each_pod() {
         let service =
             service(json!({"selector": {"app": "web"}, "ports": [{"name": "w", "port": 80, "targetPort": "http"}]}));

@@ -5,13 +5,17 @@ mod diff;
 pub(crate) mod trigger_time;
 
 use crate::expectations::Expectations;
+use crate::pods::is_namespace_terminating;
 use crate::{Context, ownership};
 use desired::Family;
 use diff::Content;
 use naru_api::meta::generated_name;
 use naru_api::registry;
 use naru_client::projections::{EndpointSliceView, NodeView, PodView, ServiceView};
-use naru_client::{Change, DeleteOptions, Error, Informer, Next, ObjectKey, WorkQueue, is_not_found};
+use naru_client::{
+    Change, DeleteOptions, Error, EventRecorder, Informer, Next, ObjectKey, ObjectReference, WorkQueue, is_conflict,
+    is_not_found,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +31,7 @@ pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 
 struct EndpointSlices {
     context: Context,
+    recorder: EventRecorder,
     services: Informer<ServiceView>,
     slices: Informer<EndpointSliceView>,
     slices_by_service: naru_client::IndexId,
@@ -43,6 +48,7 @@ pub(crate) fn start(context: &Context) {
     let slices_by_service = slices.index(|slice| service_key(slice).map(|key| key.to_string()).into_iter().collect());
     let controller = Arc::new(EndpointSlices {
         context: context.clone(),
+        recorder: context.recorder("endpoint-slice-controller"),
         services: services.clone(),
         slices: slices.clone(),
         slices_by_service,
@@ -120,23 +126,41 @@ impl EndpointSlices {
         if !desired::is_ours(&service) || service.metadata.is_deleting() || !self.expectations.are_met(key) {
             return Ok(Next::Done);
         }
+        match self.write(key, &service).await {
+            Err(error) if is_namespace_terminating(&error) => {}
+            Err(error) => {
+                // One that somebody else has changed meanwhile is looked at again, as one that the cache is behind of.
+                if !is_conflict(&error) {
+                    let about = ObjectReference::of(&registry::SERVICES, &service.metadata);
+                    let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
+                    self.recorder.warning(&about, "FailedToUpdateEndpointSlices", message);
+                }
+                return Err(error);
+            }
+            Ok(()) => {}
+        }
+        Ok(Next::Done)
+    }
+
+    /// Makes the slices of a Service what they should be.
+    async fn write(&self, key: &ObjectKey, service: &ServiceView) -> Result<(), Error> {
         let mut pods = self.pods.by_namespace(&key.namespace);
-        pods.retain(|pod| desired::selects(&service, &pod.metadata.labels));
-        let trigger = self.triggers.next(&service, &pods);
+        pods.retain(|pod| desired::selects(service, &pod.metadata.labels));
+        let trigger = self.triggers.next(service, &pods);
         let mut present = self.slices.indexed(self.slices_by_service, &key.to_string());
         present.retain(|slice| !slice.metadata.is_deleting());
         present.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         let zone = |node: &str| self.nodes.get("", node)?.metadata.labels.get(ZONE).cloned();
-        for family in desired::families(&service) {
+        for family in desired::families(service) {
             let own: Vec<_> = present.extract_if(.., |slice| slice.address_type == family.as_str()).collect();
-            let groups = desired::groups(&service, &pods, family, zone);
-            let labels = labels(&service);
+            let groups = desired::groups(service, &pods, family, zone);
+            let labels = labels(service);
             let writes = diff::diff(groups, &own, |slice| slice.metadata.labels != labels);
             for content in writes.create {
-                self.create(&service, family, content, trigger.as_deref()).await?;
+                self.create(service, family, content, trigger.as_deref()).await?;
             }
             for (slice, content) in writes.update {
-                self.update(&service, &slice, content, trigger.as_deref()).await?;
+                self.update(service, &slice, content, trigger.as_deref()).await?;
             }
             for slice in writes.delete {
                 self.delete(key, &slice).await?;
@@ -146,7 +170,7 @@ impl EndpointSlices {
         for slice in present {
             self.delete(key, &slice).await?;
         }
-        Ok(Next::Done)
+        Ok(())
     }
 
     async fn create(

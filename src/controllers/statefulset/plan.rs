@@ -5,6 +5,7 @@ use crate::pods::is_available;
 use naru_client::projections::{PodView, RevisionView, StatefulSetView};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Pods made in one run.
@@ -89,7 +90,7 @@ pub(super) fn plan(set: &StatefulSetView, revisions: &Revisions, pods: &[Arc<Pod
     let (steps, blocked) = condemned(&members, in_order, unavailable);
     stages.push(steps);
     if !blocked && set.spec.update_strategy.kind != "OnDelete" {
-        stages.push(renewal(set, revisions, &members, unavailable).into_iter().collect());
+        stages.push(renewal(set, revisions, &members, unavailable));
     }
     stages
 }
@@ -167,19 +168,48 @@ fn condemned(members: &Members, in_order: bool, unavailable: impl Fn(&PodView) -
     (steps, true)
 }
 
-/// The next pod to be replaced: the highest number first, each when those above are available.
+/// The next pods to be replaced.
 fn renewal(
     set: &StatefulSetView,
     revisions: &Revisions,
     members: &Members,
     unavailable: impl Fn(&PodView) -> bool,
-) -> Option<Step> {
+) -> Vec<Step> {
     let (start, end) = range(set);
-    let partition = set.spec.update_strategy.rolling_update.as_ref().map_or(0, |rolling| rolling.partition);
-    for number in (start.saturating_add(partition)..end).rev() {
-        let pod = members.wanted.get(&number)?;
+    let rolling = set.spec.update_strategy.rolling_update.as_ref();
+    let first = start.saturating_add(rolling.map_or(0, |rolling| rolling.partition));
+    let outdated = |pod: &PodView| {
         let updated = pod.metadata.labels.get(REVISION) == Some(&revisions.update.metadata.name);
-        if !updated && !pod.metadata.is_deleting() {
+        !updated && !pod.metadata.is_deleting()
+    };
+    match rolling.and_then(|rolling| rolling.max_unavailable.as_ref()) {
+        None => one_by_one(members, first..end, outdated, unavailable).into_iter().collect(),
+        Some(limit) => {
+            let limit = limit.of(set.spec.replicas(), false).max(1);
+            let available = members.wanted.values().filter(|pod| !unavailable(pod)).count();
+            let missing = set.spec.replicas() - i32::try_from(available).unwrap_or(i32::MAX);
+            let room = usize::try_from(limit - missing).unwrap_or_default();
+            let old = members.wanted.range(first..).rev().map(|(_, pod)| pod).filter(|pod| outdated(pod));
+            if set.spec.pod_management_policy != "Parallel" {
+                return old.take(room).cloned().map(Step::Delete).collect();
+            }
+            // Those that do not work anyhow cost nothing.
+            let (sick, well): (Vec<_>, Vec<_>) = old.cloned().partition(|pod| unavailable(pod));
+            sick.into_iter().chain(well.into_iter().take(room)).map(Step::Delete).collect()
+        }
+    }
+}
+
+/// The highest number first, each when those above are available.
+fn one_by_one(
+    members: &Members,
+    numbers: Range<i32>,
+    outdated: impl Fn(&PodView) -> bool,
+    unavailable: impl Fn(&PodView) -> bool,
+) -> Option<Step> {
+    for number in numbers.rev() {
+        let pod = members.wanted.get(&number)?;
+        if outdated(pod) {
             return Some(Step::Delete(pod.clone()));
         }
         if unavailable(pod) {
@@ -298,6 +328,32 @@ pub(super) mod tests {
         let on_delete = set(3, |set| set["spec"]["updateStrategy"] = json!({"type": "OnDelete"}));
         check(&on_delete, &["0:old", "1:old", "2:old"], &[]);
         check(&on_delete, &["0:old", "1:old"], &["+2"]);
+    }
+
+    #[test]
+    fn several_may_be_replaced_at_once_where_the_set_says_so() {
+        let set = |policy: &str, limit: Value, partition: i32| {
+            set(4, |set| {
+                set["spec"]["podManagementPolicy"] = policy.into();
+                let rolling = json!({"partition": partition, "maxUnavailable": limit});
+                set["spec"]["updateStrategy"]["rollingUpdate"] = rolling;
+            })
+        };
+        let old = ["0:old", "1:old", "2:old", "3:old"];
+        for policy in ["OrderedReady", "Parallel"] {
+            check(&set(policy, json!(2), 0), &old, &["-3", "-2"]);
+            check(&set(policy, json!("50%"), 3), &old, &["-3"]);
+            check(&set(policy, json!("10%"), 0), &old, &["-3"]);
+            check(&set(policy, json!(3), 0), &["0:old", "1:new", "2:old", "3:new"], &["-2", "-0"]);
+        }
+        let two = set("Parallel", json!(2), 0);
+        check(&two, &["0:old", "1:old", "2:old", "3:new!"], &["-2"]);
+        check(&two, &["0:old", "1:old", "2:oldx", "3:new!"], &[]);
+        check(&two, &["0:old!", "1:old!", "2:old", "3:old"], &["-1", "-0"]);
+        check(&two, &["0:old!", "1:old", "2:old", "3:old"], &["-0", "-3"]);
+        check(&two, &["0:old", "1:old", "2:old"], &["+3", "-2"]);
+        // In order, whatever is unavailable comes first.
+        check(&set("OrderedReady", json!(2), 0), &["0:old", "1:old", "2:old", "3:new!"], &[]);
     }
 
     #[test]

@@ -43,19 +43,23 @@ async fn nodes_ranges_and_roles_get_what_they_need() {
     cluster.until(&CLUSTER_ROLES, "its rule in view", |all| find(all, "view").is_some_and(|role| has(role))).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_gets_its_certificate() {
-    let cluster = Cluster::start().await;
+/// What a node asks its client certificate with.
+pub(super) fn node_request(node: &str) -> Value {
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
-    params.distinguished_name.push(rcgen::DnType::CommonName, "system:node:n9");
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node}"));
     let key = rcgen::KeyPair::generate().unwrap();
     let request = params.serialize_request(&key).unwrap().pem().unwrap();
-    let csr = json!({"metadata": {"name": "n9"}, "spec": {
+    json!({"metadata": {"name": node}, "spec": {
         "request": STANDARD.encode(request), "usages": ["client auth", "digital signature"],
-        "signerName": "kubernetes.io/kube-apiserver-client-kubelet"}});
-    cluster.client.create::<Value>(&CERTIFICATE_SIGNING_REQUESTS, None, &csr).await.unwrap();
+        "signerName": "kubernetes.io/kube-apiserver-client-kubelet"}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_gets_its_certificate() {
+    let cluster = Cluster::start().await;
+    cluster.client.create::<Value>(&CERTIFICATE_SIGNING_REQUESTS, None, &node_request("n9")).await.unwrap();
     cluster
         .until(&CERTIFICATE_SIGNING_REQUESTS, "the certificate", |all| {
             let Some(status) = find(all, "n9").map(|csr| &csr["status"]) else { return false };

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 const HOST: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// The wishes of a controller's pod that states none.
+/// The wishes of a pod that states none, but is one of a controller's or of a Service's.
 static USUAL: LazyLock<[Spread; 2]> = LazyLock::new(|| [Spread::wish(HOST, 3), Spread::wish(ZONE, 5)]);
 
 pub(super) const PLUGIN: Plugin = Plugin {
@@ -95,7 +95,7 @@ impl<'a> State<'a> {
         self.needs_labels = !own.is_empty();
         let wishes = match own.is_empty() {
             false => own,
-            true if pod.spread.is_empty() && has_usual_wishes(pod) => USUAL.iter().collect(),
+            true if pod.spread.is_empty() && has_usual_wishes(pod, cache) => USUAL.iter().collect(),
             true => return,
         };
         let labelled = |node: &NodeView| {
@@ -163,10 +163,23 @@ fn includes(spread: &Spread, pod: &PodInfo, node: &NodeView) -> bool {
         && (!spread.honours_taints() || tolerates_all(pod.tolerations(), &node.spec.taints))
 }
 
-/// The kinds of pods that count.
+/// The kinds of pods that count: by the selector, or, in a wish that was not stated, those that the pod's Services
+/// select and that have the same controller.
 fn marks(spread: &Spread, pod: &PodInfo, cache: &Cache) -> Option<Marks> {
     let own = &pod.pod.metadata.namespace;
-    cache.kinds.mark(|other| other.pod.metadata.namespace == *own && selects(spread, &pod.pod, &other.pod))
+    if !spread.is_usual() {
+        return cache.kinds.mark(|other| other.pod.metadata.namespace == *own && spread.selects(&other.pod));
+    }
+    let (labels, controller) = (cache.selected_by_services(pod), set_of(&pod.pod));
+    let selected = |other: &PodView| {
+        labels.iter().all(|(key, value)| other.metadata.labels.get(*key).is_some_and(|have| have == value))
+    };
+    cache.kinds.mark(|other| {
+        let other = &other.pod;
+        other.metadata.namespace == *own
+            && selected(other)
+            && (controller.is_none() || other.metadata.controller().map(|owner| owner.uid.as_str()) == controller)
+    })
 }
 
 /// The pods of a node that count. Pods that are being deleted are on their way out.
@@ -176,19 +189,16 @@ fn count(marks: Option<&Marks>, info: &NodeInfo) -> i64 {
     marked.map(|count| i64::from(count.pods - count.leaving)).sum()
 }
 
-/// Whether a pod that states no wishes has those of its controller's pods.
-fn has_usual_wishes(pod: &PodInfo) -> bool {
-    let owner = pod.pod.metadata.controller();
-    owner.is_some_and(|owner| ["ReplicaSet", "ReplicationController", "StatefulSet"].contains(&owner.kind.as_str()))
+/// Whether a pod that states no wishes has the usual ones.
+fn has_usual_wishes(pod: &PodInfo, cache: &Cache) -> bool {
+    set_of(&pod.pod).is_some() || !cache.selected_by_services(pod).is_empty()
 }
 
-/// By the selector, or, in a wish that was not stated, by having the same controller.
-fn selects<'a>(spread: &Spread, pod: &'a PodView, other: &'a PodView) -> bool {
-    if !spread.is_usual() {
-        return spread.selects(other);
-    }
-    let controller = |pod: &'a PodView| pod.metadata.controller().map(|owner| owner.uid.as_str());
-    controller(pod) == controller(other)
+/// The uid of the set that a pod is one of. Other controllers' pods belong together by their Services alone.
+fn set_of(pod: &PodView) -> Option<&str> {
+    let sets = ["ReplicaSet", "ReplicationController", "StatefulSet"];
+    let owner = pod.metadata.controller().filter(|owner| sets.contains(&owner.kind.as_str()))?;
+    Some(&owner.uid)
 }
 
 #[cfg(test)]
@@ -265,6 +275,48 @@ mod tests {
         check(&cache, spec.clone(), &["b1", "c1"]);
         spec["topologySpreadConstraints"][0]["nodeAffinityPolicy"] = "Ignore".into();
         check(&cache, spec, &["c1"]);
+    }
+
+    #[test]
+    fn pods_of_a_service_or_of_a_set_are_spread_unasked() {
+        let mut cache = Cache::default();
+        for (name, zone) in [("a1", "a"), ("b1", "b")] {
+            cache.set_node(labelled_node(name, &[(ZONE, zone), (HOST, name)]));
+        }
+        cache.set_pod(placed("1", "web", json!({}), "a1"));
+        let rated = |pod: &PodInfo, cache: &Cache| -> Vec<i64> {
+            let feasible: Vec<_> = cache.nodes().collect();
+            let mut state = State::new(pod, cache);
+            state.prepare_score(pod, cache, &feasible);
+            feasible.iter().map(|(_, info)| state.rate(info, info.node.as_ref().unwrap())).collect()
+        };
+        let pod = labelled_pod("p", "web", json!({}));
+        assert_eq!(rated(&pod, &cache), [0, 0], "a pod of its own");
+        let selector = |app: &str| Some([("app".to_owned(), app.to_owned())].into());
+        cache.set_service("default", "other", selector("other"));
+        cache.set_service("elsewhere", "web", selector("web"));
+        assert_eq!(rated(&pod, &cache), [0, 0]);
+        cache.set_service("default", "web", selector("web"));
+        let crowded = rated(&pod, &cache);
+        assert!(crowded[0] > crowded[1], "{crowded:?}");
+        // One of a set is spread among those of the set alone.
+        let of_set = |uid: &str| {
+            let mut pod = (*labelled_pod("q", "web", json!({})).pod).clone();
+            let owner =
+                json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": uid, "uid": uid, "controller": true}]);
+            pod.metadata.owner_references = serde_json::from_value(owner).unwrap();
+            PodInfo::new(std::sync::Arc::new(pod))
+        };
+        let even = rated(&of_set("s"), &cache);
+        assert_eq!(even[0], even[1], "{even:?}");
+        let mut first = (*of_set("s").pod).clone();
+        first.spec.node_name = "b1".to_owned();
+        cache.set_pod(std::sync::Arc::new(PodInfo::new(std::sync::Arc::new(first))));
+        cache.set_service("default", "web", None);
+        let of_its_set = rated(&of_set("s"), &cache);
+        assert!(of_its_set[1] > of_its_set[0], "{of_its_set:?}");
+        let of_another = rated(&of_set("t"), &cache);
+        assert_eq!(of_another[0], of_another[1]);
     }
 
     #[test]

@@ -3,20 +3,21 @@
 
 use super::faults::{Most, template};
 use super::housekeeping::node_request;
-use super::{Cluster, deployment, find, is_done};
+use super::{Cluster, PATIENCE, deployment, find, is_done};
 use crate::{Config, Context};
 use async_trait::async_trait;
 use bytes::Bytes;
 use naru_api::registry::{
     self, CERTIFICATE_SIGNING_REQUESTS, CLUSTER_ROLES, CONFIG_MAPS, CONTROLLER_REVISIONS, CRON_JOBS, DAEMON_SETS,
     DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, JOBS, NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS, PODS, REPLICA_SETS,
-    REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SECRETS, SERVICE_CIDRS, SERVICES, STATEFUL_SETS,
+    REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SECRETS, SERVICE_ACCOUNTS, SERVICE_CIDRS, SERVICES, STATEFUL_SETS,
 };
 use naru_base::{Shutdown, spawn};
 use naru_client::{DeleteOptions, Error, PatchKind, Propagation, Request, Transport, WatchStream};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// One life: it ends with its first write, and nobody hears the answer.
@@ -270,6 +271,13 @@ async fn what_is_deleted_goes_whoever_is_killed() {
     let lives = cluster.run_mortal(KILLED);
     let away = json!({"metadata": {"name": "away"}});
     cluster.client.create::<Value>(&NAMESPACES, None, &away).await.unwrap();
+    let account = async {
+        // Pods are not taken before it is there.
+        while cluster.client.get::<Value>(&SERVICE_ACCOUNTS, Some("away"), "default").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, account).await.unwrap();
     for (resource, object) in [
         (&CONFIG_MAPS, json!({"metadata": {"name": "a"}})),
         (&SECRETS, json!({"metadata": {"name": "b"}})),

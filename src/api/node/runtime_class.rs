@@ -2,11 +2,12 @@
 
 use crate::checks::complain;
 use crate::core::pod;
+use crate::internal;
 use crate::meta::{names, validate as meta};
 use crate::registry::{Churn, Column, Resource, Rules, Scope, verbs};
 use crate::status::{FieldErrors, Path};
 use crate::table;
-use crate::tree::{entries, text};
+use crate::tree::{entries, list, text};
 use serde_json::Value;
 
 /// RuntimeClasses.
@@ -38,7 +39,14 @@ fn validate(class: &Value, errors: &mut FieldErrors) {
     pod::validate::overhead(&class["overhead"]["podFixed"], path.child("limits"), errors);
     let (scheduling, path) = (&class["scheduling"], Path::root("scheduling"));
     meta::labels(&scheduling["nodeSelector"], &path.child("nodeSelector"), errors);
-    pod::validate::tolerations(&scheduling["tolerations"], path.child("tolerations"), errors);
+    let at = path.child("tolerations");
+    pod::validate::tolerations(&scheduling["tolerations"], at, errors);
+    let all = list(&scheduling["tolerations"]);
+    let key =
+        |toleration: &Value| ["key", "operator", "value", "effect"].map(|field| text(&toleration[field]).to_owned());
+    for (i, one) in all.iter().enumerate().filter(|(i, one)| all[..*i].iter().any(|other| key(other) == key(one))) {
+        errors.duplicate(at.index(i), internal::shown(one, "io.k8s.api.core.v1.Toleration"));
+    }
 }
 
 fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
@@ -76,6 +84,12 @@ mod tests {
                 r#"handler: Invalid value: "a.b": field is immutable"#,
             ]
         );
+        let twice = json!({"handler": "h", "scheduling": {"tolerations": [
+            {"key": "a", "operator": "Exists"}, {"key": "b"}, {"key": "a", "operator": "Exists"}]}});
+        let mut errors = FieldErrors::default();
+        validate(&twice, &mut errors);
+        let shown = r#"{"Key":"a","Operator":"Exists","Value":"","Effect":"","TolerationSeconds":null}"#;
+        assert_eq!(errors.messages(), [format!("scheduling.tolerations[2]: Duplicate value: {shown}")]);
         assert_eq!(row(&class, 0), ["c", "a.b", "<unknown>"]);
         assert_eq!(
             warnings(&json!({"scheduling": {"nodeSelector": {"a": "b", "beta.kubernetes.io/os": "linux"}}})),

@@ -267,7 +267,8 @@ mod tests {
 
     #[test]
     fn subjects_are_named_in_full() {
-        let subject = |kind: &str, name: &str| Subject { kind: kind.into(), name: name.into(), namespace: String::new() };
+        let subject =
+            |kind: &str, name: &str| Subject { kind: kind.into(), name: name.into(), namespace: String::new() };
         let jane = User::authenticated("jane", []);
         assert!(subject("User", "jane").is(&jane, ""));
         assert!(!subject("User", "*").is(&jane, ""), "nobody's name is a star");

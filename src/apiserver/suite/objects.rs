@@ -293,6 +293,42 @@ async fn protobuf_bodies_are_read() {
 }
 
 #[tokio::test]
+async fn hostile_values_are_refused_and_named() {
+    let server = Server::start().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let long = "x".repeat(300);
+    let map = |meta: String, data: &str| format!(r#"{{"metadata":{{{meta}}},"data":{data}}}"#).into_bytes();
+    let named = |name: &str| map(format!(r#""name":"{name}""#), "{}");
+    let labelled = |key: &str, value: &str| map(format!(r#""name":"m","labels":{{"{key}":"{value}"}}"#), "{}");
+    let replicas =
+        |number: &str| format!(r#"{{"metadata":{{"name":"d"}},"spec":{{"replicas":{number}}}}}"#).into_bytes();
+    let invalid = [br#"{"metadata":{"name":"m"},"data":{"a"#.as_slice(), b"\xff\xfe", br#"":"b"}}"#].concat();
+    let deep = format!(r#"{{"metadata":{{"name":"m"}},"data":{{"a":{}1{}}}}}"#, "[".repeat(50), "]".repeat(50));
+    let strict = format!("{CONFIG_MAPS}?fieldValidation=Strict");
+    for (uri, body, code, naming) in [
+        (CONFIG_MAPS, named("a\\u0000b"), 422, "metadata.name"),
+        (CONFIG_MAPS, named(&long), 422, "metadata.name"),
+        (CONFIG_MAPS, named("../a"), 422, "metadata.name"),
+        (CONFIG_MAPS, labelled(&long, "v"), 422, "metadata.labels"),
+        (CONFIG_MAPS, labelled("k", &long), 422, "metadata.labels"),
+        (CONFIG_MAPS, labelled("k", "\\u0000"), 422, "metadata.labels"),
+        (CONFIG_MAPS, map(r#""name":"m""#.to_owned(), &format!(r#"{{"{long}":"b"}}"#)), 422, "data["),
+        (CONFIG_MAPS, invalid, 422, "data["),
+        (CONFIG_MAPS, deep.into_bytes(), 400, "data"),
+        (deployments, replicas("1e400"), 400, "spec.replicas"),
+        (deployments, replicas("99999999999999999999"), 400, "spec.replicas"),
+        (deployments, replicas("-1"), 422, "spec.replicas"),
+        (&strict, map(r#""name":"m""#.to_owned(), r#"{"a":"1","a":"2"}"#), 400, r#"duplicate field "data.a""#),
+    ] {
+        let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
+        let answer = server.call(Method::POST, uri, "application/json", &body).await;
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        assert!(answer.code == code && message.contains(naming), "{shown}: {} {message}", answer.code);
+    }
+    assert_eq!(server.get(CONFIG_MAPS).await.code, 200);
+}
+
+#[tokio::test]
 async fn conditional_documents_and_unknown_methods() {
     let server = Server::start().await;
     assert_eq!(server.call(Method::POST, "/version", "", b"").await.code, 405);

@@ -256,7 +256,10 @@ async fn headers_have_a_bound() {
     // Far above it the connection ends while it reads; little above it everything has been read already.
     for (bytes, expect) in [(60_000, "HTTP/1.1 200 "), (70_000, "HTTP/1.1 431 "), (100_000, "HTTP/1.1 431 ")] {
         let mut client = connect(&server).await;
-        let request = format!("GET /version HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(bytes));
+        let request = format!(
+            "GET /version HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nX-Long: {}\r\n\r\n",
+            "x".repeat(bytes)
+        );
         client.write_all(request.as_bytes()).await.unwrap();
         let mut seen = Vec::new();
         while seen.len() < expect.len() {

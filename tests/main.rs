@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 mod agents;
+mod asked;
 mod bad_input;
 mod clients;
 mod cluster;

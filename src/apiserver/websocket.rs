@@ -1,7 +1,9 @@
-//! Watches over a WebSocket: each event is a message, text for JSON and binary for protobuf.
+//! Watches over a WebSocket: each event is a message, text for JSON and binary for protobuf. And logs: each piece is a
+//! message.
 
 use crate::negotiate::Encoding;
 use crate::response::{self, Body};
+use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use http::header::{
@@ -9,7 +11,8 @@ use http::header::{
     UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
+use http_body_util::BodyExt;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use naru_client::transport::{WatchEvent, WatchStream};
 use std::time::Duration;
@@ -24,6 +27,10 @@ const MESSAGE_LIMIT: usize = 64 * 1024;
 const WRITE: Duration = Duration::from_secs(30);
 /// What a protobuf event is preceded by on a plain connection, and not here.
 const FRAME_HEAD: usize = 4;
+
+/// Protocols of one stream, from the server.
+const READERS: [&str; 2] = ["binary.k8s.io", BASE64];
+const BASE64: &str = "base64.binary.k8s.io";
 
 /// Whether a request asks for a WebSocket.
 pub(crate) fn is_asked_for(method: &Method, headers: &HeaderMap) -> bool {
@@ -50,16 +57,38 @@ impl Asked {
 
     /// Switches over, and sends the events until one side ends it.
     pub(crate) fn watch(self, events: WatchStream, encoding: Encoding) -> Response<Body> {
-        let Some(accept) = self.accept.and_then(|accept| HeaderValue::from_str(&accept).ok()) else {
-            return refusal("mismatch challenge/response");
-        };
         let protocol = match self.protocols.as_slice() {
             [] => None,
             [protocol] => HeaderValue::from_str(protocol).ok(),
             _ => return refusal("missing or bad WebSocket-Protocol"),
         };
+        self.open(protocol, move |socket| send(socket, events, encoding))
+    }
+
+    /// Switches over, and sends what is read until one side ends it: as it is, or as text where the protocol says so.
+    pub(crate) fn read(self, body: Body) -> Response<Body> {
+        let known = |protocol: &&String| READERS.contains(&protocol.as_str());
+        let (protocol, encoded) = match self.protocols.iter().find(known) {
+            Some(protocol) => (HeaderValue::from_str(protocol).ok(), protocol == BASE64),
+            None if self.protocols.is_empty() => (None, false),
+            None => return refusal("requested protocol(s) are not supported"),
+        };
+        self.open(protocol, move |socket| pass_on(socket, body, encoded))
+    }
+
+    fn open<F>(
+        self,
+        protocol: Option<HeaderValue>,
+        serve: impl FnOnce(WebSocketStream<TokioIo<Upgraded>>) -> F + Send + 'static,
+    ) -> Response<Body>
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let Some(accept) = self.accept.and_then(|accept| HeaderValue::from_str(&accept).ok()) else {
+            return refusal("mismatch challenge/response");
+        };
         let upgrade = self.upgrade;
-        naru_base::spawn("watch-websocket", async move {
+        naru_base::spawn("websocket", async move {
             match upgrade.await {
                 Ok(upgraded) => {
                     let config = WebSocketConfig::default()
@@ -67,9 +96,9 @@ impl Asked {
                         .max_frame_size(Some(MESSAGE_LIMIT));
                     let socket =
                         WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-                    send(socket, events, encoding).await;
+                    serve(socket).await;
                 }
-                Err(error) => tracing::debug!(%error, "the watch did not become a WebSocket"),
+                Err(error) => tracing::debug!(%error, "the connection did not become a WebSocket"),
             }
         });
         let mut response = Response::new(response::full(""));
@@ -90,6 +119,44 @@ fn refusal(why: &'static str) -> Response<Body> {
     *response.status_mut() = StatusCode::BAD_REQUEST;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+/// Sends a body piece by piece, after an empty message that says that it has begun. A log may pause, so only a
+/// message that is not taken ends it.
+async fn pass_on<S>(socket: WebSocketStream<S>, mut body: Body, encoded: bool)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let (mut sink, mut source) = socket.split();
+    let mut piece = Bytes::new();
+    loop {
+        let message = match encoded {
+            true => Message::text(base64::engine::general_purpose::STANDARD.encode(&piece)),
+            false => Message::Binary(piece),
+        };
+        if !matches!(tokio::time::timeout(WRITE, sink.send(message)).await, Ok(Ok(()))) {
+            return;
+        }
+        piece = loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                heard = source.next() => match heard {
+                    Some(Ok(message)) if !message.is_close() => continue,
+                    _ => return,
+                },
+            };
+            match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => break data,
+                    Err(_) => continue,
+                },
+                Some(Err(_)) | None => {
+                    let _ = tokio::time::timeout(WRITE, sink.send(Message::Close(None))).await;
+                    return;
+                }
+            }
+        };
+    }
 }
 
 /// Sends what there is together. A client that does not take a message in time is left.
@@ -163,6 +230,26 @@ mod tests {
         });
         let text = |n: u8| Message::text(format!("{{\"type\":\"ADDED\",\"object\":{{\"n\":{n}}}}}\n"));
         assert_eq!(messages, [text(1), text(2), Message::Close(None)]);
+    }
+
+    #[tokio::test]
+    async fn a_log_is_sent_in_pieces_after_an_empty_one() {
+        for (encoded, expect) in [
+            (false, [Message::binary(""), Message::binary("line"), Message::Close(None)]),
+            (true, [Message::text(""), Message::text("bGluZQ=="), Message::Close(None)]),
+        ] {
+            let (ours, theirs) = tokio::io::duplex(4096);
+            let server = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+            let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+            let (_, messages) = tokio::join!(pass_on(server, response::full("line"), encoded), async {
+                let mut messages = Vec::new();
+                while let Some(Ok(message)) = client.next().await {
+                    messages.push(message);
+                }
+                messages
+            });
+            assert_eq!(messages, expect);
+        }
     }
 
     #[tokio::test]

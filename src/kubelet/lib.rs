@@ -16,6 +16,7 @@ pub mod probe;
 mod shared;
 mod static_pods;
 mod status_sync;
+mod storage_limits;
 mod usage;
 mod users;
 pub mod volumes;
@@ -117,6 +118,7 @@ impl Kubelet {
         log_rotation::start(shared.clone(), shutdown);
         shared.usage.start(shared.clone(), shutdown);
         let pods = pods::Pods::new(shared.clone(), informer.clone(), shutdown);
+        storage_limits::start(shared.clone(), pods.clone(), shutdown);
         if let Some(path) = shared.config.static_pods.clone() {
             // Before anything that nobody owns is removed.
             let started = StaticPods::start(&shared, &pods, &informer, path.clone(), shutdown).await;

@@ -224,6 +224,13 @@ impl Pods {
         pods
     }
 
+    /// Ends a pod that has taken too much, and says so.
+    pub(crate) fn evict(&self, uid: &str, message: String) {
+        if let Some(handle) = self.workers().get(uid) {
+            handle.inbox.put(|news| news.evict = Some(message));
+        }
+    }
+
     /// Given when the agent ends.
     pub(crate) fn shutdown(&self) -> &Shutdown {
         &self.shutdown

@@ -201,6 +201,8 @@ pub struct Resources {
     pub memory_limit: Option<i64>,
     /// Number of processes and threads.
     pub pids_limit: Option<i64>,
+    /// Bytes of huge pages by their size, as the kernel's files are named: `2MB`.
+    pub huge_pages: BTreeMap<String, i64>,
 }
 
 /// A command to run in a running container.

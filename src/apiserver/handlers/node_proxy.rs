@@ -7,6 +7,7 @@ use crate::dialer::{Destination, Trust};
 use crate::objects;
 use crate::request_info::percent_encode;
 use crate::response::{Body, BodyError, Failure, Outcome, Reply, full};
+use crate::websocket;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -57,7 +58,7 @@ pub(super) async fn proxy(call: Call, resource: &'static Resource, action: Actio
         Box::new(Status::failure(500, "", text))
     };
     let mut sender = call.state.backends.connect(kubelet.clone(), trust).await.map_err(failed)?;
-    let request = request(&call, &path, &kubelet.to_string())?;
+    let request = request(&call, &path, &kubelet.to_string(), action == Action::Log)?;
     let response = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
     answer(call, response, action).await
 }
@@ -260,7 +261,7 @@ pub(super) fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
-fn request(call: &Call, path: &str, host: &str) -> Result<Request<Body>, Failure> {
+fn request(call: &Call, path: &str, host: &str, of_log: bool) -> Result<Request<Body>, Failure> {
     let mut request = Request::builder()
         .method(call.method.clone())
         .uri(path)
@@ -268,7 +269,7 @@ fn request(call: &Call, path: &str, host: &str) -> Result<Request<Body>, Failure
         .body(full(call.body.clone()))
         .map_err(|error| Box::new(Status::bad_request(error.to_string())))?;
     copy_headers(&call.headers, request.headers_mut());
-    if let Some(upgrade) = call.headers.get(UPGRADE) {
+    if let Some(upgrade) = call.headers.get(UPGRADE).filter(|_| !of_log) {
         request.headers_mut().insert(UPGRADE, upgrade.clone());
         request.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("Upgrade"));
     }
@@ -299,7 +300,7 @@ pub(super) fn join(mut call: Call, mut response: Response<Incoming>) -> Outcome 
     Ok(Reply::Http(Box::new(answer)))
 }
 
-async fn answer(call: Call, response: Response<Incoming>, action: Action) -> Outcome {
+async fn answer(mut call: Call, response: Response<Incoming>, action: Action) -> Outcome {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return join(call, response);
     }
@@ -312,6 +313,12 @@ async fn answer(call: Call, response: Response<Incoming>, action: Action) -> Out
     }
     let (parts, body) = response.into_parts();
     let body: Body = body.map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync();
+    if action == Action::Log
+        && websocket::is_asked_for(&call.method, &call.headers)
+        && let Some(upgrade) = call.upgrade.take()
+    {
+        return Ok(Reply::Http(Box::new(websocket::Asked::new(upgrade, &call.headers).read(body))));
+    }
     let mut answer = Response::new(body);
     *answer.status_mut() = parts.status;
     copy_headers(&parts.headers, answer.headers_mut());

@@ -23,6 +23,8 @@ pub(crate) struct Facts {
     pub(crate) boot_id: String,
     pub(crate) kernel: String,
     pub(crate) os_image: String,
+    /// Which limits this machine's cgroups do not offer, and what to do about it.
+    pub(crate) cgroup_problem: Option<String>,
 }
 
 fn line(path: &str) -> String {
@@ -47,6 +49,7 @@ impl Facts {
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             kernel: line("/proc/sys/kernel/osrelease"),
             os_image: os_image(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
+            cgroup_problem: naru_runtime::cgroup_problem(),
         }
     }
 

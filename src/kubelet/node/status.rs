@@ -31,6 +31,9 @@ const FEATURES: [&str; 5] = [
     "RestartAllContainersOnContainerExits",
 ];
 
+/// The condition of a node whose pods run without some of their limits.
+const LIMITS: &str = "LimitsProblem";
+
 /// Labels that the node has.
 pub(crate) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
     let mut out = config.node_labels.clone();
@@ -83,7 +86,7 @@ pub(crate) fn compute(
     json!({
         "capacity": facts.capacity(),
         "allocatable": facts.allocatable(),
-        "conditions": conditions(old, now, problem),
+        "conditions": conditions(old, now, problem, facts.cgroup_problem.as_deref()),
         "addresses": addresses,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "nodeInfo": {
@@ -116,7 +119,16 @@ fn recursive_read_only(kernel: &str) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
 }
 
-fn conditions(old: &NodeStatus, now: Timestamp, problem: Option<&str>) -> Vec<Value> {
+/// Upstream's, and one of ours on a machine whose cgroups do not do all that pods ask for, or did not once.
+fn conditions(old: &NodeStatus, now: Timestamp, problem: Option<&str>, cgroups: Option<&str>) -> Vec<Value> {
+    let before = old.conditions.as_deref().unwrap_or_default();
+    let limits = match cgroups {
+        Some(problem) => Some((LIMITS, "True", "CgroupControllersMissing", problem)),
+        None if before.iter().any(|c| c.type_ == LIMITS) => {
+            Some((LIMITS, "False", "CgroupControllersPresent", "this machine's cgroups offer all limits"))
+        }
+        None => None,
+    };
     let ready = match problem {
         None => ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
         Some(problem) => ("Ready", "False", "KubeletNotReady", problem),
@@ -127,9 +139,9 @@ fn conditions(old: &NodeStatus, now: Timestamp, problem: Option<&str>) -> Vec<Va
         ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ready,
     ];
-    let before = old.conditions.as_deref().unwrap_or_default();
     wanted
         .into_iter()
+        .chain(limits)
         .map(|(name, status, reason, message)| {
             let same = before.iter().find(|c| c.type_ == name && c.status == status);
             let since = same.and_then(|c| c.last_transition_time.clone()).unwrap_or(Time(now));
@@ -156,18 +168,23 @@ mod tests {
     fn conditions_keep_their_transition_time() {
         let at = |secs| Timestamp::from_second(secs).unwrap_or_default();
         let first: NodeStatus =
-            serde_json::from_value(json!({"conditions": conditions(&NodeStatus::default(), at(100), None)}))
+            serde_json::from_value(json!({"conditions": conditions(&NodeStatus::default(), at(100), None, None)}))
                 .unwrap_or_default();
-        let second = conditions(&first, at(400), None);
+        let second = conditions(&first, at(400), None, None);
         assert_eq!(second.len(), 4);
         assert_eq!(second[3]["reason"], "KubeletReady");
         assert_eq!(second[3]["lastTransitionTime"], "1970-01-01T00:01:40Z");
         assert_eq!(second[3]["lastHeartbeatTime"], "1970-01-01T00:06:40Z");
-        let third = conditions(&first, at(500), Some("no network"));
+        let third = conditions(&first, at(500), Some("no network"), None);
         assert_eq!((&third[3]["status"], &third[3]["reason"]), (&json!("False"), &json!("KubeletNotReady")));
         assert_eq!(
             (&third[3]["message"], &third[3]["lastTransitionTime"]),
             (&json!("no network"), &json!("1970-01-01T00:08:20Z"))
         );
+
+        let limited = conditions(&first, at(500), None, Some("add this to that"));
+        assert_eq!((&limited[4]["status"], &limited[4]["message"]), (&json!("True"), &json!("add this to that")));
+        let limited: NodeStatus = serde_json::from_value(json!({"conditions": limited})).unwrap_or_default();
+        assert_eq!(conditions(&limited, at(600), None, None)[4]["status"], "False");
     }
 }

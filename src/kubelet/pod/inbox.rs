@@ -33,6 +33,8 @@ pub(crate) struct News {
     pub(crate) probes: Vec<ProbeReport>,
     /// The sandbox died.
     pub(crate) sandbox_lost: Option<String>,
+    /// It takes more than it may: what is said about it.
+    pub(crate) evict: Option<String>,
     /// Events were missed; look at the runtime again.
     pub(crate) resync: bool,
 }

@@ -147,7 +147,10 @@ impl Worker {
                 (labels::POD_NAMESPACE.to_owned(), namespace),
             ]),
             cgroup_parent: resources::cgroup_parent(&self.pod),
-            resources: resources::pod_limits(&self.pod, self.shared.config.pod_pids_limit),
+            resources: naru_runtime::Resources {
+                huge_pages: resources::huge_pages(&self.pod, None, &self.shared.allocatable),
+                ..resources::pod_limits(&self.pod, self.shared.config.pod_pids_limit)
+            },
             host_network: spec.host_network == Some(true),
             host_pid: spec.host_pid == Some(true),
             host_ipc: spec.host_ipc == Some(true),

@@ -3,6 +3,7 @@
 use super::plan::Kind;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
 
 /// A quantity in thousandths; what cannot be parsed counts as nothing (the API server admitted none such).
 pub fn milli(quantity: &Quantity) -> i128 {
@@ -167,6 +168,34 @@ pub(crate) fn wider(one: &naru_runtime::Resources, other: &naru_runtime::Resourc
     }
 }
 
+/// What a container may have of the huge pages that the node has, or the pod as a whole: none unless it says so.
+pub(crate) fn huge_pages(
+    pod: &Pod,
+    container: Option<&Container>,
+    node: &BTreeMap<String, Quantity>,
+) -> BTreeMap<String, i64> {
+    let sizes = node.keys().filter_map(|name| Some((name, name.strip_prefix("hugepages-")?)));
+    sizes
+        .filter_map(|(name, size)| {
+            let bytes = match container {
+                Some(container) => limit(container, name).map_or(0, units),
+                None => {
+                    let all = super::plan::containers(pod).map(|(c, _)| limit(c, name).map_or(0, units));
+                    of_pod(pod, Part::Limits, name).map_or_else(|| all.sum(), |milli| (milli / 1000) as i64)
+                }
+            };
+            Some((kernel_size(units(&Quantity(size.to_owned())))?, bytes))
+        })
+        .collect()
+}
+
+/// A size of pages as the kernel names files: `2MB`.
+fn kernel_size(bytes: i64) -> Option<String> {
+    let units = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| bytes >= *unit)?;
+    Some(format!("{}{name}", bytes / unit))
+}
+
 fn quota(milli: i128) -> i64 {
     (milli * PERIOD_US / 1000).max(1000) as i64
 }
@@ -284,6 +313,15 @@ mod tests {
         let whole = json!({"containers": both, "resources": with("1", "96Mi")});
         assert_eq!(limits(whole), (1024, Some(100_000), Some(96 * mi)));
         assert_eq!(limits(json!({"containers": [{"name": "x"}]})), (2, None, None));
+    }
+
+    #[test]
+    fn huge_pages_are_those_that_are_asked_for() {
+        let node = ["cpu", "hugepages-2Mi", "hugepages-1Gi"].map(|name| (name.to_owned(), Quantity("0".into()))).into();
+        let pod = pod(json!({"limits": {"hugepages-2Mi": "4Mi", "memory": "64Mi"}}));
+        let expect = BTreeMap::from([("2MB".to_owned(), 4 << 20), ("1GB".to_owned(), 0)]);
+        assert_eq!(huge_pages(&pod, pod.spec.as_ref().unwrap().containers.first(), &node), expect);
+        assert_eq!(huge_pages(&pod, None, &node), expect);
     }
 
     #[test]

@@ -415,7 +415,10 @@ impl Start {
             no_new_privileges: settings.no_new_privileges,
             seccomp: settings.seccomp,
             apparmor,
-            resources: values.limits(),
+            resources: naru_runtime::Resources {
+                huge_pages: resources::huge_pages(&self.pod, Some(container), &shared.allocatable),
+                ..values.limits()
+            },
             processes_of: self.looks_at.clone().transpose().map_err(|e| blocked("CreateContainerError", e))?,
             oom_score_adj: Some(values.oom_score_adj),
             log_path: Some(log),

@@ -47,6 +47,10 @@ pub struct ContainerView {
 }
 
 /// The conditions that the node sets.
+/// Set by whoever ends a pod before its time.
+const DISRUPTED: &str = "DisruptionTarget";
+/// Why a pod that took too much has failed.
+pub(super) const EVICTED: &str = "Evicted";
 pub(super) const OWN_CONDITIONS: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
@@ -335,6 +339,18 @@ fn conditions(pod: &Pod, facts: &PodFacts, status: &PodStatus, old: &PodStatus, 
         });
     }
     out.extend(old_conditions.iter().filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str())).cloned());
+    let evicted = facts.verdict.as_ref().filter(|(reason, _)| reason == EVICTED);
+    if let Some((_, message)) = evicted.filter(|_| !out.iter().any(|c| c.type_ == DISRUPTED)) {
+        out.push(PodCondition {
+            type_: DISRUPTED.into(),
+            status: "True".into(),
+            reason: Some("TerminationByKubelet".into()),
+            message: Some(message.clone()),
+            last_transition_time: Some(Time(now)),
+            last_probe_time: None,
+            observed_generation: pod.metadata.generation,
+        });
+    }
     out
 }
 

@@ -22,7 +22,7 @@ impl Worker {
     fn grace(&self) -> Duration {
         let given = self.pod.metadata.deletion_grace_period_seconds;
         let spec = self.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
-        let seconds = if self.gone { Some(1) } else { given.or(spec) };
+        let seconds = if self.gone || self.evicted() { Some(1) } else { given.or(spec) };
         Duration::from_secs(u64::try_from(seconds.unwrap_or(DEFAULT_GRACE)).unwrap_or(0))
     }
 

@@ -268,6 +268,10 @@ impl Worker {
         if news.resync {
             self.resync();
         }
+        if let Some(message) = news.evict.filter(|_| matches!(self.life, Life::Active) && self.verdict.is_none()) {
+            self.shared.pod_event(&self.pod, None, true, status::EVICTED, message.clone());
+            self.verdict = Some((status::EVICTED.into(), message));
+        }
         if news.sandbox_lost.is_some_and(|id| self.sandbox.as_ref().is_some_and(|s| s.id == id)) {
             self.sandbox_lost();
         }
@@ -358,7 +362,7 @@ impl Worker {
 
     /// One round of an active pod.
     async fn active(&mut self) {
-        if self.deletion_wanted() || self.deadline_passed() || self.rejected() {
+        if self.deletion_wanted() || self.evicted() || self.deadline_passed() || self.rejected() {
             self.begin_stopping();
             return;
         }
@@ -606,6 +610,11 @@ impl Worker {
     pub(super) fn deadline_at(&self) -> Option<Timestamp> {
         let seconds = self.pod.spec.as_ref()?.active_deadline_seconds?;
         Some(self.start_time + SignedDuration::from_secs(seconds))
+    }
+
+    /// Whether the node has decided to end it.
+    pub(super) fn evicted(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|(reason, _)| reason == status::EVICTED)
     }
 
     fn deadline_passed(&mut self) -> bool {

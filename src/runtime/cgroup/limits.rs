@@ -60,6 +60,14 @@ pub(super) fn apply(group: &Cgroup, resources: &Resources) -> Vec<String> {
         ("memory.limit_in_bytes", text(resources.memory_limit)),
         ("memory.max", or_max(resources.memory_limit)),
     );
+    for (size, bytes) in &resources.huge_pages {
+        let (v1, v2) = (format!("hugetlb.{size}.limit_in_bytes"), format!("hugetlb.{size}.max"));
+        let has = group.v1("hugetlb").map_or_else(|| group.v2().map(|d| d.join(&v2)), |d| Some(d.join(&v1)));
+        // None of what nobody offers is no limit that is missing.
+        if *bytes > 0 || has.is_some_and(|path| path.exists()) {
+            set("hugetlb", (&v1, text(Some(*bytes))), (&v2, text(Some(*bytes))));
+        }
+    }
     set("pids", ("pids.max", or_max(resources.pids_limit)), ("pids.max", or_max(resources.pids_limit)));
     failed
 }

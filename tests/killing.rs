@@ -65,7 +65,7 @@ spec:
 ";
 
 /// How often the server dies.
-const ROUNDS: u32 = 10;
+const ROUNDS: u32 = 6;
 
 #[test]
 fn a_server_killed_at_any_time_leaves_nothing_behind() {

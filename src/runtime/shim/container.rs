@@ -168,6 +168,15 @@ impl Container {
         drop(stage);
         // libcontainer knows v1 controllers or v2; a hybrid machine has more hierarchies.
         cgroup.join(pid);
+        if let Waiting::Ours(..) = &waiting
+            && let Err(error) = namespaces::set_propagation(pod, pid, &spec.mounts)
+        {
+            if let Ok(pid @ 1..) = i32::try_from(pid) {
+                // SAFETY: a child of ours that has not been waited for.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            return Err(Fault::failed(format!("propagation of mounts: {error}")));
+        }
         set_oom_score(pid, spec.oom_score_adj);
         let outputs = match streams.console.take() {
             Some((listener, path)) => vec![receive_console(&listener, &path, pod.host_id(spec.uid))?],

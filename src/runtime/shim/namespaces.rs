@@ -1,8 +1,8 @@
 //! The sandbox's namespaces. The shim lives in them itself, which keeps them alive without a
 //! process of their own; only a shared process namespace needs one, since it needs a first process.
 
-use super::capability;
-use crate::spec::SandboxSpec;
+use super::{Pod, capability};
+use crate::spec::{Mount, Propagation, SandboxSpec};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeMap;
@@ -128,6 +128,37 @@ impl Drop for Decoy {
         // Entering a mount namespace moves to its root. The directory is gone only if the sandbox is.
         let _ = std::env::set_current_dir(&self.directory);
     }
+}
+
+/// Says how later mounts travel between the machine and a container that has been made and not started. The
+/// library leaves every mount as the machine's own are, or makes it follow those.
+pub(super) fn set_propagation(pod: &Pod, pid: u32, mounts: &[Mount]) -> io::Result<()> {
+    let mut wanted: Vec<&Mount> = mounts.iter().filter(|m| m.propagation != Propagation::Bidirectional).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    wanted.sort_by_key(|m| m.destination.components().count());
+    let before = fs::File::open("/proc/self/ns/mnt")?;
+    nix::sched::setns(fs::File::open(format!("/proc/{pid}/ns/mnt"))?, CloneFlags::CLONE_NEWNS)?;
+    // In there, paths are the container's. Its process waits, so nobody changes them now.
+    let mut outcome = Ok(());
+    for mount in wanted {
+        let kind = match mount.propagation {
+            Propagation::Private => MsFlags::MS_PRIVATE,
+            _ => MsFlags::MS_SLAVE,
+        };
+        let none = None::<&str>;
+        let set = nix::mount::mount(none, &mount.destination, none, MsFlags::MS_REC | kind, none);
+        if let Err(errno) = set {
+            let text = format!("{}: {errno}", mount.destination.display());
+            outcome = Err(io::Error::other(text));
+            break;
+        }
+    }
+    nix::sched::setns(&before, CloneFlags::CLONE_NEWNS)?;
+    // Entering a mount namespace moves to its root.
+    std::env::set_current_dir(&pod.directory)?;
+    outcome
 }
 
 /// Makes what the containers see as /dev/shm. With the host's IPC it is the host's own.

@@ -67,16 +67,20 @@ impl Snapshots {
         if overlay::is_mounted(&target)? {
             return Ok(target);
         }
-        // The overlay's root takes the owner and mode of the upper directory.
-        if let Some(top) = layers.last() {
-            copy_root_mode(top, &snapshot.join("upper"))?;
-        }
         let (upper, work) = (snapshot.join("upper"), snapshot.join("work"));
+        let mount = |layers: &[PathBuf]| {
+            // The overlay's root takes the owner and mode of the upper directory.
+            if let Some(top) = layers.last() {
+                copy_root_mode(top, &upper)?;
+            }
+            overlay::mount(layers, &upper, &work, &target)
+        };
         match users {
-            None => overlay::mount(layers, &upper, &work, &target)?,
+            None => mount(layers)?,
+            // The upper directory is not translated: the kernel itself makes things there, as the host's root. What
+            // the container writes has its ids of the host, which are the pod's for life.
             Some(users) => self.translated(&snapshot, users, |at| {
-                let layers = layers.iter().map(|layer| at(layer)).collect::<Result<Vec<_>, _>>()?;
-                overlay::mount(&layers, &at(&upper)?, &at(&work)?, &target)
+                mount(&layers.iter().map(|layer| at(layer)).collect::<Result<Vec<_>, _>>()?)
             })?,
         }
         crash::point("root mounted");

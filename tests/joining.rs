@@ -143,25 +143,34 @@ fn an_agent_goes_to_another_server_and_a_node_keeps_itself() {
     eventually(&[&b], "the agent works without the server it was given", || running(&c, "second"));
     c.kubectl(&["exec", "second", "--", "/naru", "--version"]);
 
-    // The machine gets another address, and its agent starts while that server is still away.
+    // The machine gets another address, while its agent runs, and while it does not. The server that it was given is
+    // still away.
     let uid = c.get("node node-b", "{.metadata.uid}");
-    b.down();
-    let moved = "ip addr del 192.0.2.11/24 dev uplink && ip addr add 192.0.2.12/24 dev uplink && \
-                 ip route replace default via 192.0.2.254";
-    assert!(b.host.sh(moved).status.success());
-    b.up(&token(&c));
-    eventually(&[&b], "the node is at its new address", || {
-        c.get("node node-b", "{.status.addresses[?(@.type=='InternalIP')].address}") == "192.0.2.12"
-    });
-    assert_eq!(c.get("node node-b", "{.metadata.uid}"), uid);
-    assert_eq!(c.get("pods", "{.items[*].status.containerStatuses[*].restartCount}"), "0 0");
     let address = c.get("pod hello", "{.status.podIP}");
-    eventually(&[&b], "its pods are reached there", || {
-        c.curl(&format!("http://{address}:8080/")).starts_with("Hello from hello")
-    });
-    eventually(&[&b], "exec works", || {
-        said(&c.try_kubectl(&["exec", "hello", "--", "/naru", "--version"])).contains("v1.36")
-    });
+    for (from, to, stopped) in [(11, 12, false), (12, 13, true)] {
+        if stopped {
+            b.down();
+        }
+        let moved = format!(
+            "ip addr del 192.0.2.{from}/24 dev uplink && ip addr add 192.0.2.{to}/24 dev uplink && \
+             ip route replace default via 192.0.2.254"
+        );
+        assert!(b.host.sh(&moved).status.success());
+        if stopped {
+            b.up(&token(&c));
+        }
+        eventually(&[&b], "the node is at its new address", || {
+            c.get("node node-b", "{.status.addresses[?(@.type=='InternalIP')].address}") == format!("192.0.2.{to}")
+        });
+        assert_eq!(c.get("node node-b", "{.metadata.uid}"), uid);
+        assert_eq!(c.get("pods", "{.items[*].status.containerStatuses[*].restartCount}"), "0 0");
+        eventually(&[&b], "its pods are reached there", || {
+            c.curl(&format!("http://{address}:8080/")).starts_with("Hello from hello")
+        });
+        eventually(&[&b], "exec works", || {
+            said(&c.try_kubectl(&["exec", "hello", "--", "/naru", "--version"])).contains("v1.36")
+        });
+    }
     // A node that somebody deletes comes back when its agent starts.
     c.kubectl(&["delete", "node", "node-b"]);
     b.down();

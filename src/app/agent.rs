@@ -12,9 +12,11 @@ use naru_apiserver::{CurrentCertificate, tls_config};
 use naru_base::{Backoff, Shutdown};
 use naru_client::https::{Credentials, HttpConfig, HttpTransport};
 use naru_client::{Client, Informers};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(args: AgentArgs) -> Result<()> {
@@ -49,9 +51,11 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
     let shutdown = Shutdown::new();
     let identities = Identities::new(&asking, &joined)?;
     let cluster = &joined.cluster;
-    let ips = host::of_families(&ips, &cluster.cluster_cidr)?;
-    let reachable =
-        tunnel::Reachable { node: ips[0], ranges: vec![cluster.cluster_cidr.clone(), cluster.service_cidr.clone()] };
+    let ips = host::follow_node_ips(&args.node.node_ip, &cluster.cluster_cidr, &shutdown)?;
+    let reachable = tunnel::Reachable {
+        node: ips.clone(),
+        ranges: vec![cluster.cluster_cidr.clone(), cluster.service_cidr.clone()],
+    };
     tunnel::keep(identities.of_node.clone(), &servers, reachable, &shutdown);
     let informers = Informers::new(Client::new(identities.of_agent.clone()), &shutdown);
     join::servers::follow(servers, &informers.endpoint_slices(), tls_dir, &args.server);
@@ -59,7 +63,7 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
         client: Client::new(identities.of_node.clone()),
         informers,
         name: name.clone(),
-        ips,
+        ips: ips.clone(),
         cluster_cidr: cluster.cluster_cidr.clone(),
         service_cidr: cluster.service_cidr.clone(),
         cluster_dns: cluster.cluster_dns.clone(),
@@ -72,7 +76,7 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
         api_server_name: cluster.api_server_name.clone(),
     };
     let kubelet = node::start(config, &args.node, &layout, &shutdown).await?;
-    identities.keep_fresh(asking, joined, &shutdown);
+    identities.keep_fresh(asking, joined, ips, &shutdown);
     let stop = shutdown.clone();
     naru_base::spawn("node-ready", async move {
         if stop.guard(kubelet.ready()).await.is_some() {
@@ -105,21 +109,34 @@ impl Identities {
     }
 
     /// Renews all of them when one is due, until the shutdown.
-    fn keep_fresh(self, asking: Asking, joined: Joined, shutdown: &Shutdown) {
+    fn keep_fresh(self, asking: Asking, joined: Joined, ips: watch::Receiver<Vec<IpAddr>>, shutdown: &Shutdown) {
         let shutdown = shutdown.clone();
-        naru_base::spawn("certificates", async move { shutdown.guard(self.renew_for_ever(asking, joined)).await });
+        naru_base::spawn("certificates", async move { shutdown.guard(self.renew_for_ever(asking, joined, ips)).await });
     }
 
-    async fn renew_for_ever(self, asking: Asking, mut joined: Joined) {
+    async fn renew_for_ever(self, mut asking: Asking, mut joined: Joined, mut ips: watch::Receiver<Vec<IpAddr>>) {
         // What was kept may be of no use any more, and nobody else says so in words that help.
         if let Err(error) = join::check(&asking).await {
             tracing::warn!("{error:#}");
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         loop {
+            asking.ips.clone_from(&ips.borrow_and_update());
             if pki::names_all(&joined.serving, &asking.names()).unwrap_or(false) {
                 let held = [&joined.client, &joined.serving, &joined.agent].map(|held| held.cert_pem.clone());
-                renewal::due(&held, renewal::now).await;
+                let moved = async {
+                    if ips.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    () = renewal::due(&held, renewal::now) => {}
+                    () = moved => {
+                        self.of_node.disconnect().await;
+                        self.of_agent.disconnect().await;
+                        continue;
+                    }
+                }
             }
             match self.renew(&asking).await {
                 Ok(new) => {

@@ -89,7 +89,7 @@ async fn check(args: &ServerArgs) -> Vec<Finding> {
         Some(diagnose::Setup {
             cluster_cidrs: host::list(&args.cluster_cidr).ok()?,
             service_cidrs: host::list(&args.service_cidr).ok()?,
-            node: *settings.node_ips.first()?,
+            node: tokio::sync::watch::channel(settings.node_ips.clone()).1,
             backend: args.flannel_backend,
         })
     };
@@ -125,7 +125,7 @@ async fn check_agent(args: &ServerArgs, server: &str) -> Vec<Finding> {
                 Some(diagnose::Setup {
                     cluster_cidrs: host::list(&cluster.cluster_cidr).ok()?,
                     service_cidrs: host::list(&cluster.service_cidr).ok()?,
-                    node,
+                    node: tokio::sync::watch::channel(vec![node]).1,
                     backend: cluster.flannel_backend.parse().ok()?,
                 })
             });

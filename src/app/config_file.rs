@@ -7,7 +7,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The commands that take flags from a file.
-const COMMANDS: [&str; 3] = ["server", "agent", "check-config"];
+const COMMANDS: [&str; 4] = ["server", "agent", "check-config", KILLALL];
+/// Undoes what a server or an agent did with these flags, of which it knows some.
+const KILLALL: &str = "killall";
 /// What is read unless another file is named, if it is there.
 const DEFAULT: &str = "/etc/naru/config.yaml";
 
@@ -101,6 +103,9 @@ fn flags(name: &str, map: Map<String, Value>) -> Result<Vec<(String, String)>> {
     let mut flags = Vec::new();
     for (key, value) in map {
         if !known.contains(&key.as_str()) {
+            if name == KILLALL {
+                continue;
+            }
             bail!("configuration file: {key}: there is no flag of this name (naru {name} --help lists them)");
         }
         let flag = format!("--{key}");

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use naru_api::address::{Cidr, parse_cidr};
+use naru_base::Shutdown;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use tokio::sync::watch;
 
 /// The host name in the form a node's name must have (RFC 1123 subdomain).
 pub(crate) fn node_name() -> Result<String> {
@@ -30,6 +32,41 @@ pub(crate) fn node_ips(given: &[IpAddr]) -> Result<Vec<IpAddr>> {
         bail!("this machine has no network address yet: connect it to a network, or give one with --node-ip");
     }
     Ok(found)
+}
+
+/// Those addresses as they are now, until the shutdown: what was given does not change.
+pub(crate) fn follow_node_ips(
+    given: &[IpAddr],
+    ranges: &str,
+    shutdown: &Shutdown,
+) -> Result<watch::Receiver<Vec<IpAddr>>> {
+    let first = of_families(&node_ips(given)?, ranges)?;
+    let (sender, receiver) = watch::channel(first);
+    if !given.is_empty() {
+        return Ok(receiver);
+    }
+    let changes = naru_network::addresses::changes(shutdown).context("changes of addresses are not told")?;
+    let (ranges, shutdown) = (ranges.to_owned(), shutdown.clone());
+    naru_base::spawn("node-addresses", async move {
+        let follow = async {
+            loop {
+                changes.notified().await;
+                // A machine without a network keeps what it had.
+                let Ok(now) = node_ips(&[]).and_then(|ips| of_families(&ips, &ranges)) else { continue };
+                sender.send_if_modified(|known| {
+                    let changed = *known != now;
+                    if changed {
+                        let text: Vec<String> = now.iter().map(ToString::to_string).collect();
+                        tracing::info!("this machine has another address: {}", text.join(", "));
+                        known.clone_from(&now);
+                    }
+                    changed
+                });
+            }
+        };
+        shutdown.guard(follow).await;
+    });
+    Ok(receiver)
 }
 
 /// The address that this machine uses towards its default route, or else any that others may reach.

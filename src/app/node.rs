@@ -32,7 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 /// Port of the node API.
 pub(crate) const NODE_API_PORT: u16 = 10250;
@@ -55,8 +55,8 @@ pub(crate) struct NodeConfig {
     /// The caches that the parts of this process share.
     pub(crate) informers: Informers,
     pub(crate) name: String,
-    /// At least one; the first is how others reach it.
-    pub(crate) ips: Vec<IpAddr>,
+    /// As they are now: at least one; the first is how others reach it.
+    pub(crate) ips: watch::Receiver<Vec<IpAddr>>,
     pub(crate) cluster_cidr: String,
     /// The addresses of all Services.
     pub(crate) service_cidr: String,
@@ -85,7 +85,8 @@ pub(crate) async fn start(
 ) -> Result<Kubelet> {
     let labels = pairs(&args.node_label)?;
     let taints = args.node_taint.iter().map(|text| taint(text)).collect::<Result<Vec<_>>>()?;
-    let address = SocketAddr::new(host::any(config.ips[0]), NODE_API_PORT);
+    let own = config.ips.borrow()[0];
+    let address = SocketAddr::new(host::any(own), NODE_API_PORT);
     let listener = std::net::TcpListener::bind(address)
         .with_context(|| format!("cannot listen on port {NODE_API_PORT} for logs and exec: stop what uses it"))?;
     listener.set_nonblocking(true)?;
@@ -101,7 +102,7 @@ pub(crate) async fn start(
         shutdown,
     );
     overlay::start(config.informers.nodes(), config.name.clone(), config.overlay, shutdown);
-    let mtu = overlay::pod_mtu(config.ips[0], config.overlay).await;
+    let mtu = overlay::pod_mtu(own, config.overlay).await;
     let cluster_cidrs = host::list(&config.cluster_cidr).context("--cluster-cidr")?;
     let network: Arc<dyn PodNetwork> = match config.overlay {
         Backend::None => {
@@ -128,7 +129,7 @@ pub(crate) async fn start(
     let setup = diagnose::Setup {
         cluster_cidrs: host::list(&config.cluster_cidr)?,
         service_cidrs: host::list(&config.service_cidr)?,
-        node: config.ips[0],
+        node: config.ips.clone(),
         backend: config.overlay,
     };
     let watched = diagnose::Watched {

@@ -9,9 +9,11 @@ use crate::{kubeconfig, renewal};
 use anyhow::{Context, Result};
 use naru_apiserver::CurrentCertificate;
 use naru_base::{Backoff, Shutdown, spawn};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Authorities, certificates, keys and the tokens.
 #[derive(Debug)]
@@ -50,6 +52,15 @@ impl Leaf {
         let current = CurrentCertificate::new(&identity.cert_pem, &identity.key_pem)
             .with_context(|| format!("{}", dir.join(name).display()))?;
         Ok(Self { authority: authority.clone(), dir, name, spec, identity, current })
+    }
+
+    /// What it is to name from its next renewal on, beside what it names already.
+    fn add_names(&mut self, names: &[String]) {
+        for name in names {
+            if !self.spec.alt_names.contains(name) {
+                self.spec.alt_names.push(name.clone());
+            }
+        }
     }
 
     fn renew(&mut self) -> Result<()> {
@@ -104,16 +115,28 @@ impl Secrets {
     }
 
     /// Renews the server's own certificates when they are due, until the shutdown.
-    pub(crate) fn keep_fresh(self, kubeconfig: Kubeconfig, shutdown: &Shutdown) {
+    /// Their names follow the machine's addresses.
+    pub(crate) fn keep_fresh(self, kubeconfig: Kubeconfig, ips: watch::Receiver<Vec<IpAddr>>, shutdown: &Shutdown) {
         let shutdown = shutdown.clone();
-        spawn("own-certificates", async move { shutdown.guard(self.renew_for_ever(kubeconfig)).await });
+        spawn("own-certificates", async move { shutdown.guard(self.renew_for_ever(kubeconfig, ips)).await });
     }
 
-    async fn renew_for_ever(mut self, kubeconfig: Kubeconfig) {
+    async fn renew_for_ever(mut self, kubeconfig: Kubeconfig, mut ips: watch::Receiver<Vec<IpAddr>>) {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         loop {
             let certificates = self.leaves().map(|leaf| leaf.identity.cert_pem.clone());
-            renewal::due(&certificates, renewal::now).await;
+            let moved = async {
+                if ips.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = renewal::due(&certificates, renewal::now) => {}
+                () = moved => {}
+            }
+            let now: Vec<String> = ips.borrow_and_update().iter().map(ToString::to_string).collect();
+            self.serving.add_names(&now);
+            self.kubelet_serving.add_names(&now);
             match self.renew(&kubeconfig) {
                 Ok(()) => {
                     backoff.reset();

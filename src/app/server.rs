@@ -87,7 +87,8 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     let tokens = secrets.tokens.clone();
     let of_tokens = api.clone();
     tokens.follow(move |accepted| of_tokens.replace_static_tokens(&accepted), &shutdown);
-    secrets.keep_fresh(kubeconfig, &shutdown);
+    let ips = host::follow_node_ips(&args.node.node_ip, &args.cluster_cidr, &shutdown)?;
+    secrets.keep_fresh(kubeconfig, ips, &shutdown);
     wait_for_signal().await?;
     tracing::info!("stopping; pods keep running");
     let delay = api.stop_being_ready();
@@ -156,7 +157,7 @@ async fn start_node(
         client: as_user(api, &format!("system:node:{name}"), &["system:nodes"]),
         informers: informers.clone(),
         name: name.clone(),
-        ips: settings.node_ips.clone(),
+        ips: host::follow_node_ips(&args.node.node_ip, &args.cluster_cidr, shutdown)?,
         cluster_cidr: args.cluster_cidr.clone(),
         service_cidr: args.service_cidr.clone(),
         cluster_dns: settings.cluster_dns.clone(),

@@ -126,21 +126,21 @@ async fn through(mut sender: Sender, to: SocketAddr) -> io::Result<Box<dyn Strea
 /// Which addresses an agent passes on: its own, and those of pods and Services.
 #[derive(Debug, Clone)]
 pub(crate) struct Reachable {
-    /// The node's own address.
-    pub(crate) node: std::net::IpAddr,
+    /// The node's own addresses, as they are now.
+    pub(crate) node: tokio::sync::watch::Receiver<Vec<std::net::IpAddr>>,
     /// Ranges, as `10.42.0.0/16`.
     pub(crate) ranges: Vec<String>,
 }
 
 impl Reachable {
     fn contains(&self, address: std::net::IpAddr) -> bool {
-        address == self.node || self.ranges.iter().any(|range| crate::host::in_range(range, address))
+        self.node.borrow().contains(&address) || self.ranges.iter().any(|range| crate::host::in_range(range, address))
     }
 }
 
 /// The agent's side: keeps a tunnel open to each server until the shutdown, since each dials for itself.
 pub(crate) fn keep(transport: Arc<HttpTransport>, servers: &Servers, reachable: Reachable, shutdown: &Shutdown) {
-    let (shutdown, mut known) = (shutdown.clone(), servers.known());
+    let (shutdown, mut known, mut addresses) = (shutdown.clone(), servers.known(), reachable.node.clone());
     spawn("tunnels", async move {
         let keep = async {
             let mut open: HashMap<String, Shutdown> = HashMap::new();
@@ -162,8 +162,11 @@ pub(crate) fn keep(transport: Arc<HttpTransport>, servers: &Servers, reachable: 
                         stop
                     });
                 }
-                if known.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+                tokio::select! {
+                    Ok(()) = known.changed() => {}
+                    // Made from an address that this machine has no more, they are of no use.
+                    Ok(()) = addresses.changed() => open.drain().for_each(|(_, stop)| stop.trigger()),
+                    else => std::future::pending().await,
                 }
             }
         };

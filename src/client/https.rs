@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use naru_base::spawn;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -117,11 +118,17 @@ type Sender = SendRequest<Full<Bytes>>;
 pub struct HttpTransport {
     endpoint: RwLock<Arc<Endpoint>>,
     /// The current connection. Held while dialling, so that one dial serves all who wait.
-    connection: Mutex<Option<Sender>>,
+    connection: Mutex<Option<Connection>>,
     /// Others that will do as well.
     servers: Option<Arc<Servers>>,
     /// Seconds that this machine's clock was ahead of the server's at the last answer.
     ahead: AtomicI64,
+}
+
+/// A connection, and the socket by which it is ended with all that is on it.
+struct Connection {
+    sender: Sender,
+    socket: std::net::TcpStream,
 }
 
 /// [`HttpTransport::ahead`] before there was an answer.
@@ -171,6 +178,15 @@ impl HttpTransport {
         Ok(())
     }
 
+    /// Ends the connection with all that is on it: this machine's address, from which it was made, is another one now,
+    /// and nobody would notice for a while.
+    pub async fn disconnect(&self) {
+        if let Some(connection) = self.connection.lock().await.take() {
+            // One that has ended already is what is wanted.
+            let _ = connection.socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     fn endpoint(&self) -> Arc<Endpoint> {
         self.endpoint.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -212,13 +228,15 @@ impl HttpTransport {
 
     async fn sender(&self, endpoint: &Endpoint) -> Result<Sender, Error> {
         let mut current = self.connection.lock().await;
-        if let Some(sender) = current.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+        if let Some(current) = current.as_ref().filter(|current| !current.sender.is_closed()) {
+            return Ok(current.sender.clone());
         }
         let stream = self.dial(endpoint, endpoint.tls.clone()).await?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(Error::Connection(format!("{}: no HTTP/2", endpoint.authority)));
         }
+        let socket = stream.get_ref().0.as_fd().try_clone_to_owned();
+        let socket = socket.map_err(|error| Error::Connection(error.to_string()))?.into();
         let (sender, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -234,7 +252,7 @@ impl HttpTransport {
                 tracing::debug!(%error, "connection to the api server ended");
             }
         });
-        *current = Some(sender.clone());
+        *current = Some(Connection { sender: sender.clone(), socket });
         Ok(sender)
     }
 

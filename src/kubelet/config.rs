@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Everything that the kubelet needs.
 #[derive(Debug, Clone)]
@@ -15,8 +16,8 @@ pub struct KubeletConfig {
     pub client: Client,
     /// Name of the Node object.
     pub node_name: String,
-    /// Addresses of the node, first the one that others should use.
-    pub node_ips: Vec<IpAddr>,
+    /// Addresses of the node as they are now, first the one that others should use.
+    pub node_ips: watch::Receiver<Vec<IpAddr>>,
     /// Labels beside those that every node has.
     pub node_labels: BTreeMap<String, String>,
     /// Annotations that the Node object has.
@@ -96,6 +97,6 @@ impl KubeletConfig {
 
     /// The node's addresses as text.
     pub fn host_ips(&self) -> Vec<String> {
-        self.node_ips.iter().map(ToString::to_string).collect()
+        self.node_ips.borrow().iter().map(ToString::to_string).collect()
     }
 }

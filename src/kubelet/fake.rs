@@ -317,7 +317,7 @@ impl World {
         let config = KubeletConfig {
             client: client.clone(),
             node_name: "n1".into(),
-            node_ips: vec![IpAddr::from([192, 0, 2, 1])],
+            node_ips: tokio::sync::watch::channel(vec![IpAddr::from([192, 0, 2, 1])]).1,
             node_labels: BTreeMap::new(),
             node_annotations: BTreeMap::new(),
             node_taints: Vec::new(),

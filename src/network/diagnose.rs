@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How often a running node is looked at again: nobody tells of routes, MTUs and rules that change.
 const AGAIN: Duration = Duration::from_secs(600);
@@ -40,8 +41,8 @@ pub struct Setup {
     pub cluster_cidrs: Vec<Cidr>,
     /// The Services' ranges.
     pub service_cidrs: Vec<Cidr>,
-    /// The node's own address.
-    pub node: IpAddr,
+    /// The node's own addresses, as they are now.
+    pub node: watch::Receiver<Vec<IpAddr>>,
     /// How pods of other nodes are reached.
     pub backend: Backend,
 }
@@ -58,7 +59,12 @@ pub struct Problem {
 /// All that is wrong now.
 pub async fn problems(setup: &Setup) -> Vec<Problem> {
     let mut found = overlaps(setup).await;
-    if let Some(message) = overlay::mtu_problem(setup.node, setup.backend).await {
+    let node = setup.node.borrow().first().copied();
+    let mtu = match node {
+        Some(node) => overlay::mtu_problem(node, setup.backend).await,
+        None => None,
+    };
+    if let Some(message) = mtu {
         found.push(Problem { reason: "SmallMTU", message });
     }
     found.extend(settings(setup));
@@ -390,14 +396,14 @@ mod tests {
             let setup = Setup {
                 cluster_cidrs: vec![parse_cidr("10.42.0.0/16").unwrap()],
                 service_cidrs: vec![parse_cidr("10.43.0.0/16").unwrap()],
-                node: "192.0.2.1".parse().unwrap(),
+                node: watch::channel(vec!["192.0.2.1".parse().unwrap()]).1,
                 backend: Backend::Vxlan,
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let mut found = runtime.block_on(overlaps(&setup));
             found.extend(
                 runtime
-                    .block_on(overlay::mtu_problem(setup.node, setup.backend))
+                    .block_on(overlay::mtu_problem("192.0.2.1".parse().unwrap(), setup.backend))
                     .map(|message| Problem { reason: "SmallMTU", message }),
             );
             found.extend(settings(&setup));

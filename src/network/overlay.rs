@@ -203,13 +203,14 @@ async fn follow(nodes: Informer<NodeView>, node_name: String, backend: Backend) 
         }
     });
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
-    let mut applied: Option<BTreeMap<String, Peer>> = None;
+    let mut applied: Option<(Peer, BTreeMap<String, Peer>)> = None;
     loop {
         let mut wanted: BTreeMap<String, Peer> =
             nodes.list().iter().filter_map(|node| Some((node.metadata.name.clone(), Peer::of(node)?))).collect();
         let own = wanted.remove(&node_name);
-        if let Some(own) = own.filter(|_| applied.as_ref() != Some(&wanted)) {
-            match apply(&own, &wanted, backend).await {
+        // This node's own address counts as well: the device sends from it.
+        if let Some(wanted) = own.map(|own| (own, wanted)).filter(|wanted| applied.as_ref() != Some(wanted)) {
+            match apply(&wanted.0, &wanted.1, backend).await {
                 Ok(()) => {
                     backoff.reset();
                     applied = Some(wanted);

@@ -70,8 +70,12 @@ impl NodeSync {
     async fn run(&self, ready: &watch::Sender<bool>, uid: &watch::Sender<Option<String>>) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         let mut network = self.shared.config.network.problem();
+        let mut addresses = Some(self.shared.config.node_ips.clone());
         loop {
             let problem = network.as_mut().and_then(|problem| problem.borrow_and_update().clone());
+            if let Some(addresses) = &mut addresses {
+                addresses.mark_unchanged();
+            }
             match self.round(ready, uid, problem.as_deref()).await {
                 Ok(()) => {
                     backoff.reset();
@@ -80,6 +84,7 @@ impl NodeSync {
                         () = self.shared.images_changed.notified() => {}
                         () = self.amiss.notified() => tokio::time::sleep(AMISS_PAUSE).await,
                         () = changed(&mut network) => {}
+                        () = changed(&mut addresses) => {}
                     }
                 }
                 Err(error) => {
@@ -169,14 +174,14 @@ impl NodeSync {
     }
 }
 
-/// Completes when the network's problem is another.
-async fn changed(problem: &mut Option<watch::Receiver<Option<String>>>) {
-    let told = match problem {
-        Some(problem) => problem.changed().await.is_ok(),
+/// Completes when there is another value.
+async fn changed<T>(watched: &mut Option<watch::Receiver<T>>) {
+    let told = match watched {
+        Some(watched) => watched.changed().await.is_ok(),
         None => false,
     };
     if !told {
-        // Whoever says no more of the network has been shut down, as we will be.
+        // Whoever says no more of it has nothing more to say, or has been shut down, as we will be.
         std::future::pending().await
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn compute(
     now: Timestamp,
 ) -> Value {
     let mut addresses: Vec<Value> =
-        config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
+        config.node_ips.borrow().iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
     addresses.push(json!({"type": "Hostname", "address": config.node_name}));
     let port = config.node_api.as_ref().and_then(|api| api.listener.local_addr().ok()).map_or(0, |a| a.port());
     json!({

@@ -123,7 +123,7 @@ impl Worker {
     /// The pod's addresses: the node's in its network, else its own.
     pub(super) async fn attach(&self, id: &str, netns: &Path) -> Result<Vec<IpAddr>, String> {
         if self.host_network() {
-            return Ok(self.shared.config.node_ips.clone());
+            return Ok(self.shared.config.node_ips.borrow().clone());
         }
         let (namespace, name, uid) = identity(&self.pod);
         self.shared.config.network.attach(id, netns, &PodName { namespace, name, uid }).await

@@ -159,3 +159,12 @@ fn the_python_client_makes_a_round_trip() {
     let python = std::env::var("NARU_TEST_PYTHON").expect("scripts/test sets NARU_TEST_PYTHON");
     assert_eq!(script(&c, &python, "round_trip.py", &[]), "ADDED 1\nMODIFIED 2\nDELETED 2\n");
 }
+
+#[test]
+fn identities_are_as_the_conformance_suite_asks() {
+    let mut c = Cluster::prepare("identity", &["--disable-agent"]);
+    c.up();
+    let python = std::env::var("NARU_TEST_PYTHON").expect("scripts/test sets NARU_TEST_PYTHON");
+    let played = script(&c, &python, "identity.py", &[]);
+    assert_eq!(played.matches("passed [sig-auth] ").count(), 7, "{played}");
+}

@@ -25,7 +25,8 @@ pub(crate) struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    fn new(cluster: &'a Cluster, name: &str, release: &str) -> Self {
+    /// `kubectl` or `helm`, of a release.
+    pub(crate) fn new(cluster: &'a Cluster, name: &str, release: &str) -> Self {
         // The older and the newer one would trip over each other's cached documents.
         let home = cluster.host.dir.join(format!("home-{release}"));
         std::fs::create_dir_all(&home).unwrap();

@@ -2,11 +2,55 @@
 //! so through rollouts, deletions and restarts of the server.
 
 use crate::cluster::Cluster;
+use crate::programs::Program;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 const HELLO: &str = "Welcome to nginx!\n";
+
+/// A pod finds its account's token where libraries look for it, and one for somebody else where it asked for it.
+fn tokens_are_mounted(c: &Cluster, registry: &str) {
+    let dir = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let read = |pod: &str, path: &str| c.kubectl(&["exec", pod, "--", "cat", path]);
+    assert_eq!(read("client", &format!("{dir}/namespace")), "default");
+    assert_eq!(read("client", &format!("{dir}/ca.crt")), c.get("configmap kube-root-ca.crt", r"{.data.ca\.crt}"));
+    let upstream = Program::new(c, "kubectl", "v35");
+    let file = upstream.home.join("review.yaml");
+    let review = |token: &str, audiences: &str, path: &str| {
+        let head = "apiVersion: authentication.k8s.io/v1\nkind: TokenReview\n";
+        std::fs::write(&file, format!("{head}spec: {{token: {token}, audiences: {audiences}}}\n")).unwrap();
+        upstream.run(&format!("create -f {} -o jsonpath={path}", file.display()))
+    };
+    let token = read("client", &format!("{dir}/token"));
+    assert_eq!(review(&token, "[]", "{.status.user.username}"), "system:serviceaccount:default:default");
+    assert_eq!(review(&token, "[]", r"{.status.user.extra.authentication\.kubernetes\.io/pod-name[0]}"), "client");
+    c.apply(&format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: projected}}
+spec:
+  automountServiceAccountToken: false
+  securityContext: {{runAsUser: 1000, fsGroup: 1000}}
+  containers:
+  - name: main
+    image: {registry}/busybox:1
+    command: [sleep, '3600']
+    volumeMounts: [{{name: tokens, mountPath: /tokens}}]
+  volumes:
+  - name: tokens
+    projected:
+      sources: [{{serviceAccountToken: {{path: vault, audience: vault, expirationSeconds: 3600}}}}]
+"
+    ));
+    c.kubectl(&["wait", "--for=condition=Ready", "pod/projected", "--timeout=120s"]);
+    let token = read("projected", "/tokens/vault");
+    assert_eq!(review(&token, "[vault]", "{.status.audiences[0]}"), "vault");
+    assert_eq!(review(&token, "[]", "{.status.authenticated}"), "");
+    assert!(!c.try_kubectl(&["exec", "projected", "--", "ls", dir]).status.success(), "it asked for no other token");
+    c.kubectl(&["delete", "pod", "projected", "--grace-period=0", "--force"]);
+}
 
 /// nginx in two replicas with a readiness probe, behind a NodePort service.
 fn web(registry: &str) -> String {
@@ -70,6 +114,7 @@ fn an_image_from_a_registry_answers_through_its_service() {
         "test -s /var/run/secrets/kubernetes.io/serviceaccount/token && nc $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null && echo reached",
     ]);
     assert_eq!(answer, "reached\n");
+    tokens_are_mounted(&c, registry);
     // Hairpin: a pod reaches itself through its own Service when it is the only one behind it.
     c.kubectl(&["scale", "deployment/web", "--replicas=1"]);
     c.eventually("one endpoint is left", |c| {

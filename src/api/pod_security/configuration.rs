@@ -93,10 +93,13 @@ impl Configuration {
     }
 }
 
+/// A list of names with what is wrong with one of them.
+type List<'a> = (&'a str, &'a [String], fn(&str) -> Vec<String>);
+
 impl Exemptions {
     fn validate(&self, errors: &mut FieldErrors) {
         let root = Path::root("exemptions");
-        let lists: [(&str, &[String], fn(&str) -> Vec<String>); 3] = [
+        let lists: [List<'_>; 3] = [
             ("namespaces", &self.namespaces, names::dns_label),
             ("runtimeClasses", &self.runtime_classes, names::dns_subdomain),
             ("usernames", &self.usernames, |name| {

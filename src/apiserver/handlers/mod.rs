@@ -27,7 +27,7 @@ use crate::admission::Notes;
 use crate::authn::User;
 use crate::pipeline::State;
 use crate::request_info::{Query, RequestInfo};
-use crate::response::{Failure, Outcome};
+use crate::response::{Failure, Outcome, Reply};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use hyper::body::Incoming;
@@ -36,6 +36,7 @@ use naru_api::facts::{self, Type};
 use naru_api::meta::Verb;
 use naru_api::registry::{self, Action, Resource};
 use naru_api::status::Status;
+use serde_json::json;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -109,7 +110,7 @@ pub(crate) async fn dispatch(call: Call) -> Outcome {
     }
     let info = &call.info;
     let Some(resource) = registry::find(&info.group, &info.version, &info.resource) else {
-        return plain::not_found(&call);
+        return if is_list_of_definitions(info) { Ok(no_definitions(&call)) } else { plain::not_found(&call) };
     };
     if !resource.is_namespaced() && !info.namespace.is_empty() && resource.plural != "namespaces" {
         return Err(Box::new(Status::no_such_resource()));
@@ -142,6 +143,20 @@ pub(crate) async fn dispatch(call: Call) -> Outcome {
         body::check_write_options(&call)?;
     }
     sub(call, resource, subresource.action, subresource.verbs).await
+}
+
+/// kubectl asks whether a kind that cannot be patched (a review, a binding) is a custom one before it sends one.
+fn is_list_of_definitions(info: &RequestInfo) -> bool {
+    let meant = ("apiextensions.k8s.io", "v1", "customresourcedefinitions", "list");
+    (info.group.as_str(), info.version.as_str(), info.resource.as_str(), info.verb) == meant
+}
+
+/// There are none.
+fn no_definitions(call: &Call) -> Reply {
+    let revision = call.state.store.revision().to_string();
+    let list = json!({ "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
+        "metadata": { "resourceVersion": revision }, "items": [] });
+    Reply::json(200, list.to_string().into_bytes())
 }
 
 async fn whole(call: Call, resource: &'static Resource) -> Outcome {

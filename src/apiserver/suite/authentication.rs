@@ -314,6 +314,50 @@ async fn a_new_key_is_fetched_when_a_token_names_it() {
 }
 
 #[tokio::test]
+async fn a_changed_configuration_counts_once_its_providers_are_reached() {
+    let (one, two) = (Signer::new(), Signer::new());
+    let first = provider(Arc::new(Mutex::new(vec![one.public("one")]))).await;
+    let second = provider(Arc::new(Mutex::new(vec![two.public("one")]))).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("authentication.yaml");
+    let jwt = |outside: &Outside, prefix: &str| {
+        json!({ "issuer": { "url": outside.url(), "audiences": ["naru"], "certificateAuthority": outside.ca_pem },
+            "claimMappings": { "username": { "claim": "sub", "prefix": prefix } } })
+    };
+    let write = |jwt: Value, open: &str| {
+        let text = json!({ "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": jwt,
+            "anonymous": { "enabled": true, "conditions": [{ "path": open }] } });
+        std::fs::write(&file, text.to_string()).unwrap();
+    };
+    write(json!([jwt(&first, "a:")]), "/livez");
+    let server = Server::start_with(|config| {
+        config.flags = flags(&[format!("authentication-config={}", file.display())]);
+    })
+    .await;
+    let by_first = one.token("one", &claims(&first.url(), json!({})));
+    let by_second = two.token("one", &claims(&second.url(), json!({})));
+    assert_eq!(review(&server, &by_first).await["user"]["username"], "a:jane");
+    assert_eq!(review(&server, &by_second).await["error"], "invalid bearer token");
+    // The file is looked at every ten seconds.
+    let later = async || {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(11)).await;
+        tokio::time::resume();
+    };
+    std::fs::write(&file, "jwt: 5").unwrap();
+    later().await;
+    assert_eq!(review(&server, &by_first).await["user"]["username"], "a:jane", "what cannot be used changes nothing");
+    write(json!([jwt(&second, "b:"), jwt(&first, "c:")]), "/readyz");
+    later().await;
+    while review(&server, &by_second).await["user"]["username"] != "b:jane" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(review(&server, &by_first).await["user"]["username"], "c:jane");
+    assert!(authenticate(server.state(), None, "/readyz").await.is_some());
+    assert!(authenticate(server.state(), None, "/livez").await.is_none());
+}
+
+#[tokio::test]
 async fn tokens_in_a_file_and_tokens_that_a_webhook_knows() {
     let outside = Outside::start(|_, review| {
         let known = review["spec"]["token"] == "theirs";

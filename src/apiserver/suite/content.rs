@@ -227,6 +227,20 @@ async fn openapi_documents_are_cached_by_their_hash() {
 }
 
 #[tokio::test]
+async fn kubectl_is_told_that_there_are_no_custom_kinds() {
+    let server = Server::start().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let list = server.get(path).await.ok();
+    assert_eq!(
+        (list["kind"].as_str(), list["items"].as_array().map(Vec::len)),
+        (Some("CustomResourceDefinitionList"), Some(0))
+    );
+    server.get(&format!("{path}/x")).await.code_is(404);
+    let nobody = User::authenticated("nobody", []);
+    server.call_as(nobody, Method::GET, path, &[], b"").await.code_is(403);
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_told_as_plain_text_or_as_a_status() {
     let server = Server::start().await;
     for path in ["/nothing", "/apis/nothing.example.com/v1/things", "/livez/nothing", "/openapi/v3/apis/nothing/v1"] {

@@ -10,10 +10,15 @@ pub(super) type Claims = Map<String, Value>;
 /// How far clocks may be apart where a token says that it is not valid yet, in seconds.
 const LEEWAY: i64 = 300;
 
+/// Google's tokens may name their issuer without its scheme.
+pub(super) fn issuer_of(named: &str) -> &str {
+    if named == "accounts.google.com" { "https://accounts.google.com" } else { named }
+}
+
 /// Checks what every token must say: from whom it is, for whom, and when.
 pub(super) fn check(issuer: &str, wanted: &[String], claims: &Claims, now: i64) -> Result<(), String> {
     let named = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
-    if named != issuer {
+    if issuer_of(named) != issuer {
         return Err(format!("oidc: id token issued by a different provider, expected {issuer:?} got {named:?}"));
     }
     let audiences: Vec<&str> = match claims.get("aud") {

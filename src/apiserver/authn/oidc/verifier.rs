@@ -213,7 +213,7 @@ pub(super) fn untrusted_issuer(token: &str) -> Result<String, &'static str> {
         return Err("token is too long");
     }
     let claims: Value = decode(payload).ok_or("error decoding token")?;
-    Ok(claims["iss"].as_str().unwrap_or_default().to_owned())
+    Ok(super::claims::issuer_of(claims["iss"].as_str().unwrap_or_default()).to_owned())
 }
 
 fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {

@@ -7,7 +7,7 @@ use std::time::Instant;
 /// An agent on a machine of its own.
 pub(crate) struct Agent {
     pub(crate) host: Host,
-    name: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) server: String,
     pub(crate) flags: Vec<String>,
     process: Option<Child>,
@@ -60,7 +60,7 @@ impl Drop for Agent {
 }
 
 /// One pod on each node, behind a Service.
-const SPREAD: &str = "
+pub(crate) const SPREAD: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: hello}
@@ -212,11 +212,11 @@ fn a_node_that_cannot_be_dialled_is_reached_through_its_tunnel() {
 }
 
 /// A program that ends with the value.
-struct Background(Child);
+pub(crate) struct Background(Child);
 
 impl Background {
     /// Runs a shell line on a machine.
-    fn start(host: &Host, line: &str) -> Self {
+    pub(crate) fn start(host: &Host, line: &str) -> Self {
         Self(host.command("sh").args(["-c", &format!("exec {line}")]).spawn().unwrap())
     }
 }
@@ -229,13 +229,13 @@ impl Drop for Background {
 }
 
 /// Requests from one machine, one after another; each leaves a line.
-struct Traffic {
+pub(crate) struct Traffic {
     lines: std::path::PathBuf,
     _shell: Background,
 }
 
 impl Traffic {
-    fn start(host: &Host, url: &str) -> Self {
+    pub(crate) fn start(host: &Host, url: &str) -> Self {
         let lines = host.dir.join("traffic");
         let _ = std::fs::remove_file(&lines);
         let script = format!(
@@ -246,7 +246,7 @@ impl Traffic {
     }
 
     /// The same over one connection, for as long as that lasts.
-    fn over_one_connection(host: &Host, address: &str) -> Self {
+    pub(crate) fn over_one_connection(host: &Host, address: &str) -> Self {
         let (lines, script) = (host.dir.join("connection"), host.dir.join("connection.sh"));
         let text = format!(
             "exec 3<>/dev/tcp/{address}/80\n\
@@ -261,134 +261,27 @@ impl Traffic {
         Self { _shell: Background::start(host, &format!("bash {}", script.display())), lines }
     }
 
-    fn count(&self, what: &str) -> usize {
+    pub(crate) fn count(&self, what: &str) -> usize {
         std::fs::read_to_string(&self.lines).unwrap_or_default().lines().filter(|line| *line == what).count()
     }
 
     /// Waits for so many more answers.
-    fn go_on(&self, more: usize) {
+    pub(crate) fn go_on(&self, more: usize) {
         let enough = self.count("ok") + more;
         eventually(&[], "requests are answered", || self.count("ok") >= enough);
     }
 }
 
 /// Gives a machine an address of IPv6 beside the other.
-fn add_ipv6(host: &Host, last: u8) {
+pub(crate) fn add_ipv6(host: &Host, last: u8) {
     let line = format!(
         "ip addr add 2001:db8::{last}/64 dev uplink nodad && ip -6 route add default via 2001:db8::fe dev uplink"
     );
     assert!(host.sh(&line).status.success());
 }
 
-/// What curl gets on a machine that asks `server` for names.
-fn curl_by_name(host: &Host, server: &str, flags: &str, url: &str) -> String {
-    let resolv = host.dir.join("resolv.conf");
-    std::fs::write(&resolv, format!("nameserver {server}\noptions attempts:5\n")).unwrap();
-    let line = format!(
-        "unshare --mount --propagation private sh -c 'mount --bind {} /etc/resolv.conf && curl -sS -m 30 {flags} {url}'",
-        resolv.display()
-    );
-    String::from_utf8_lossy(&host.sh(&line).stdout).into_owned()
-}
-
-const BOTH_FAMILIES: [&str; 3] = [
+pub(crate) const BOTH_FAMILIES: [&str; 3] = [
     "--flannel-backend=host-gw",
     "--cluster-cidr=10.42.0.0/16,fd00:42::/56",
     "--service-cidr=10.43.0.0/16,fd00:43::/112",
 ];
-
-fn hosts<'a>(c: &'a Cluster, agents: &'a [Agent]) -> Vec<&'a Host> {
-    [&c.host].into_iter().chain(agents.iter().map(|agent| &agent.host)).collect()
-}
-
-#[test]
-fn both_families_go_by_plain_routes_and_outlast_the_agent() {
-    let switch = Host::machine("switch", "switch", "192.0.2.1");
-    switch.make_switch();
-    let mut c = Cluster::prepare("faults", &BOTH_FAMILIES);
-    c.host.plug(&switch);
-    add_ipv6(&c.host, 10);
-    c.up();
-    let token = std::fs::read_to_string(c.data_dir().join("server/token")).unwrap().trim().to_owned();
-    let mut agents: Vec<Agent> = ["node-b", "node-d", "node-e"]
-        .into_iter()
-        .zip(11..)
-        .map(|(name, last)| {
-            let agent = Agent::new(name, &format!("192.0.2.{last}"), &switch, &[]);
-            add_ipv6(&agent.host, last);
-            agent
-        })
-        .collect();
-    // On one of them a DNS server has port 53 of all addresses.
-    let listener = "perl -MIO::Socket::INET -e '$u = IO::Socket::INET->new(Proto => \"udp\", LocalPort => 53) or die; \
-                    $t = IO::Socket::INET->new(Proto => \"tcp\", LocalPort => 53, Listen => 5) or die; sleep 3600'";
-    let _port_53 = Background::start(&agents[2].host, listener);
-    eventually(&[], "the port is taken", || {
-        String::from_utf8_lossy(&agents[2].host.sh("ss -Hltn sport = :53").stdout).contains(":53")
-    });
-    agents.iter_mut().for_each(|agent| agent.up(&token));
-    let refs: Vec<&Agent> = agents.iter().collect();
-    let nodes = ["node-a", "node-b", "node-d", "node-e"];
-    eventually(&refs, "all nodes are Ready", || nodes.iter().all(|node| ready(&c, node)));
-    let ranges = c.get("nodes", "{.items[*].spec.podCIDRs[1]}");
-    assert_eq!(
-        ranges.split_whitespace().filter(|range| range.starts_with("fd00:42:") && range.ends_with("/64")).count(),
-        4
-    );
-
-    c.apply(&SPREAD.replace("replicas: 3", "replicas: 4").replace(
-        "spec: {selector: {app: hello}, ports: [{port: 80, targetPort: 8080}]}",
-        "spec: {type: NodePort, ipFamilyPolicy: RequireDualStack, selector: {app: hello}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}",
-    ));
-    eventually(&refs, "a pod is ready on each node", || c.get("deployment hello", "{.status.readyReplicas}") == "4");
-    let curl = |host: &Host, url: &str| {
-        String::from_utf8_lossy(&host.sh(&format!("curl -sS -m 30 '{url}'")).stdout).into_owned()
-    };
-    let addresses = c.get("pods -l app=hello", "{.items[*].status.podIPs[*].ip}");
-    let addresses: Vec<&str> = addresses.split_whitespace().collect();
-    assert_eq!(addresses.len(), 8);
-    let clusters = c.get("service hello", "{.spec.clusterIPs[*]}");
-    let urls: Vec<String> = addresses
-        .iter()
-        .map(|address| {
-            if address.contains(':') { format!("http://[{address}]:8080/") } else { format!("http://{address}:8080/") }
-        })
-        .collect();
-    let services: Vec<String> = clusters
-        .split_whitespace()
-        .map(
-            |address| if address.contains(':') { format!("http://[{address}]/") } else { format!("http://{address}/") },
-        )
-        .chain(["http://192.0.2.11:30080/".to_owned(), "http://[2001:db8::11]:30080/".to_owned()])
-        .collect();
-    assert_eq!(services.len(), 4);
-    for host in hosts(&c, &agents) {
-        for url in &urls {
-            let answer = curl(host, url);
-            assert!(answer.starts_with("Hello from hello-"), "{} {url}: {answer}", host.name);
-        }
-        for url in &services {
-            eventually(&refs, "the Service answers", || curl(host, url).starts_with("Hello from hello-"));
-        }
-        for (server, flags) in [("10.43.0.10", "-4"), ("10.43.0.10", "-6"), ("fd00:43::a", "-6")] {
-            let answer = curl_by_name(host, server, flags, "http://hello.default.svc.cluster.local/");
-            assert!(answer.starts_with("Hello from hello-"), "{} {server} {flags}: {answer}", host.name);
-        }
-    }
-    assert!(agents[2].log().contains("the cluster's DNS listens on port"), "{}", agents[2].log());
-
-    // Traffic from two machines, and a connection, go on while an agent is away.
-    let traffic = [Traffic::start(&agents[1].host, &services[0]), Traffic::start(&agents[2].host, &services[1])];
-    let go_on = |more| traffic.iter().for_each(|traffic| traffic.go_on(more));
-    let first_cluster = clusters.split_whitespace().find(|address| !address.contains(':')).unwrap();
-    let connection = Traffic::over_one_connection(&agents[0].host, first_cluster);
-    connection.go_on(5);
-    go_on(20);
-    agents[0].down();
-    go_on(50);
-    connection.go_on(5);
-    assert_eq!(connection.count("failed"), 0, "a connection outlives the agent");
-    for traffic in &traffic {
-        assert_eq!(traffic.count("failed"), 0);
-    }
-}

@@ -16,6 +16,7 @@ mod isolation;
 mod joining;
 mod killing;
 mod kinds;
+mod network;
 mod node;
 mod played;
 mod programs;

@@ -171,9 +171,10 @@ pub(crate) async fn serve_http(
     let id = id.unwrap_or(HeaderValue::from_static("unknown"));
     let audit_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
     let marks = Marks { audit_id, client, ..Marks::default() };
+    let head = request.method() == Method::HEAD;
     let mut response = identified(state, peer, request, marks).await;
     response.headers_mut().entry(AUDIT_ID).or_insert(id);
-    response
+    if head { response::without_body(response) } else { response }
 }
 
 /// How much they take up. A connection of HTTP/1 reads ahead, and so may have read more than it would keep.

@@ -5,9 +5,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::StreamExt;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use naru_api::codec::{self, EncodeError};
@@ -115,6 +117,15 @@ pub(crate) fn full(body: impl Into<Bytes>) -> Body {
 
 /// What a request is told that found no seat.
 pub(crate) const TOO_MANY_REQUESTS: &str = "Too many requests, please try again later.";
+
+/// The answer to HEAD: what GET would have, but for the body, which HTTP/2 does not leave out by itself.
+pub(crate) fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        parts.headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    Response::from_parts(parts, full(Bytes::new()))
+}
 
 /// 429, as plain text.
 pub(crate) fn too_many_requests(retry_after_seconds: u32) -> Response<Body> {

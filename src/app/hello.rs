@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 const MAX_CONNECTIONS: usize = 1024;
 
-/// Answers every request with one line until SIGTERM, then ends at once.
+/// Answers every request with one line until SIGTERM, then ends at once; on `/client` with the address that asks.
 #[derive(Debug, clap::Args)]
 pub struct HelloArgs {
     /// Port to listen on
@@ -40,9 +40,9 @@ pub(crate) async fn run(args: HelloArgs) -> Result<()> {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let permit = connections.clone().acquire_owned().await?;
-        let stream = tokio::select! {
+        let (stream, from) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 // Out of descriptors, or the peer is gone: neither is a reason to end.
                 Err(_) => { tokio::time::sleep(Duration::from_millis(50)).await; continue }
             },
@@ -52,8 +52,11 @@ pub(crate) async fn run(args: HelloArgs) -> Result<()> {
         let text = text.clone();
         naru_base::spawn("hello", async move {
             let _permit = permit;
-            let service = service_fn(move |_: Request<hyper::body::Incoming>| {
-                let body = Bytes::copy_from_slice(text.as_bytes());
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let body = match request.uri().path() {
+                    "/client" => format!("{}\n", from.ip().to_canonical()).into(),
+                    _ => Bytes::copy_from_slice(text.as_bytes()),
+                };
                 async move { Ok::<_, Infallible>(Response::new(Full::new(body))) }
             });
             // A broken connection is the client's affair.

@@ -7,6 +7,7 @@ use naru_client::projections::{BALANCER_ANNOTATION, BALANCER_CLASS, NodeView, Se
 use naru_client::{Client, EventRecorder, Informer, ObjectReference, PatchKind};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -49,14 +50,16 @@ impl Balancer {
         self.services.subscribe(move |_| wake.notify_one());
         let (wake, own) = (changed.clone(), self.node.clone());
         self.nodes.subscribe(move |change| {
-            if change.key.name == own && change.old.is_none() {
+            let addresses = |node: &Option<Arc<NodeView>>| node.as_ref().map(|node| node.status.addresses.clone());
+            if change.key.name == own && addresses(&change.old) != addresses(&change.new) {
                 wake.notify_one();
             }
         });
         let mut told: BTreeMap<String, String> = BTreeMap::new();
         loop {
             let services = candidates(&self.services.list());
-            let busy = tokio::task::spawn_blocking(listening).await.unwrap_or_default();
+            let own = self.addresses();
+            let busy = tokio::task::spawn_blocking(move || listening(&own)).await.unwrap_or_default();
             let (claims, refusals) = decide(&services, &busy);
             self.tell(&refusals, &mut told);
             let written = self.publish(&claims.join(";")).await;
@@ -66,6 +69,13 @@ impl Balancer {
                 let _ = tokio::time::timeout(LOOK, changed.notified()).await;
             }
         }
+    }
+
+    /// The addresses by which this node is known, and balances.
+    fn addresses(&self) -> BTreeSet<IpAddr> {
+        let node = self.nodes.get("", &self.node);
+        let all = node.iter().flat_map(|node| &node.status.addresses);
+        all.filter_map(|address| address.address.parse().ok()).collect()
     }
 
     /// Says what is refused, once for each reason.
@@ -151,36 +161,39 @@ fn decide(services: &[Arc<ServiceView>], busy: &BTreeSet<Port>) -> (Vec<String>,
     (claims, refusals)
 }
 
-/// The ports on which processes of this host listen, for others than the host itself.
-fn listening() -> BTreeSet<Port> {
+/// The ports on which processes of this host listen, on all addresses or on one of these.
+fn listening(own: &BTreeSet<IpAddr>) -> BTreeSet<Port> {
     let mut found = BTreeSet::new();
     for (file, protocol) in [("tcp", "TCP"), ("tcp6", "TCP"), ("udp", "UDP"), ("udp6", "UDP")] {
         let table = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
-        found.extend(table.lines().skip(1).filter_map(|line| open_port(line, protocol)).map(|port| (port, protocol)));
+        let sockets = table.lines().skip(1).filter_map(|line| open_socket(line, protocol));
+        let in_the_way = sockets.filter(|socket| socket.ip().is_unspecified() || own.contains(&socket.ip()));
+        found.extend(in_the_way.map(|socket| (socket.port(), protocol)));
     }
     found
 }
 
-/// The port of a line of the kernel's table of sockets, if it takes what comes from elsewhere.
-fn open_port(line: &str, protocol: &str) -> Option<u16> {
+/// Where a socket takes what comes, from a line of the kernel's table.
+fn open_socket(line: &str, protocol: &str) -> Option<SocketAddr> {
     // Listening in TCP; a socket of UDP that is not bound to one peer.
     let wanted = if protocol == "TCP" { "0A" } else { "07" };
     let mut words = line.split_whitespace();
     let (address, port) = words.nth(1)?.split_once(':')?;
     let state = words.nth(1)?;
-    // Words of four bytes in the machine's order: 127.0.0.0/8, ::1, or the former within IPv6.
-    let last = address.get(address.len().checked_sub(8)?..)?;
-    let loopback = match address.len() {
-        8 => u32::from_str_radix(last, 16).ok()?.to_ne_bytes()[0] == 127,
+    // Words of four bytes in the machine's order.
+    let word = |index: usize| -> Option<[u8; 4]> {
+        let text = address.get(8 * index..8 * index + 8)?;
+        Some(u32::from_str_radix(text, 16).ok()?.to_ne_bytes())
+    };
+    let address = match address.len() {
+        8 => IpAddr::from(word(0)?),
         _ => {
-            let one = u32::from_str_radix(last, 16).ok()?.to_ne_bytes();
-            let mapped = address.get(16..24)? == format!("{:08X}", u32::from_ne_bytes([0, 0, 0xff, 0xff]));
-            let zeros = address.get(..24)?.bytes().all(|b| b == b'0');
-            (zeros && one == [0, 0, 0, 1]) || (mapped && one[0] == 127)
+            let octets = [word(0)?, word(1)?, word(2)?, word(3)?].concat();
+            IpAddr::from(<[u8; 16]>::try_from(octets).ok()?).to_canonical()
         }
     };
     let port = u16::from_str_radix(port, 16).ok()?;
-    (state == wanted && !loopback).then_some(port)
+    (state == wanted).then_some(SocketAddr::new(address, port))
 }
 
 #[cfg(test)]
@@ -223,15 +236,25 @@ mod tests {
         let line =
             |local: &str, state: &str| format!("   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000");
         let word = |octets: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(octets));
+        let found = |line: String, protocol| open_socket(&line, protocol).map(|socket| socket.to_string());
         let any = "00000000";
-        assert_eq!(open_port(&line(&format!("{any}:0016"), "0A"), "TCP"), Some(22));
-        assert_eq!(open_port(&line(&format!("{any}:0016"), "01"), "TCP"), None);
-        assert_eq!(open_port(&line(&format!("{}:0016", word([127, 0, 0, 53])), "0A"), "TCP"), None);
-        assert_eq!(open_port(&line(&format!("{}:0035", word([192, 0, 2, 1])), "07"), "UDP"), Some(53));
+        assert_eq!(found(line(&format!("{any}:0016"), "0A"), "TCP").unwrap(), "0.0.0.0:22");
+        assert_eq!(found(line(&format!("{any}:0016"), "01"), "TCP"), None);
+        assert_eq!(found(line(&format!("{}:0035", word([192, 0, 2, 1])), "07"), "UDP").unwrap(), "192.0.2.1:53");
         let zeros = any.repeat(3);
-        assert_eq!(open_port(&line(&format!("{zeros}{any}:1920"), "0A"), "TCP"), Some(6432));
-        assert_eq!(open_port(&line(&format!("{zeros}{}:1920", word([0, 0, 0, 1])), "0A"), "TCP"), None);
-        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-        assert!(listening().contains(&(listener.local_addr().unwrap().port(), "TCP")));
+        assert_eq!(found(line(&format!("{zeros}{any}:1920"), "0A"), "TCP").unwrap(), "[::]:6432");
+        assert_eq!(found(line(&format!("{zeros}{}:1920", word([0, 0, 0, 1])), "0A"), "TCP").unwrap(), "[::1]:6432");
+        let mapped = format!("{any}{any}{}{}:0035", word([0, 0, 0xff, 0xff]), word([127, 0, 0, 53]));
+        assert_eq!(found(line(&mapped, "07"), "UDP").unwrap(), "127.0.0.53:53");
+    }
+
+    #[test]
+    fn what_listens_on_addresses_that_do_not_balance_is_not_in_the_way() {
+        let anywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let here = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = |listener: &std::net::TcpListener| (listener.local_addr().unwrap().port(), "TCP");
+        let busy = listening(&BTreeSet::new());
+        assert!(busy.contains(&port(&anywhere)) && !busy.contains(&port(&here)));
+        assert!(listening(&["127.0.0.2".parse().unwrap()].into()).contains(&port(&here)));
     }
 }

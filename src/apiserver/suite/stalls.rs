@@ -1,4 +1,4 @@
-//! A watcher that does not read, over HTTPS and HTTP/2, beside others on the same connection.
+//! What HTTP/2 over HTTPS adds: a watcher that does not read, beside others on the same connection; HEAD.
 
 use super::*;
 use crate::StaticToken;
@@ -79,9 +79,8 @@ async fn take(body: &mut Incoming, buffer: &mut Vec<u8>) -> Option<String> {
     }
 }
 
-#[tokio::test]
-async fn a_watcher_that_does_not_read_is_dropped_and_delays_nobody() {
-    let server = Server::start_with(|config| {
+async fn server() -> Server {
+    Server::start_with(|config| {
         config.static_tokens.push(StaticToken {
             token: "t".to_owned(),
             user: "reader".to_owned(),
@@ -89,7 +88,25 @@ async fn a_watcher_that_does_not_read_is_dropped_and_delays_nobody() {
             groups: vec!["system:masters".to_owned()],
         });
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn head_has_the_headers_of_get_alone() {
+    let server = server().await;
+    let mut sender = connected(&server).await;
+    for (path, status) in [("/version", 200), ("/api/v1/namespaces/default/pods/absent", 404)] {
+        let request = Request::head(format!("https://localhost{path}")).header("authorization", "Bearer t");
+        let answer = sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), status);
+        assert!(answer.headers().contains_key("content-length"), "{:?}", answer.headers());
+        assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_is_dropped_and_delays_nobody() {
+    let server = server().await;
     let mut sender = connected(&server).await;
     let mut unread = watch(&mut sender).await;
     let mut read = watch(&mut sender).await;

@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 
 /// Questions that wait for others at the same time; beyond it they fail at once.
 const MAX_WAITING: usize = 1000;
-/// How long one resolver may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one resolver may take: with all attempts less than the 5 s after which clients ask again, so that they
+/// learn of a failure.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long a client waits for a new answer when there is an old one (RFC 8767).
 const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// Attempts for one question, over all resolvers.

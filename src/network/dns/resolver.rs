@@ -130,7 +130,8 @@ impl Resolver {
             RecordType::ANY => return refuse(&request, ResponseCode::NotImp),
             _ => {}
         }
-        if !self.zone.is_synced() {
+        // Before the caches are filled nothing of the cluster can be said not to exist; others' names can be asked for.
+        if !self.zone.is_synced() && self.zone.may_know(&question.name) {
             return refuse(&request, ResponseCode::ServFail);
         }
         self.resolve(request, &question, client)

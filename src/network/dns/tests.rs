@@ -230,8 +230,12 @@ fn what_is_no_question_is_refused_by_its_code() {
 #[test]
 fn nothing_is_said_not_to_exist_before_the_caches_are_filled() {
     let sources = Sources { nodes: Informer::detached(), ..empty() };
-    let message = answer(&resolver(sources, "/nonexistent"), "web.ns.svc.cluster.local", RecordType::A).unwrap();
-    assert_eq!(message.metadata.response_code, ResponseCode::ServFail);
+    let resolver = resolver(sources, "/nonexistent");
+    for name in ["web.ns.svc.cluster.local", "node-a", "9.0.43.10.in-addr.arpa"] {
+        let message = answer(&resolver, name, RecordType::A).unwrap();
+        assert_eq!(message.metadata.response_code, ResponseCode::ServFail, "{name}");
+    }
+    assert!(answer(&resolver, "www.example.org", RecordType::A).is_none(), "others know");
 }
 
 #[test]

@@ -91,6 +91,11 @@ impl Zone {
         services.is_synced() && slices.is_synced() && namespaces.is_synced() && nodes.is_synced()
     }
 
+    /// Whether a name is one that the cluster might know: its own, an address, or a node's.
+    pub(super) fn may_know(&self, name: &Name) -> bool {
+        self.apex.zone_of(name) || name.num_labels() < 2 || reversed(name).is_some()
+    }
+
     /// The record that says how long an absence may be remembered.
     pub(super) fn authority(&self) -> Record {
         let name = |host: &str| below(host, &self.apex).unwrap_or_else(|| self.apex.clone());

@@ -183,6 +183,7 @@ impl Worker {
         let mut guard = Guard::open(&self.config.table);
         let mut current: Option<Program> = None;
         let mut memory = Memory::default();
+        let mut said = false;
         let mut health = HealthPorts::default();
         loop {
             let mut services = self.services.list();
@@ -193,6 +194,15 @@ impl Worker {
             let mut wanted = memory.ruleset(&services, &slices, Here { node: &self.config.node_name, zone: &zone });
             wanted.serve_ports(&self.redirects.borrow_and_update());
             wanted.serve_ports(&self.host_ports.borrow_and_update());
+            if !said && wanted.frontends.keys().any(|frontend| frontend.protocol == Protocol::Sctp) {
+                said = true;
+                if !tokio::task::spawn_blocking(kernel_carries_sctp).await.unwrap_or(true) {
+                    tracing::warn!(
+                        "this kernel cannot follow SCTP (CONFIG_NF_CT_PROTO_SCTP): Services of that protocol do not \
+                         answer on this node"
+                    );
+                }
+            }
             let unchanged = current.as_ref().is_some_and(|program| *program.ruleset() == wanted);
             if !unchanged {
                 // Of what an earlier process has had nothing is known but what is wanted now.
@@ -232,6 +242,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether connection tracking knows SCTP, without which its addresses cannot be rewritten.
+fn kernel_carries_sctp() -> bool {
+    std::path::Path::new("/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established").exists()
 }
 
 /// Ends what UDP clients have with endpoints that are gone.

@@ -270,3 +270,44 @@ fn every_kind_of_service_is_probed() {
     finish.send(()).unwrap();
     events.recv().unwrap();
 }
+
+/// Runs the script that speaks SCTP in a namespace.
+fn sctp(arguments: &str) -> std::process::Child {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy/tests/sctp.py");
+    #[allow(clippy::disallowed_methods, reason = "tests speak SCTP by a script")]
+    let command =
+        Command::new("python3").arg(script).args(arguments.split(' ')).stdout(std::process::Stdio::piped()).spawn();
+    command.unwrap()
+}
+
+#[test]
+fn associations_of_sctp_reach_the_endpoints() {
+    let network = Network::new();
+    if !network.node.run(kernel_carries_sctp) {
+        // Such a kernel lets the packets through as they are, and the proxy says so.
+        return;
+    }
+    let mut ruleset = rules(&[3], false);
+    let frontends = std::mem::take(&mut ruleset.frontends).into_iter();
+    ruleset.frontends = frontends.map(|(f, target)| (Frontend { protocol: Protocol::Sctp, ..f }, target)).collect();
+    network.program(ruleset);
+    for (from, host, port, seen) in [
+        (&network.a, "10.43.0.9", 80, "10.42.0.2 8080"),
+        (&network.node, "10.43.0.9", 80, "10.42.0.1 8080"),
+        (&network.outside, "192.0.2.1", 30080, "10.42.0.1 8080"),
+        (&network.outside, "192.0.2.1", 30081, "192.0.2.2 8080"),
+    ] {
+        let mut server = network.b.run(|| sctp("serve"));
+        let mut output = io::BufReader::new(server.stdout.take().unwrap());
+        let mut line = String::new();
+        io::BufRead::read_line(&mut output, &mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        let arguments = format!("ask {host} {port}");
+        let answer = from.run(move || sctp(&arguments).wait_with_output().unwrap());
+        assert_eq!(String::from_utf8_lossy(&answer.stdout), format!("{host} {port} 5555\n"));
+        line.clear();
+        io::BufRead::read_line(&mut output, &mut line).unwrap();
+        assert_eq!(line, format!("{seen}\n"));
+        server.wait().unwrap();
+    }
+}

@@ -31,10 +31,8 @@ pub(crate) fn start(context: &Context) {
     services.subscribe(move |change| wake.add(change.key.clone()));
     let (wake, all) = (queue.clone(), services.clone());
     nodes.subscribe(move |change| {
-        let same = |old: &Arc<NodeView>, new: &Arc<NodeView>| node_addresses(old) == node_addresses(new);
         if let (Some(old), Some(new)) = (&change.old, &change.new)
-            && same(old, new)
-            && old.metadata.annotations.get(BALANCER_ANNOTATION) == new.metadata.annotations.get(BALANCER_ANNOTATION)
+            && is_same_balancer(old, new)
         {
             return;
         }
@@ -63,6 +61,14 @@ pub(crate) fn start(context: &Context) {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }
     });
+}
+
+/// Whether a node that has changed balances what it did before.
+fn is_same_balancer(old: &NodeView, new: &NodeView) -> bool {
+    node_addresses(old) == node_addresses(new)
+        && old.metadata.annotations.get(BALANCER_ANNOTATION) == new.metadata.annotations.get(BALANCER_ANNOTATION)
+        && old.metadata.labels.contains_key(EXCLUDED) == new.metadata.labels.contains_key(EXCLUDED)
+        && old.metadata.is_deleting() == new.metadata.is_deleting()
 }
 
 /// A Service without a class, or with the nodes' own; others are somebody else's.
@@ -158,5 +164,10 @@ mod tests {
         assert_eq!(addresses(&service, &nodes, None), ["192.0.2.1", "192.0.2.2"]);
         assert_eq!(addresses(&service, &nodes, Some(&["b".to_owned()].into())), ["192.0.2.2"]);
         assert!(is_ours(&service));
+        let [first, second, third, excluded, _] = &nodes;
+        assert!(is_same_balancer(first, &node("b", "192.0.2.2", &format!("x/y=1/TCP;{claim}"), json!({"z": "1"}))));
+        assert!(!is_same_balancer(second, third) && !is_same_balancer(second, first));
+        let let_in = node("out", "192.0.2.4", claim, json!({}));
+        assert!(!is_same_balancer(excluded, &let_in) && !is_same_balancer(&let_in, excluded));
     }
 }

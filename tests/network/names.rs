@@ -145,9 +145,12 @@ pub(super) fn names_of_others(m: &mut Machines) {
     m.c.kubectl(&["delete", "configmap", "naru-dns", "-n", "kube-system"]);
     m.eventually("the node's resolvers are asked again", || dig(host, "", "printer.office A") == "NXDOMAIN");
     let metrics = output(host, "curl -sS -m 30 http://10.43.0.10:9153/metrics");
-    for name in
-        ["coredns_dns_requests_total", "coredns_dns_responses_total", "coredns_cache_hits_total", "coredns_forward_"]
-    {
+    for name in [
+        "coredns_dns_requests_total",
+        "coredns_dns_responses_total",
+        "coredns_cache_hits_total",
+        "coredns_proxy_request_duration_seconds_count",
+    ] {
         assert!(metrics.contains(name), "{name}\n{metrics}");
     }
     // The cluster's names do not depend on the server, nor on other resolvers.

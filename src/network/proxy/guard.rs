@@ -36,15 +36,20 @@ impl Guard {
     pub(super) async fn meddled(&mut self) {
         let Some(socket) = &self.socket else { return std::future::pending().await };
         let mut buffer = vec![0_u8; 65_536];
+        let mut removed = false;
         loop {
+            // One removal is told of in many messages: what is there to be heard is heard before anything is done.
+            if removed && !pending(socket) {
+                return;
+            }
             let Ok(mut ready) = socket.readable().await else { return std::future::pending().await };
             let received = ready.try_io(|fd| {
                 recv(fd.get_ref(), &mut buffer[..], RecvFlags::DONTWAIT).map(|(_, length)| length).map_err(Into::into)
             });
             match received {
-                Ok(Ok(length)) if tells_of_removal(&buffer[..length], &self.table) => return,
+                Ok(Ok(length)) if tells_of_removal(&buffer[..length], &self.table) => removed = true,
                 // Too much at once, some of it is lost: only what is there says what is gone.
-                Ok(Err(error)) if is_overflow(&error) && !nft::has_table(&self.table).unwrap_or(true) => return,
+                Ok(Err(error)) if is_overflow(&error) && !nft::has_table(&self.table).unwrap_or(true) => removed = true,
                 Ok(Err(error)) if !is_overflow(&error) && error.kind() != io::ErrorKind::Interrupted => {
                     return std::future::pending().await;
                 }
@@ -52,6 +57,12 @@ impl Guard {
             }
         }
     }
+}
+
+/// Whether there is a message to be read.
+fn pending(socket: &AsyncFd<OwnedFd>) -> bool {
+    let peeked = recv(socket.get_ref(), &mut [0_u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+    !peeked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
 }
 
 fn is_overflow(error: &io::Error) -> bool {

@@ -91,7 +91,9 @@ pub(super) fn rules_that_somebody_removes_come_back(m: &Machines) {
     let answers = || urls.iter().all(|url| curl(host, url).starts_with("Hello"));
     // What others have is left alone; what others remove of ours is put back. The last is what nftables.service does
     // when it is restarted.
-    for line in ["nft delete table ip naru && nft delete table ip6 naru", "nft flush table ip naru", "nft flush ruleset"] {
+    for line in
+        ["nft delete table ip naru && nft delete table ip6 naru", "nft flush table ip naru", "nft flush ruleset"]
+    {
         assert!(host.sh(line).status.success());
         m.eventually("the Service answers in both families", answers);
         assert_eq!(output(host, "nft list table inet others"), if line.ends_with("ruleset") { "" } else { &others });

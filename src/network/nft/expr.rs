@@ -73,6 +73,8 @@ pub enum Expr {
     LoadDestinationPort(Reg),
     /// Loads the packet's mark.
     LoadMark(Reg),
+    /// Loads the packet's priority.
+    LoadPriority(Reg),
     /// Loads the connection's state bits.
     LoadConnectionState(Reg),
     /// Loads the type of the destination address: 2 is this host's own.
@@ -83,6 +85,8 @@ pub enum Expr {
     Load(Reg, Vec<u8>),
     /// Sets the packet's mark.
     StoreMark(Reg),
+    /// Sets the packet's priority.
+    StorePriority(Reg),
     /// Goes on only if the comparison holds.
     Compare(Reg, Compare, Vec<u8>),
     /// `(register & mask) ^ xor`, as many bytes as the mask has.
@@ -147,6 +151,15 @@ impl Expr {
                 m.number(2, key);
             }
         };
+        // The other way round there.
+        let store = |register: Reg, key: u32| {
+            move |m: &mut Message<'_>| {
+                m.number(2, key);
+                m.number(3, register.number());
+            }
+        };
+        const PRIORITY: u32 = 2;
+        const MARK: u32 = 3;
         match self {
             Expr::LoadSource(register) => expression("payload", &payload(*register, NETWORK, source, length)),
             Expr::LoadDestination(register) => {
@@ -154,7 +167,8 @@ impl Expr {
             }
             Expr::LoadDestinationPort(register) => expression("payload", &payload(*register, TRANSPORT, 2, 2)),
             Expr::LoadProtocol(register) => expression("meta", &load(*register, 16)),
-            Expr::LoadMark(register) => expression("meta", &load(*register, 3)),
+            Expr::LoadMark(register) => expression("meta", &load(*register, MARK)),
+            Expr::LoadPriority(register) => expression("meta", &load(*register, PRIORITY)),
             Expr::LoadInputInterface(register) => expression("meta", &load(*register, 4)),
             Expr::LoadConnectionState(register) => expression("ct", &load(*register, 0)),
             Expr::LoadDestinationType(register) => expression("fib", &|m| {
@@ -168,10 +182,8 @@ impl Expr {
                 m.number(1, register.number());
                 m.nest(2, |m| m.bytes(wire::DATA_VALUE, value));
             }),
-            Expr::StoreMark(register) => expression("meta", &|m| {
-                m.number(2, 3);
-                m.number(3, register.number());
-            }),
+            Expr::StoreMark(register) => expression("meta", &store(*register, MARK)),
+            Expr::StorePriority(register) => expression("meta", &store(*register, PRIORITY)),
             Expr::Compare(register, compare, value) => expression("cmp", &|m| {
                 m.number(1, register.number());
                 m.number(2, *compare as u32);

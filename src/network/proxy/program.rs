@@ -5,7 +5,7 @@
 
 mod rules;
 
-use super::ruleset::{Frontend, Masquerade, Ruleset, Target};
+use super::ruleset::{Backend, Frontend, Masquerade, Ruleset, Target};
 use crate::nft::{Batch, Compare, Error, Expr, Family, Field, Reg, SetKind, SetSpec, Value, Verdict, octets};
 use naru_api::address::Cidr;
 use rules::{add_base, from_cluster};
@@ -27,9 +27,11 @@ const SERVICES_INSIDE: &str = "services-inside";
 const NODE_PORTS_INSIDE: &str = "node-ports-inside";
 const GUARDED: &str = "guarded";
 const AFFINITY: &str = "affinity";
-const CURRENT: &str = "current";
+const SLOTS: &str = "slots";
 /// Where the endpoints for clients within the cluster are counted from, in the same map as all others.
 const INSIDE: u32 = 0x8000_0000;
+/// Numbers by which endpoints are remembered, in the same map as those by which they are counted.
+const SLOT: u32 = 0x4000_0000;
 /// Clients whose endpoints are remembered; further ones get theirs by a hash.
 const MOST_REMEMBERED: u32 = 65_536;
 
@@ -56,16 +58,17 @@ const SETS: [SetSpec; 15] = [
     SetSpec { name: NODE_PORTS_INSIDE, key: PORT_KEY, kind: SetKind::VerdictMap },
     // What only some clients may reach, and the chain that knows them.
     SetSpec { name: GUARDED, key: SERVICE_KEY, kind: SetKind::VerdictMap },
-    // Which endpoint a client has, and which endpoints a Service has: one that is gone is drawn anew.
+    // By which number a client's endpoint is known: one that is gone is drawn anew. And the numbers of those that can be
+    // drawn, which stay the same while others come and go.
     SetSpec {
         name: AFFINITY,
         key: &[Field::Address, Field::Protocol, Field::Port, Field::Address],
-        kind: SetKind::Memory(&[Field::Address, Field::Port], MOST_REMEMBERED),
+        kind: SetKind::Memory(&[Field::Number], MOST_REMEMBERED),
     },
     SetSpec {
-        name: CURRENT,
-        key: &[Field::Address, Field::Protocol, Field::Port, Field::Address, Field::Port],
-        kind: SetKind::Set,
+        name: SLOTS,
+        key: &[Field::Address, Field::Protocol, Field::Port, Field::Number],
+        kind: SetKind::DataMap(&[Field::Number]),
     },
     // The endpoints, each paired with itself: who reaches itself through a Service.
     SetSpec { name: HAIRPIN, key: &[Field::Address, Field::Address], kind: SetKind::Set },
@@ -97,9 +100,9 @@ impl Family {
         Reg(2 * self.words() + 2)
     }
 
-    /// What follows another address there.
+    /// What follows a number there.
     fn sixth(self) -> Reg {
-        Reg(3 * self.words() + 2)
+        Reg(2 * self.words() + 3)
     }
 }
 
@@ -204,40 +207,66 @@ impl Draw {
 
     fn add_sticky(self, batch: &mut Batch, any: Expr, offset: u32) {
         let (name, family, seconds) = (self.name(), self.family, self.sticky.unwrap_or_default());
-        let (client, value, port) = (family.fourth(), family.fifth(), family.sixth());
-        // The endpoint that the client has, if the Service still has it: it takes the client's place in the key.
+        let (client, number, endpoint) = (family.fourth(), family.fifth(), family.sixth());
+        let port = Reg(endpoint.0 + family.words());
+        // The endpoint that the client has, if the Service still has it: its number takes the client's place in the key.
         let mut known = self.key();
-        known.extend([Expr::LoadSource(client), Expr::Map(AFFINITY, R0, client), Expr::Contains(CURRENT, R0)]);
-        known.extend([Expr::LoadSource(client), Expr::Map(AFFINITY, R0, value)]);
-        known.extend([Expr::Remember(AFFINITY, R0, value, seconds), Expr::RewriteDestination(value, port)]);
+        known.extend([Expr::LoadSource(client), Expr::Map(AFFINITY, R0, client)]);
+        known.extend(plain_number(client, number, port));
+        known.extend([Expr::Map(ENDPOINTS, R0, endpoint), Expr::LoadSource(client)]);
+        known.extend([Expr::Remember(AFFINITY, R0, number, seconds), Expr::RewriteDestination(endpoint, port)]);
         batch.add_rule(&name, &known);
         // One that is gone is forgotten: what is there cannot be changed, only kept longer.
         let mut gone = self.key();
-        gone.extend([Expr::LoadSource(client), Expr::Load(value, octets(family.unspecified()))]);
-        gone.extend([Expr::Load(port, vec![0; 4]), Expr::Forget(AFFINITY, R0, value)]);
+        gone.extend([Expr::LoadSource(client), Expr::Load(number, vec![0; 4]), Expr::Forget(AFFINITY, R0, number)]);
         batch.add_rule(&name, &gone);
         // The choice of a client that nobody remembers is the same every time, too.
         // A hash of one is refused by the kernel, and the same as any draw of one.
         let hashed = Reg(client.0 + 1);
         let choice = if self.count > 1 { Expr::Hash(client, hashed, self.count, offset) } else { any };
         let mut draw = self.key();
-        draw.extend([Expr::LoadSource(hashed), choice, Expr::Map(ENDPOINTS, R0, value)]);
+        draw.extend([Expr::LoadSource(hashed), choice, Expr::Map(SLOTS, R0, client)]);
+        draw.extend(plain_number(client, number, port));
+        draw.push(Expr::Map(ENDPOINTS, R0, endpoint));
         let mut remembered = draw.clone();
-        remembered.extend([Expr::LoadSource(client), Expr::Remember(AFFINITY, R0, value, seconds)]);
+        remembered.extend([Expr::LoadSource(client), Expr::Remember(AFFINITY, R0, number, seconds)]);
         for mut rule in [remembered, draw] {
-            rule.push(Expr::RewriteDestination(value, port));
+            rule.push(Expr::RewriteDestination(endpoint, port));
             batch.add_rule(&name, &rule);
         }
     }
 }
 
+/// Turns a number that comes out of a map into one that may stand in keys and values: releases of the program `nft`
+/// abort over the former, and with them whatever is built on its library. The detour by the packet's priority, which
+/// gets back what it was, gives it a length that they know. The number is left in `to` as well; `free` is overwritten.
+fn plain_number(number: Reg, to: Reg, free: Reg) -> [Expr; 5] {
+    [
+        Expr::LoadPriority(free),
+        Expr::StorePriority(number),
+        Expr::LoadPriority(number),
+        Expr::LoadPriority(to),
+        Expr::StorePriority(free),
+    ]
+}
+
+/// The number by which an endpoint is remembered, whatever others there are.
+fn slot(backend: &Backend, inside: bool) -> u32 {
+    let octets = [&octets(backend.address)[..], &backend.port.to_be_bytes()].concat();
+    let hash = hash(&octets);
+    let folded = (hash ^ (hash >> 32)) as u32;
+    (folded & (SLOT - 1)) | SLOT | if inside { INSIDE } else { 0 }
+}
+
+/// FNV-1a.
+fn hash(octets: &[u8]) -> u64 {
+    octets.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// The clients that may reach a guarded frontend: a chain that drops all others.
 fn guard_name(sources: &[Cidr]) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in sources.iter().flat_map(|range| [octets(range.network), vec![range.bits]].concat()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    format!("only-from-{hash:016x}")
+    let octets: Vec<u8> = sources.iter().flat_map(|range| [octets(range.network), vec![range.bits]].concat()).collect();
+    format!("only-from-{:016x}", hash(&octets))
 }
 
 fn add_guard(batch: &mut Batch, sources: &[Cidr]) {
@@ -330,13 +359,16 @@ fn draw_elements(elements: &mut Elements, draw: Draw, map: &'static str, fronten
     elements.insert((family, map, key), Value::Verdict(Verdict::Goto(draw.name())));
     let first = if draw.inside { INSIDE } else { 0 };
     for (index, backend) in (first..).zip(&target.backends) {
-        let key = [&whole[..], &index.to_ne_bytes()].concat();
+        let numbered = |number: u32| [&whole[..], &number.to_ne_bytes()].concat();
         let [high, low] = backend.port.to_be_bytes();
         let value = [&octets(backend.address)[..], &[high, low, 0, 0]].concat();
+        let mut number = index;
         if draw.sticky.is_some() {
-            elements.insert((family, CURRENT, [&whole[..], &value].concat()), Value::None);
+            number = slot(backend, draw.inside);
+            let data = number.to_ne_bytes().to_vec();
+            elements.insert((family, SLOTS, numbered(index)), Value::Data(data));
         }
-        elements.insert((family, ENDPOINTS, key), Value::Data(value));
+        elements.insert((family, ENDPOINTS, numbered(number)), Value::Data(value));
     }
 }
 

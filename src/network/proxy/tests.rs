@@ -57,6 +57,14 @@ impl Namespace {
         assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// The program `nft`, and whatever is built on its library, must be able to read what it finds.
+    fn list_by_nft(&self) {
+        #[allow(clippy::disallowed_methods, reason = "tests ask the nft program")]
+        let output = self.run(|| Command::new("nft").args(["list", "ruleset"]).output().unwrap());
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && text.contains("table ip6 naru"), "{errors}\n{text}");
+    }
+
     /// Answers every connection with a name and the client's address.
     fn serve(&self, name: &'static str, address: &'static str) {
         let listener = self.run(move || TcpListener::bind(address).unwrap());
@@ -230,6 +238,7 @@ fn both_families_are_served_side_by_side() {
     for _ in 0..8 {
         assert_eq!(name(), "a", "the client keeps its endpoint");
     }
+    network.node.list_by_nft();
     let program = network.update(program, both(&[3], true));
     assert_eq!(name(), "b", "one that is gone is not kept");
     let program = network.update(program, both(&[], false));

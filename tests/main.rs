@@ -16,7 +16,7 @@ mod isolation;
 mod joining;
 mod killing;
 mod kinds;
-// mod network;
+mod network;
 mod node;
 mod played;
 mod programs;

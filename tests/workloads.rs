@@ -95,7 +95,7 @@ fn a_rollout_under_load_fails_no_request() {
         let client = || {
             nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             // The proxy may be a moment behind the first endpoints.
-            while request(address).is_err() {
+            while request(address).is_err() && !over.load(Ordering::Relaxed) {
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
             let mut failures = Vec::new();
@@ -107,6 +107,7 @@ fn a_rollout_under_load_fails_no_request() {
             failures
         };
         let clients = [scope.spawn(client), scope.spawn(client)];
+        let stop = Stop(&over);
         let more = |c: &Cluster| {
             let before = asked.load(Ordering::Relaxed);
             c.eventually("requests are answered", |_| asked.load(Ordering::Relaxed) > before + 20);
@@ -128,7 +129,7 @@ fn a_rollout_under_load_fails_no_request() {
         c.kubectl(&["rollout", "undo", "deployment/hello", "--to-revision=1"]);
         c.kubectl(&["rollout", "status", "deployment/hello", "--timeout=120s"]);
         more(&c);
-        over.store(true, Ordering::Relaxed);
+        drop(stop);
         for client in clients {
             let failures = client.join().unwrap();
             assert!(failures.is_empty(), "{failures:?} of {}", asked.load(Ordering::Relaxed));
@@ -142,6 +143,15 @@ fn a_rollout_under_load_fails_no_request() {
     });
     c.kubectl(&["uncordon", "node-a"]);
     c.kubectl(&["wait", "--for=jsonpath={.status.readyReplicas}=4", "deployment/hello", "--timeout=120s"]);
+}
+
+/// Ends the clients, also where something else fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One request over a connection of its own.

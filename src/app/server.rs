@@ -50,7 +50,8 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     config.dialer = Arc::new(tunnels);
     config.extension = Some(joining.clone());
     let of_scheduler = Arc::new(naru_scheduler::Metrics::default());
-    config.metric_sources = vec![of_scheduler.clone()];
+    let of_controllers = Arc::new(naru_controllers::Metrics::default());
+    config.metric_sources = vec![of_scheduler.clone(), of_controllers.clone()];
     let api = ApiServer::new(config, shutdown.child()).await?;
     let admin = as_user(&api, "system:admin", &["system:masters"]);
     joining.open(admin.clone());
@@ -72,7 +73,7 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     }
 
     let informers = Informers::new(admin.clone(), &shutdown);
-    start_control_plane(&args, &api, &informers, &secrets, of_scheduler, &shutdown);
+    start_control_plane(&args, &api, &informers, &secrets, (of_controllers, of_scheduler), &shutdown);
     manifests::start(layout.manifests(), as_user(&api, "system:admin", &["system:masters"]), &shutdown);
     let own =
         dns::objects(&settings.cluster_dns).into_iter().chain(join::roles()).chain(metrics_reader::objects()).collect();
@@ -117,7 +118,7 @@ fn start_control_plane(
     api: &ApiServer,
     informers: &Informers,
     secrets: &Secrets,
-    of_scheduler: Arc<naru_scheduler::Metrics>,
+    (metrics, of_scheduler): (Arc<naru_controllers::Metrics>, Arc<naru_scheduler::Metrics>),
     shutdown: &Shutdown,
 ) {
     let (of_controllers, of_tokens) = (api.clone(), api.clone());
@@ -136,6 +137,7 @@ fn start_control_plane(
         cluster_cidr: args.cluster_cidr.clone(),
         node_cidr_mask: NODE_CIDR_MASK,
         queues: api.queues(),
+        metrics,
         signer: Some(Arc::new(Authorities { client: secrets.client_ca.clone(), server: secrets.server_ca.clone() })),
     };
     naru_controllers::start_all(config, shutdown);

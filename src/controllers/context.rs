@@ -1,6 +1,7 @@
 //! What a controller is given.
 
 use crate::certificates::Signer;
+use crate::metrics::Metrics;
 use naru_api::registry;
 use naru_base::{Shutdown, spawn};
 use naru_client::{Client, EventRecorder, Informers, Next, QueueMetrics, WorkQueue, run_workers};
@@ -47,6 +48,8 @@ pub struct Config {
     pub signer: Option<Arc<dyn Signer>>,
     /// Where work queues are counted.
     pub queues: QueueMetrics,
+    /// What else is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Debug for Config {

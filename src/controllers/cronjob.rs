@@ -1,5 +1,6 @@
 //! CronJobs: a Job at each time of a schedule, in the schedule's time zone.
 
+use crate::metrics::CRON_JOB_SKEW;
 use crate::objects::{self, now, seconds};
 use crate::pods::is_namespace_terminating;
 use crate::{Context, ownership};
@@ -227,6 +228,8 @@ impl CronJobs {
         let job = job(cron, &full["spec"]["jobTemplate"], name, &zone.rfc3339(due));
         let made: JobView = match client.create(&JOBS, meta.namespace(), &job).await {
             Ok(made) => {
+                let late = u64::try_from(now() - due).unwrap_or_default();
+                self.context.config.metrics.observe(&CRON_JOB_SKEW, &[], Duration::from_secs(late));
                 self.recorder.normal(&about, "SuccessfulCreate", format!("Created job {name}"));
                 made
             }

@@ -4,6 +4,7 @@
 //! asked again, since a cache may be behind.
 
 use crate::Context;
+use crate::metrics::GARBAGE_ERRORS;
 use naru_api::meta::Verb;
 use naru_api::registry::{self, RESOURCES, Resource, Scope};
 use naru_client::projections::OwnerRef;
@@ -105,9 +106,10 @@ pub(crate) fn start(ctx: &Context) {
             }
         });
     }
+    let metrics = ctx.config.metrics.clone();
     ctx.run(&queue, WORKERS, synced, move |id: Id| {
-        let graph = graph.clone();
-        async move { graph.reconcile(id).await }
+        let (graph, metrics) = (graph.clone(), metrics.clone());
+        async move { graph.reconcile(id).await.inspect_err(|_| metrics.count(&GARBAGE_ERRORS, &[], 1)) }
     });
 }
 

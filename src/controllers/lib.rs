@@ -20,6 +20,7 @@ mod garbage_collector;
 mod in_each_namespace;
 mod job;
 mod legacy_token_cleaner;
+mod metrics;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -44,6 +45,7 @@ mod ttl_after_finished;
 
 pub use certificates::{Authority, Signer, SigningRequest};
 pub use context::{ClientFor, Config, Context, LegacyToken, SignToken};
+pub use metrics::Metrics;
 
 use naru_base::Shutdown;
 

@@ -2,6 +2,7 @@
 //! a node, and the oldest ended ones where there are very many.
 
 use crate::Context;
+use crate::metrics::{FORCED_DELETION_ERRORS, FORCED_DELETIONS, Metrics};
 use crate::objects::now_text;
 use naru_api::registry;
 use naru_client::projections::{NodeView, PodView, condition};
@@ -20,6 +21,9 @@ const MOST_ENDED: usize = 12_500;
 const COUNT_EVERY: Duration = Duration::from_secs(20);
 /// An administrator says so of a node that is shut down for good.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// How metrics name terminating pods that never got a node, and those of a node that is out of service.
+const UNSCHEDULED: &str = "unscheduled";
+const LEFT_BEHIND: &str = "out-of-service";
 
 /// What is to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,6 +38,7 @@ enum Work {
 
 struct PodGc {
     client: Client,
+    metrics: Arc<Metrics>,
     nodes: Informer<NodeView>,
     pods: Informer<PodView>,
     pods_by_node: IndexId,
@@ -45,6 +50,7 @@ pub(crate) fn start(context: &Context) {
     let (pods, pods_by_node) = context.informers.pods_by_node();
     let controller = Arc::new(PodGc {
         client: context.client.clone(),
+        metrics: context.config.metrics.clone(),
         nodes: nodes.clone(),
         pods: pods.clone(),
         pods_by_node,
@@ -108,12 +114,13 @@ impl PodGc {
             Work::Pod(key) => {
                 let pod = self.pods.get_key(&key).filter(|pod| pod.metadata.is_deleting());
                 if let Some(pod) = pod.filter(|pod| self.is_stuck(pod)) {
-                    self.end(&pod, None).await?;
+                    let reason = if pod.spec.node_name.is_empty() { UNSCHEDULED } else { LEFT_BEHIND };
+                    self.end(&pod, reason, None).await?;
                 }
             }
             Work::Ended => {
                 for pod in surplus(self.pods.list(), MOST_ENDED) {
-                    self.end(&pod, None).await?;
+                    self.end(&pod, "terminated", None).await?;
                 }
             }
         }
@@ -142,13 +149,21 @@ impl PodGc {
         }
         for pod in self.pods.indexed(self.pods_by_node, node) {
             tracing::info!(pod = %pod.metadata.key(), node, "deleting a pod whose node is gone");
-            self.end(&pod, Some("PodGC: node no longer exists")).await?;
+            self.end(&pod, "orphaned", Some("PodGC: node no longer exists")).await?;
         }
         Ok(())
     }
 
+    /// Ends a pod and counts how that went.
+    async fn end(&self, pod: &PodView, reason: &str, why: Option<&str>) -> Result<(), Error> {
+        let outcome = self.fail_and_delete(pod, why).await;
+        let family = if outcome.is_ok() { &FORCED_DELETIONS } else { &FORCED_DELETION_ERRORS };
+        self.metrics.count(family, &[&pod.metadata.namespace, reason], 1);
+        outcome
+    }
+
     /// Says that a pod has failed, since nobody else will, and deletes it. `why` becomes a condition.
-    async fn end(&self, pod: &PodView, why: Option<&str>) -> Result<(), Error> {
+    async fn fail_and_delete(&self, pod: &PodView, why: Option<&str>) -> Result<(), Error> {
         let (meta, resource) = (&pod.metadata, &registry::PODS);
         if !pod.is_finished() {
             let mut status = json!({"phase": "Failed"});
@@ -198,7 +213,7 @@ mod tests {
         let pods: Informer<PodView> = Informer::detached();
         let pods_by_node = pods.index(|pod: &PodView| vec![pod.spec.node_name.clone()]);
         let (client, nodes) = (Client::new(script.clone()), Informer::detached());
-        PodGc { client, nodes, pods, pods_by_node, queue: WorkQueue::new() }
+        PodGc { client, metrics: Arc::default(), nodes, pods, pods_by_node, queue: WorkQueue::new() }
     }
 
     fn put_pod(controller: &PodGc, name: &str, node: &str, deleting: bool) {

@@ -1,6 +1,7 @@
 //! Deletes pods from nodes whose `NoExecute` taints they do not tolerate, or no longer.
 
 use crate::Context;
+use crate::metrics::{Metrics, TAINT_DELETIONS};
 use crate::objects::{now, now_text, seconds};
 use naru_api::meta::time;
 use naru_api::registry;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 struct Eviction {
     client: Client,
+    metrics: Arc<Metrics>,
     nodes: Informer<NodeView>,
     pods: Informer<PodView>,
     recorder: EventRecorder,
@@ -45,6 +47,7 @@ pub(crate) fn start(ctx: &Context) {
     });
     let eviction = Arc::new(Eviction {
         client: ctx.client.clone(),
+        metrics: ctx.config.metrics.clone(),
         nodes: nodes.clone(),
         pods: pods.clone(),
         recorder: ctx.recorder("taint-eviction-controller"),
@@ -116,6 +119,7 @@ impl Eviction {
         }
         let options = DeleteOptions::default().uid(&meta.uid);
         settle(self.client.delete(resource, meta.namespace(), &meta.name, &options).await)?;
+        self.metrics.count(&TAINT_DELETIONS, &[], 1);
         Ok(Next::Done)
     }
 }

@@ -1,6 +1,7 @@
 //! Deletes Jobs some time after they have finished, if they say so.
 
 use crate::Context;
+use crate::metrics::TTL_DELAYS;
 use crate::objects::{now, seconds};
 use naru_api::registry;
 use naru_client::projections::JobView;
@@ -51,6 +52,11 @@ async fn reconcile(context: &Context, jobs: &Informer<JobView>, key: &ObjectKey)
     match context.client.delete(&registry::JOBS, key.namespace(), &key.name, &options).await {
         // Somebody changed it, which brings it back here.
         Err(error) if is_not_found(&error) => Ok(Next::Done),
-        other => other.map(|()| Next::Done),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let late = u64::try_from(now() - expires(&job).unwrap_or_default()).unwrap_or_default();
+            context.config.metrics.observe(&TTL_DELAYS, &[], Duration::from_secs(late));
+            Ok(Next::Done)
+        }
     }
 }

@@ -97,6 +97,7 @@ impl Cluster {
             node_cidr_mask: 24,
             signer: None,
             queues: naru_client::QueueMetrics::default(),
+            metrics: Arc::default(),
         };
         naru_controllers::start_all(config, &shutdown);
         naru_scheduler::start(as_user("system:kube-scheduler", &[]), &informers, Arc::default(), &shutdown);

@@ -82,8 +82,8 @@ def cron(space):
     space.until("three were started", lambda: sum(e.get("count", 1) for e in told("SuccessfulCreate")) >= 3)
     space.patch("cronjobs", "tick", {"spec": {"suspend": True}})
     space.until("one is kept", lambda: len(space.items("jobs")) == 1)
-    assert space.get("cronjobs", "tick")["status"]["lastSuccessfulTime"]
-    assert told("SuccessfulDelete") and told("SawCompletedJob")
+    space.until("a success is noted", lambda: space.get("cronjobs", "tick")["status"].get("lastSuccessfulTime"))
+    space.until("both are told", lambda: told("SuccessfulDelete") and told("SawCompletedJob"))
     zone = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": inner}, "timeZone": "Europe/Nowhere"}
     message = refused(422, lambda: space.create("cronjobs", {"metadata": {"name": "zone"}, "spec": zone}))
     assert "unknown time zone Europe/Nowhere" in message, message

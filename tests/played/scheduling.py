@@ -127,9 +127,9 @@ def preempts(space):
     found = placed(space, "preemptor-pod")
     only_the_first_went(space, found)
     assert "nominatedNodeName" not in found["status"], "it waits for no node any more"
-    told = [e["message"] for e in space.items("events") if e["reason"] == "Preempted"]
+    told = lambda: [e["message"] for e in space.items("events") if e["reason"] == "Preempted"]
     uid = found["metadata"]["uid"]
-    assert told and told[0].startswith(f"Preempted by pod {uid} on node"), told
+    assert space.until("an event says so", told)[0].startswith(f"Preempted by pod {uid} on node"), told()
 
 
 @played("[sig-scheduling] SchedulerPreemption [Serial] validates lower priority pod preemption by critical pod [Conformance]", alone=True)

@@ -5,6 +5,7 @@ mod diff;
 pub(crate) mod trigger_time;
 
 use crate::expectations::Expectations;
+use crate::metrics::{SLICE_CHANGES, SLICE_SYNCS};
 use crate::pods::is_namespace_terminating;
 use crate::{Context, ownership};
 use desired::Family;
@@ -126,7 +127,10 @@ impl EndpointSlices {
         if !desired::is_ours(&service) || service.metadata.is_deleting() || !self.expectations.are_met(key) {
             return Ok(Next::Done);
         }
-        match self.write(key, &service).await {
+        let written = self.write(key, &service).await;
+        let metrics = &self.context.config.metrics;
+        metrics.count(&SLICE_SYNCS, &[if written.is_ok() { "success" } else { "error" }], 1);
+        match written {
             Err(error) if is_namespace_terminating(&error) => {}
             Err(error) => {
                 // One that somebody else has changed meanwhile is looked at again, as one that the cache is behind of.
@@ -202,8 +206,9 @@ impl EndpointSlices {
         self.expectations.expect_created(&key, &name);
         let client = &self.context.client;
         let created = client.create::<Value>(&registry::ENDPOINT_SLICES, key.namespace(), &slice).await;
-        if created.is_err() {
-            self.expectations.saw_created(&key, &name);
+        match &created {
+            Ok(_) => self.context.config.metrics.count(&SLICE_CHANGES, &["create"], 1),
+            Err(_) => self.expectations.saw_created(&key, &name),
         }
         created.map(drop)
     }
@@ -236,7 +241,9 @@ impl EndpointSlices {
             "ports": content.ports,
         });
         let (client, resource) = (&self.context.client, &registry::ENDPOINT_SLICES);
-        client.update::<Value>(resource, meta.namespace(), &meta.name, &object).await.map(drop)
+        client.update::<Value>(resource, meta.namespace(), &meta.name, &object).await?;
+        self.context.config.metrics.count(&SLICE_CHANGES, &["update"], 1);
+        Ok(())
     }
 
     async fn delete(&self, service: &ObjectKey, slice: &EndpointSliceView) -> Result<(), Error> {
@@ -244,7 +251,10 @@ impl EndpointSlices {
         let options = DeleteOptions::default().uid(&meta.uid);
         self.expectations.expect_deleted(service, &meta.uid);
         match client.delete(&registry::ENDPOINT_SLICES, meta.namespace(), &meta.name, &options).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.context.config.metrics.count(&SLICE_CHANGES, &["delete"], 1);
+                Ok(())
+            }
             Err(error) => {
                 self.expectations.saw_deleted(service, &meta.uid);
                 if is_not_found(&error) { Ok(()) } else { Err(error) }

@@ -9,6 +9,7 @@ mod policy;
 mod track;
 
 use crate::Context;
+use crate::metrics::{JOB_SYNC_TIMES, JOB_SYNCS};
 use crate::objects::{now, now_text};
 use crate::ownership::Claimant;
 use crate::pods::PodControl;
@@ -17,9 +18,11 @@ use count::{Count, End};
 use naru_api::registry;
 use naru_client::projections::{Condition, JobStatusView, JobView, PodView};
 use naru_client::{Change, Error, IndexId, Informer, Next, ObjectKey, ObjectReference, WorkQueue};
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 const WORKERS: usize = 4;
 /// The name that `managedBy` gives this controller.
@@ -81,6 +84,11 @@ pub(crate) fn start(context: &Context) {
     });
 }
 
+/// How a Job completes, as metrics name it.
+fn mode(job: &JobView) -> &'static str {
+    if job.spec.completion_mode == "Indexed" { "Indexed" } else { "NonIndexed" }
+}
+
 fn is_ours(job: &JobView) -> bool {
     job.spec.managed_by.as_deref().is_none_or(|name| name == NAME)
 }
@@ -140,6 +148,7 @@ impl Jobs {
             self.memory().backoffs.remove(key);
             return Ok(Next::Done);
         }
+        let begun = Instant::now();
         // Before the pods are looked at: a pod may appear in between, but none is missed.
         let caught_up = self.control.expectations.are_met(key);
         let pods = self.claim(&job).await?;
@@ -149,8 +158,19 @@ impl Jobs {
             (known.cloned().collect(), memory.backoffs.get(key).copied().unwrap_or_default())
         };
         let mut count = Count::of(&job, pods, released, backoff, now());
+        let before = count::number(count.active.len());
         let (status, next, outcome) = self.act(&mut count, caught_up).await;
-        self.track(&count, status).await?;
+        let action = match status.active.cmp(&before) {
+            _ if !caught_up => "reconciling",
+            Ordering::Greater => "pods_created",
+            Ordering::Less => "pods_deleted",
+            Ordering::Equal => "tracking",
+        };
+        let outcome = self.track(&count, status).await.and(outcome);
+        let labels = [mode(&job), if outcome.is_ok() { "success" } else { "error" }, action];
+        let metrics = &self.context.config.metrics;
+        metrics.count(&JOB_SYNCS, &labels, 1);
+        metrics.observe(&JOB_SYNC_TIMES, &labels, begun.elapsed());
         outcome.map(|()| next)
     }
 

@@ -3,6 +3,7 @@
 use super::Jobs;
 use super::count::{Count, FAILURES, FINALIZER, IGNORED, INDEX, failures_before, replaces_failed_only};
 use super::policy::{self, Verdict};
+use crate::metrics::JOB_PODS_CREATED;
 use crate::objects::now;
 use crate::pods::{BURST, from_template};
 use naru_api::meta::MAX_GENERATED_BASE;
@@ -71,7 +72,16 @@ impl Jobs {
         let full: Value = self.context.client.get(&registry::JOBS, meta.namespace(), &meta.name).await?;
         let template = &full["spec"]["template"];
         let pods = indexes.iter().map(|index| pod(count, template, *index)).collect();
-        self.control.create(meta, pods).await
+        let made = self.control.create(meta, pods).await;
+        let again = count.terminating > 0 || count.job.status.failed > 0;
+        let reason = match (again, replaces_failed_only(count.job)) {
+            (false, _) => "new",
+            (true, true) => "recreate_failed",
+            (true, false) => "recreate_terminating_or_failed",
+        };
+        let status = if made.is_ok() { "succeeded" } else { "failed" };
+        self.context.config.metrics.count(&JOB_PODS_CREATED, &[reason, status], indexes.len());
+        made
     }
 
     /// Deletes pods that are not needed, which do not count.

@@ -3,7 +3,8 @@
 
 use super::count::{Count, End, is_failed};
 use super::policy::{self, Verdict};
-use super::{Jobs, new_condition, set_condition};
+use super::{Jobs, mode, new_condition, set_condition};
+use crate::metrics::{JOB_PODS_FINISHED, JOBS_FINISHED};
 use crate::objects;
 use naru_api::registry;
 use naru_client::projections::{JobStatusView, JobView, Meta, PodView};
@@ -45,13 +46,26 @@ impl Jobs {
         let before = draft.status.clone();
         settle(&mut draft.status, &held);
         let finished = if all && failure.is_none() { finish(count, &mut draft.status) } else { None };
-        if draft.status != before
-            && self.flush(job, &mut draft).await?
-            && let Some(end) = finished
-        {
-            self.tell(job, &draft.status, end);
+        if draft.status != before {
+            if !self.flush(job, &mut draft).await? {
+                return failure.map_or(Ok(()), Err);
+            }
+            if let Some(end) = finished {
+                self.tell(job, &draft.status, end);
+            }
         }
+        self.count_ended(job, &draft.status);
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Pods that have become numbers.
+    fn count_ended(&self, job: &JobView, now: &JobStatusView) {
+        let before = &job.status;
+        for (result, more) in [("succeeded", now.succeeded - before.succeeded), ("failed", now.failed - before.failed)]
+        {
+            let more = usize::try_from(more).unwrap_or_default();
+            self.context.config.metrics.count(&JOB_PODS_FINISHED, &[mode(job), result], more);
+        }
     }
 
     /// Writes the status unless somebody else has written meanwhile: then the next run sees to it.
@@ -68,6 +82,8 @@ impl Jobs {
 
     fn tell(&self, job: &JobView, status: &JobStatusView, end: &End) {
         let about = ObjectReference::of(&registry::JOBS, &job.metadata);
+        let result = if end.success { "succeeded" } else { "failed" };
+        self.context.config.metrics.count(&JOBS_FINISHED, &[mode(job), result, &end.reason], 1);
         if !end.success {
             self.control.recorder.warning(&about, &end.reason, end.message.clone());
             return;

@@ -4,6 +4,7 @@ mod taints;
 mod zones;
 
 use crate::Context;
+use crate::metrics::{Metrics, NODE_EVICTIONS};
 use crate::objects::{now, now_text, seconds};
 use naru_api::registry;
 use naru_client::projections::{Condition, LeaseView, NodeView, PodView, Taint, condition};
@@ -38,6 +39,7 @@ struct Sign {
 
 struct Lifecycle {
     client: Client,
+    metrics: Arc<Metrics>,
     nodes: Informer<NodeView>,
     leases: Informer<LeaseView>,
     pods: Informer<PodView>,
@@ -58,6 +60,7 @@ pub(crate) fn start(ctx: &Context) {
     let leases: Informer<LeaseView> = ctx.informers.start(&registry::LEASES, ListParams::namespace("kube-node-lease"));
     let lifecycle = Arc::new(Lifecycle {
         client: ctx.client.clone(),
+        metrics: ctx.config.metrics.clone(),
         nodes: nodes.clone(),
         leases: leases.clone(),
         pods: pods.clone(),
@@ -242,6 +245,7 @@ impl Lifecycle {
             match self.put_taints(&node, &taints).await {
                 Err(error) if is_not_found(&error) => {}
                 Err(error) => failure = Some(error),
+                Ok(()) if taint.is_some() => self.metrics.count(&NODE_EVICTIONS, &[&zones::of(&node)], 1),
                 Ok(()) => {}
             }
         }

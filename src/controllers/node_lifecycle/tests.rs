@@ -14,6 +14,7 @@ fn lifecycle(script: &Arc<Scripted>, shutdown: &Shutdown) -> Lifecycle {
     Lifecycle {
         recorder: EventRecorder::start(client.clone(), &registry::EVENTS, "node-controller", None, shutdown),
         client,
+        metrics: Arc::default(),
         nodes: Informer::detached(),
         leases: Informer::detached(),
         pods,

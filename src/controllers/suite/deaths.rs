@@ -95,6 +95,7 @@ fn config(informers: naru_client::Informers) -> Config {
         cluster_cidr: "10.42.0.0/16".to_owned(),
         node_cidr_mask: 24,
         queues: naru_client::QueueMetrics::default(),
+        metrics: Arc::default(),
         signer: Some(Arc::new(super::housekeeping::SelfSigner)),
     }
 }

@@ -191,6 +191,7 @@ impl Cluster {
             cluster_cidr: "10.42.0.0/16".to_owned(),
             node_cidr_mask: 24,
             queues: naru_client::QueueMetrics::default(),
+            metrics: Arc::default(),
             signer: Some(Arc::new(housekeeping::SelfSigner)),
         };
         for controller in crate::ALL.iter().filter(|controller| !self.left_out.contains(&controller.name)) {

@@ -50,6 +50,19 @@ def patch(path, body, kind="application/merge-patch+json"):
     return call("PATCH", path, body, kind=kind)
 
 
+def put(path, change, at="", expect=200):
+    """What is there with a change; whoever writes in between makes us read it again."""
+    def written():
+        current = get(path)
+        change(current)
+        answer = send("PUT", path + at, current)
+        if answer.status == 409:
+            return None
+        same(answer.status, expect, f"{path}: {answer.data[:600]}")
+        return json.loads(answer.data)
+    return until(f"a write of {path}", written)
+
+
 def same(got, expect, what=""):
     if got != expect:
         raise Failure(f"{what}: {got!r} is not {expect!r}")
@@ -348,8 +361,9 @@ def out_of_the_selector():
 @called("Watchers should receive events on concurrent watches in same order")
 def in_order():
     at = "/api/v1/namespaces/watched/configmaps"
+    own = at + "?labelSelector=watch%3Do&resourceVersion="
     start = get(at)["metadata"]["resourceVersion"]
-    first = Watch(f"{at}?resourceVersion={start}")
+    first = Watch(own + start)
     for i in range(5):
         call("POST", at, settings(f"order-{i}", "o"))
         patch(f"{at}/order-{i}", {"data": {"i": str(i)}})
@@ -359,7 +373,7 @@ def in_order():
     seen = [(kind, item["metadata"]["resourceVersion"]) for kind, item in events]
     versions = [start] + [each for _, each in seen]
     for i in range(15):
-        later = Watch(f"{at}?resourceVersion={versions[i]}")
+        later = Watch(own + versions[i])
         same([(kind, item["metadata"]["resourceVersion"]) for kind, item in (later.next() for _ in range(15 - i))], seen[i:])
         later.end()
 
@@ -382,30 +396,26 @@ def namespace_status():
     current = get(at)
     same(current["metadata"]["annotations"]["e2e-patched-ns-status"], "patched")
     same(current["status"]["conditions"][0]["type"], "StatusPatch")
-    current["status"]["conditions"].append(
-        {"type": "StatusUpdate", "status": "True", "reason": "E2E", "message": "Updated by an e2e test"})
-    updated = call("PUT", at, current)
+    more = {"type": "StatusUpdate", "status": "True", "reason": "E2E", "message": "Updated by an e2e test"}
+    updated = put(at, lambda current: current["status"]["conditions"].append(more))
     same([c["type"] for c in updated["status"]["conditions"]], ["StatusPatch", "StatusUpdate"])
     same(get("/api/v1/namespaces/patched")["status"]["phase"], "Active")
 
 
 @called("Namespaces [Serial] should apply an update to a Namespace")
 def updated_namespace():
-    current = get("/api/v1/namespaces/patched")
-    current["metadata"]["labels"]["patched-update"] = "updated"
-    same(call("PUT", "/api/v1/namespaces/patched", current)["metadata"]["labels"]["patched-update"], "updated")
+    at = "/api/v1/namespaces/patched"
+    updated = put(at, lambda current: current["metadata"]["labels"].update({"patched-update": "updated"}))
+    same(updated["metadata"]["labels"]["patched-update"], "updated")
 
 
 @called("Namespaces [Serial] should apply a finalizer to a Namespace")
 def finalized_namespace():
     at = namespace("finalized")
     same(get(at)["spec"]["finalizers"], ["kubernetes"])
-    current = get(at)
-    current["spec"]["finalizers"].append("e2e.example.com/fake")
-    same(call("PUT", at + "/finalize", current)["spec"]["finalizers"], ["kubernetes", "e2e.example.com/fake"])
-    current = get(at)
-    current["spec"]["finalizers"] = ["kubernetes"]
-    same(call("PUT", at + "/finalize", current)["spec"]["finalizers"], ["kubernetes"])
+    for finalizers in (["kubernetes", "e2e.example.com/fake"], ["kubernetes"]):
+        updated = put(at, lambda current: current["spec"].update({"finalizers": finalizers}), "/finalize")
+        same(updated["spec"]["finalizers"], finalizers)
     call("DELETE", at)
     gone(at)
 
@@ -652,9 +662,7 @@ def life_of_a_pod():
     true("exceeded quota: q, requested: cpu=600m" in message, message)
     wanted = {"cpu": "500m", "memory": "100Mi", "ephemeral-storage": "30Gi", **dongle}
     call("POST", path, with_resources("too-many", wanted, dongle), expect=403)
-    changed = get(path + "/test-pod")
-    changed["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "100m"
-    call("PUT", path + "/test-pod", changed, expect=422)
+    put(path + "/test-pod", lambda pod: pod["spec"]["containers"][0]["resources"]["requests"].update(cpu="100m"), expect=422)
     used(at, "q", **total)
     call("DELETE", path + "/test-pod", {"gracePeriodSeconds": 0})
     used(at, "q", **{key: "0" for key in total})
@@ -665,13 +673,7 @@ def updated_quota():
     at = namespace("quota-update") + "/resourcequotas"
     made = call("POST", at, {"metadata": {"name": "q"}, "spec": {"hard": {"cpu": "1", "memory": "500Mi"}}})
     same(made["spec"]["hard"], {"cpu": "1", "memory": "500Mi"})
-    current = get(at + "/q")
-    current["spec"]["hard"] = {"cpu": "2", "memory": "1Gi"}
-
-    def put():
-        current["metadata"]["resourceVersion"] = get(at + "/q")["metadata"]["resourceVersion"]
-        return send("PUT", at + "/q", current).status == 200
-    until("an update", put)
+    put(at + "/q", lambda quota: quota["spec"].update(hard={"cpu": "2", "memory": "1Gi"}))
     same(get(at + "/q")["spec"]["hard"], {"cpu": "2", "memory": "1Gi"})
     call("DELETE", at + "/q")
     call("GET", at + "/q", expect=404)
@@ -727,20 +729,10 @@ def quota_status():
     quota(at, "q", hard)
     watch = Watch(at + "/resourcequotas")
 
-    def put():
-        current = get(path + "/status")
-        current["spec"]["hard"] = {"cpu": "1", "memory": "1Gi"}
-        answer = send("PUT", path, current)
-        return answer.status == 200
-    until("an update", put)
+    put(path, lambda quota: quota["spec"].update(hard={"cpu": "1", "memory": "1Gi"}))
     watch.until("MODIFIED", lambda item: item["status"].get("hard") == {"cpu": "1", "memory": "1Gi"})
-
-    def put_status():
-        current = get(path + "/status")
-        current["status"]["hard"] = {"cpu": "2", "memory": "2Gi"}
-        answer = send("PUT", path + "/status", current)
-        return answer.status == 200 and json.loads(answer.data)["status"]["hard"] == {"cpu": "2", "memory": "2Gi"}
-    until("an update of the status", put_status)
+    wanted = {"cpu": "2", "memory": "2Gi"}
+    same(put(path, lambda quota: quota["status"].update(hard=wanted), "/status")["status"]["hard"], wanted)
     watch.until("MODIFIED", lambda item: item["status"]["hard"] == {"cpu": "2", "memory": "2Gi"})
     # What the spec says comes back by itself.
     watch.until("MODIFIED", lambda item: item["status"]["hard"] == {"cpu": "1", "memory": "1Gi"})
@@ -766,14 +758,7 @@ def lifecycle(path, make, status_of):
     watch = Watch(f"{path}?{label}&resourceVersion={items['metadata']['resourceVersion']}")
     patched = patch(path + "/life-one", {"metadata": {"annotations": {"patched": "true"}}, "spec": {}})
     same(patched["metadata"]["annotations"]["patched"], "true")
-    current = get(path + "/life-one")
-    current["metadata"]["annotations"]["updated"] = "true"
-
-    def put():
-        current["metadata"]["resourceVersion"] = get(path + "/life-one")["metadata"]["resourceVersion"]
-        answer = send("PUT", path + "/life-one", current)
-        return answer.status == 200
-    until("an update", put)
+    put(path + "/life-one", lambda item: item["metadata"]["annotations"].update(updated="true"))
     updated = lambda item: item["metadata"].get("annotations", {}).get("updated") == "true"
     watch.until("MODIFIED", updated)
     same(get(path + "/life-one/status")["metadata"]["name"], "life-one")
@@ -782,13 +767,9 @@ def lifecycle(path, make, status_of):
     changed = patch(path + "/life-one/status", {"status": {"conditions": [condition]}})
     same(changed["status"]["conditions"][0]["message"], "patched")
     watch.until("MODIFIED", lambda item: item["status"].get("conditions", [{}])[0].get("message") == "patched")
-
-    def put_status():
-        now = get(path + "/life-one/status")
-        now["status"]["conditions"] = [{**condition, "message": "updated"}]
-        answer = send("PUT", path + "/life-one/status", now)
-        return answer.status == 200 and json.loads(answer.data)["status"]["conditions"][0]["message"] == "updated"
-    until("an update of the status", put_status)
+    last = [{**condition, "message": "updated"}]
+    changed = put(path + "/life-one", lambda item: item["status"].update(conditions=last), "/status")
+    same(changed["status"]["conditions"][0]["message"], "updated")
     call("DELETE", path + "/life-one")
     gone(path + "/life-one")
     same(watch.until("DELETED")["metadata"]["name"], "life-one")

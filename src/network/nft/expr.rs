@@ -93,8 +93,6 @@ pub enum Expr {
     Bits(Reg, Vec<u8>, Vec<u8>),
     /// A random number below the modulus, and the offset added to it.
     Random(Reg, u32, u32),
-    /// A hash of the address in the second register, below the modulus, which must be 2 or more, and the offset added to it.
-    Hash(Reg, Reg, u32, u32),
     /// Goes on only if the set has the key in the registers from this one on.
     Contains(&'static str, Reg),
     /// Takes the value for a key from a data map, or ends the rule.
@@ -202,15 +200,6 @@ impl Expr {
                 m.number(2, *modulus);
                 m.number(3, RANDOM);
                 m.number(4, *offset);
-            }),
-            Expr::Hash(register, source, modulus, offset) => expression("hash", &|m| {
-                // A fixed seed: the choice must outlive a reload of the table.
-                const SEED: u32 = 0x6e61_7275;
-                for (kind, value) in
-                    [(1, source.number()), (2, register.number()), (3, length), (4, *modulus), (5, SEED), (6, *offset)]
-                {
-                    m.number(kind, value);
-                }
             }),
             Expr::Contains(set, key) => expression("lookup", &|m| {
                 m.text(1, set);

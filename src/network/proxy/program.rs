@@ -190,7 +190,7 @@ impl Draw {
         let (number, address, port) = (family.fourth(), Reg(family.fourth().0 + 1), Reg(family.fifth().0 + 1));
         let any = Expr::Random(number, self.count, offset);
         if self.sticky.is_some() {
-            return self.add_sticky(batch, any, offset);
+            return self.add_sticky(batch, any);
         }
         let mut draw = self.key();
         draw.extend([any, Expr::Map(ENDPOINTS, R0, address), Expr::RewriteDestination(address, port)]);
@@ -205,7 +205,7 @@ impl Draw {
         vec![address, Expr::LoadProtocol(self.family.second()), Expr::LoadDestinationPort(self.family.port())]
     }
 
-    fn add_sticky(self, batch: &mut Batch, any: Expr, offset: u32) {
+    fn add_sticky(self, batch: &mut Batch, any: Expr) {
         let (name, family, seconds) = (self.name(), self.family, self.sticky.unwrap_or_default());
         let (client, number, endpoint) = (family.fourth(), family.fifth(), family.sixth());
         let port = Reg(endpoint.0 + family.words());
@@ -220,12 +220,9 @@ impl Draw {
         let mut gone = self.key();
         gone.extend([Expr::LoadSource(client), Expr::Load(number, vec![0; 4]), Expr::Forget(AFFINITY, R0, number)]);
         batch.add_rule(&name, &gone);
-        // The choice of a client that nobody remembers is the same every time, too.
-        // A hash of one is refused by the kernel, and the same as any draw of one.
-        let hashed = Reg(client.0 + 1);
-        let choice = if self.count > 1 { Expr::Hash(client, hashed, self.count, offset) } else { any };
+        // A client that nobody remembers, or not any more, gets any. Clients beyond what is remembered do each time.
         let mut draw = self.key();
-        draw.extend([Expr::LoadSource(hashed), choice, Expr::Map(SLOTS, R0, client)]);
+        draw.extend([any, Expr::Map(SLOTS, R0, client)]);
         draw.extend(plain_number(client, number, port));
         draw.push(Expr::Map(ENDPOINTS, R0, endpoint));
         let mut remembered = draw.clone();

@@ -312,8 +312,15 @@ fn clients_keep_their_endpoint_for_a_time() {
     let program = network.update(program, with(&[2], 1));
     assert_eq!(name(), "a");
     thread::sleep(Duration::from_millis(1_500));
-    network.update(program, with(&[3], 600));
+    let program = network.update(program, with(&[3], 600));
     assert_eq!(name(), "b");
+    // The new draw is one: it is not the same endpoint every time.
+    network.update(program, with(&[3, 2], 1));
+    let another = (0..40).any(|_| {
+        thread::sleep(Duration::from_millis(1_500));
+        name() == "a"
+    });
+    assert!(another, "a client comes to other endpoints in the end");
 }
 
 #[test]

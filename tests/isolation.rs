@@ -169,7 +169,7 @@ fn users(c: &mut Cluster) {
     c.eventually("it has looked around", |c| log(c, "mapped", "c").contains("done"));
     let said = log(c, "mapped", "c");
     let first: u32 = said.split_ascii_whitespace().nth(2).and_then(|word| word.parse().ok()).unwrap();
-    assert!(first >= 65_536 && first % 65_536 == 0, "{said}");
+    assert!(first >= 65_536 && first.is_multiple_of(65_536), "{said}");
     for line in [
         format!("map: 0 {first} 65536 / 0 {first} 65536").as_str(),
         "me: 0 root: 0:0",
@@ -189,7 +189,7 @@ fn users(c: &mut Cluster) {
     assert!(said.contains("/token/token 0:4242 640") || said.contains("/token/token 0:4242 644"), "{said}");
     let range = |map: &str| map.split_ascii_whitespace().nth(1).and_then(|word| word.parse::<u32>().ok());
     let other = range(&log(c, "neighbour", "c"));
-    assert!(other.is_some_and(|other| other % 65_536 == 0 && other != first), "{other:?}");
+    assert!(other.is_some_and(|other| other.is_multiple_of(65_536) && other != first), "{other:?}");
     assert!(log(c, "mapped", "user").contains("me: 1000"));
 
     // The host sees who they are there, and their files as in any pod.

@@ -69,7 +69,7 @@ impl UserRanges {
 
 fn recorded(dir: &Path) -> Option<u32> {
     let first: u32 = std::fs::read_to_string(dir.join(FILE)).ok()?.trim().parse().ok()?;
-    (first >= IDS && first % IDS == 0).then_some(first / IDS)
+    (first >= IDS && first.is_multiple_of(IDS)).then_some(first / IDS)
 }
 
 #[cfg(test)]

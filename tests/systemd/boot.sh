@@ -18,7 +18,12 @@ finish() {
   [ -z "$machine" ] || kill -KILL "$machine" 2>/dev/null || true
   wait 2>/dev/null || true
   echo $$ >"$(dirname "$group")/cgroup.procs"
-  find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+  # What was killed needs a moment to be gone.
+  for _ in $(seq 200); do
+    find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+    [ -d "$group" ] || break
+    sleep 0.05
+  done
 }
 trap finish EXIT
 

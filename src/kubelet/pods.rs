@@ -78,6 +78,7 @@ impl Pods {
             handle.inbox.put(|news| news.gone = true);
         }
         let (Some(uid), Some(pod)) = (new, change.new.clone()) else { return };
+        self.shared.statuses.seen(&pod);
         if let Some(handle) = self.workers().get(&uid) {
             handle.inbox.put(|news| news.pod = Some(pod));
             return;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use naru_api::registry::PODS;
 use naru_base::Shutdown;
 use naru_client::{Client, Error, Next, PatchKind, WorkQueue, is_conflict, is_invalid, is_not_found, run_workers};
-use serde::de::IgnoredAny;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,23 @@ use tokio::sync::watch;
 const WORKERS: usize = 4;
 /// How long cleaning up waits for the last status.
 const BRIEFLY: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// How long after somebody else has said that a pod is not ready its node says again that it is. Sooner would be a
+/// quarrel with a control plane that has not heard of the node yet.
+const SAY_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// An answer, as far as it matters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Written {
+    metadata: WrittenMeta,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenMeta {
+    resource_version: String,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -27,6 +44,8 @@ struct Entry {
     synced: watch::Sender<u64>,
     /// What was sent last, to leave out what has not changed and to remove what went away.
     sent: Arc<Value>,
+    /// The revision that this came to.
+    written: u64,
     /// The pod is a static one: its mirror is told, as long as there is one.
     is_static: bool,
 }
@@ -79,8 +98,17 @@ impl StatusSync {
                     Some(mirror) => mirror.status.clone(),
                     None => Arc::new(pod.status.as_ref().map_or_else(|| encode(&PodStatus::default()), encode)),
                 };
-                let (version, synced) = (0, watch::Sender::new(0));
-                Entry { namespace, name, desired: published.clone(), version, synced, sent: published, is_static }
+                let (version, synced, written) = (0, watch::Sender::new(0), 0);
+                Entry {
+                    namespace,
+                    name,
+                    desired: published.clone(),
+                    version,
+                    synced,
+                    sent: published,
+                    written,
+                    is_static,
+                }
             });
             if entry.desired == desired {
                 return;
@@ -89,6 +117,23 @@ impl StatusSync {
             entry.version += 1;
         }
         self.queue.add(uid);
+    }
+
+    /// Looks at what others see of a pod: the control plane says that those of a silent node are not ready, and leaves it to
+    /// the node to say that they are after all.
+    pub(crate) fn seen(&self, pod: &Pod) {
+        let (Some(uid), Some(status)) = (&pod.metadata.uid, &pod.status) else { return };
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(uid).filter(|e| !e.is_static && *e.synced.borrow() == e.version) else {
+            return;
+        };
+        let observed = encode(status);
+        let newer = revision(pod.metadata.resource_version.as_deref()) > entry.written;
+        if newer && is_ready(&entry.desired) && !is_ready(&observed) {
+            entry.sent = Arc::new(observed);
+            entry.version += 1;
+            self.queue.add_after(uid.clone(), SAY_AGAIN);
+        }
     }
 
     /// Says which object stands for a static pod, with the status that it has.
@@ -146,10 +191,11 @@ impl StatusSync {
         // Sent once there is a mirror.
         let Some(object) = object else { return Ok(()) };
         let patch = json!({"metadata": {"uid": object}, "status": difference(&sent, &desired)});
-        let answer: Result<IgnoredAny, Error> =
+        let answer: Result<Written, Error> =
             client.patch(&PODS, Some(&namespace), &name, Some("status"), PatchKind::Strategic, &patch).await;
+        let mut written = 0;
         match answer {
-            Ok(_) => {}
+            Ok(answer) => written = revision(Some(&answer.metadata.resource_version)),
             // Gone, or another pod of the same name: nobody is left to tell.
             Err(error)
                 if is_not_found(&error)
@@ -159,10 +205,21 @@ impl StatusSync {
         }
         if let Some(entry) = self.entries().get_mut(uid) {
             entry.sent = desired;
+            entry.written = entry.written.max(written);
             entry.synced.send_replace(version);
         }
         Ok(())
     }
+}
+
+fn revision(text: Option<&str>) -> u64 {
+    text.and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// Whether a status says that the pod is ready.
+fn is_ready(status: &Value) -> bool {
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 fn encode(status: &PodStatus) -> Value {
@@ -227,6 +284,42 @@ fn remove_conditions(old: Option<&Value>, new: &mut Value) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn what_others_say_of_a_ready_pod_is_put_right() {
+        let sync = StatusSync { entries: Arc::default(), mirrors: Arc::default(), queue: WorkQueue::new() };
+        let pod = |revision: &str, ready: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "p", "namespace": "d", "uid": "u", "resourceVersion": revision},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            }))
+            .unwrap()
+        };
+        let waits = || sync.entries().get("u").is_some_and(|entry| *entry.synced.borrow() < entry.version);
+        let published = |revision| {
+            let mut entries = sync.entries();
+            let entry = entries.get_mut("u").unwrap();
+            entry.sent = entry.desired.clone();
+            entry.written = revision;
+            entry.synced.send_replace(entry.version);
+        };
+        sync.seen(&pod("3", "False"));
+        sync.set(&pod("3", "False"), &pod("4", "True").status.unwrap());
+        published(4);
+        sync.seen(&pod("3", "False"));
+        sync.seen(&pod("5", "True"));
+        assert!(!waits(), "what was before does not count, nor what says the same");
+        sync.seen(&pod("6", "False"));
+        assert!(waits());
+        let sent = sync.entries()["u"].sent.clone();
+        let patch = difference(&sent, &encode(&pod("6", "True").status.unwrap()));
+        assert_eq!(patch["conditions"][0]["status"], "True");
+        published(7);
+        sync.set(&pod("7", "True"), &pod("7", "False").status.unwrap());
+        published(8);
+        sync.seen(&pod("9", "False"));
+        assert!(!waits(), "an unready pod is not ready");
+    }
 
     #[test]
     fn patches_hold_what_changed() {

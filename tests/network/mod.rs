@@ -18,7 +18,7 @@ struct Machines {
     client: Host,
     /// Answers for the names of the world.
     upstream: Option<Background>,
-    _switch: Host,
+    switch: Host,
     token: String,
     /// A DNS server of the last machine's, on port 53 of all addresses.
     _port_53: Background,
@@ -56,7 +56,7 @@ impl Machines {
         let port_53 = Background::start(&agents[2].host, listener);
         eventually(&[], "the port is taken", || output(&agents[2].host, "ss -Hltn sport = :53").contains(":53"));
         agents.iter_mut().for_each(|agent| agent.up(&token));
-        let machines = Self { c, agents, client, upstream, _switch: switch, token, _port_53: port_53 };
+        let machines = Self { c, agents, client, upstream, switch, token, _port_53: port_53 };
         machines.eventually("all nodes are Ready", || NODES.iter().all(|node| ready(&machines.c, node)));
         let ranges = machines.c.get("nodes", "{.items[*].spec.podCIDRs[1]}");
         let own = ranges.split_whitespace().filter(|range| range.starts_with("fd00:42:") && range.ends_with("/64"));
@@ -128,4 +128,6 @@ fn four_machines_are_one_cluster_whatever_fails() {
     names::names_of_others(&mut machines);
     faults::agent_and_server_are_killed_under_traffic(&mut machines);
     faults::rules_that_somebody_removes_come_back(&machines);
+    faults::a_machine_is_cut_off_and_returns(&machines);
+    faults::nothing_is_left(&mut machines);
 }

@@ -12,6 +12,10 @@ pub(super) fn render(out: &mut Text) {
         out.single("process_cpu_seconds_total", "counter", "Processor time used, in seconds.", cpu);
         out.single("process_start_time_seconds", "gauge", "When the process started, as Unix time.", started);
     }
+    // Dashboards read how much is under way by this name, whatever a component is written in.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        out.single("go_goroutines", "gauge", "Tasks that are under way.", runtime.metrics().num_alive_tasks());
+    }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

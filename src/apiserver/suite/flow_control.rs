@@ -133,6 +133,7 @@ async fn requests_are_counted_under_the_names_that_dashboards_read() {
         "etcd_request_duration_seconds_count{operation=\"create\",group=\"\",resource=\"configmaps\"} 1\n".to_owned(),
         "process_cpu_seconds_total ".to_owned(),
         "process_resident_memory_bytes ".to_owned(),
+        "go_goroutines ".to_owned(),
     ] {
         assert!(text.contains(&line), "{line}\n{text}");
     }

@@ -32,7 +32,7 @@ const SLOTS: &str = "slots";
 const INSIDE: u32 = 0x8000_0000;
 /// Numbers by which endpoints are remembered, in the same map as those by which they are counted.
 const SLOT: u32 = 0x4000_0000;
-/// Clients whose endpoints are remembered; further ones get theirs by a hash.
+/// Clients whose endpoints are remembered; further ones are drawn one each time.
 const MOST_REMEMBERED: u32 = 65_536;
 
 const SERVICE_KEY: &[Field] = &[Field::Address, Field::Protocol, Field::Port];

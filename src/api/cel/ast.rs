@@ -62,6 +62,12 @@ pub(super) enum Kind {
         variable: String,
         body: Box<Expr>,
     },
+    /// `cel.bind(variable, value, body)`.
+    Bind {
+        variable: String,
+        value: Box<Expr>,
+        body: Box<Expr>,
+    },
 }
 
 /// A constant.
@@ -107,6 +113,7 @@ impl Expr {
             Kind::Map(entries) => entries.iter().flat_map(|(_, key, value)| [key, value]).collect(),
             Kind::Fold { range, steps, .. } => std::iter::once(&**range).chain(steps).collect(),
             Kind::Optional { target, body, .. } => vec![target, body],
+            Kind::Bind { value, body, .. } => vec![value, body],
         }
     }
 

@@ -126,6 +126,10 @@ impl Checker<'_> {
                 let body = self.within(&[(variable.clone(), inner)], body);
                 if *flat { body } else { Type::optional(body) }
             }
+            Kind::Bind { variable, value, body } => {
+                let bound = self.expr(value);
+                self.within(&[(variable.clone(), bound)], body)
+            }
         }
     }
 

@@ -114,6 +114,13 @@ impl<'a> Evaluation<'a> {
                 self.scope.pop();
                 Ok(if *flat { body? } else { Value::some(body?) })
             }
+            Kind::Bind { variable, value, body } => {
+                let bound = self.value(value)?;
+                self.scope.push((variable, bound));
+                let body = self.value(body);
+                self.scope.pop();
+                body
+            }
         }
     }
 

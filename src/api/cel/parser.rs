@@ -330,6 +330,12 @@ impl Parser {
 
     fn member_call(&mut self, at: usize, target: Expr, name: String) -> Result<Expr, Issue> {
         let mut arguments = self.arguments(")")?;
+        if target.name() == Some("cel") && name == "bind" && arguments.len() == 3 {
+            let variable = simple_name(&arguments[0])?;
+            let (body, value) = (arguments.pop(), arguments.pop());
+            let (Some(body), Some(value)) = (body, value) else { return Err(self.wrong(BEGINNINGS)) };
+            return self.node(at, Kind::Bind { variable, value: Box::new(value), body: Box::new(body) });
+        }
         let (fold, variables) = match (name.as_str(), arguments.len()) {
             ("all", 2) => (Fold::All, 1),
             ("exists", 2) => (Fold::Exists, 1),

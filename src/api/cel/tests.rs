@@ -101,6 +101,13 @@ fn macros() {
 }
 
 #[test]
+fn values_get_names() {
+    is("cel.bind(x, claims.sub + '!', x + x)", "jane!jane!");
+    is("cel.bind(x, 1, [2, 3].map(y, x + y))", "[3, 4]");
+    is("cel.bind(x, 1, cel.bind(x, x + 1, x)) + cel.bind(y, 3, y)", "5");
+}
+
+#[test]
 fn optional_values() {
     is("claims.?sub.orValue('nobody') + claims.?missing.orValue('!')", "jane!");
     is("claims.?nested.?x[?0].hasValue() && !claims.?nested.?y.hasValue()", "true");

@@ -45,6 +45,34 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn selectors_are_expressions_about_devices() {
+        let check = |expression: &str| {
+            let mut errors = FieldErrors::default();
+            validate(&json!({"spec": {"selectors": [{"cel": {"expression": expression}}]}}), &mut errors);
+            errors.messages()
+        };
+        for right in [
+            r#"device.driver == "d.example.com""#,
+            r#"device.attributes["d.example.com"].model == "a100" && "memory" in device.capacity["d.example.com"]"#,
+            r#"device.capacity["d.example.com"].memory.compareTo(quantity("1Gi")) >= 0"#,
+            r#"device.attributes["d.example.com"].version.isGreaterThan(semver("1.2.3"))"#,
+            r#"cel.bind(own, device.attributes["d.example.com"], own.model == "a" || own.?shared.orValue(false))"#,
+        ] {
+            assert_eq!(check(right), Vec::<String>::new(), "{right}");
+        }
+        let path = "spec.selectors[0].cel.expression: Invalid value:";
+        assert_eq!(
+            check("device.driver"),
+            [format!("{path} \"device.driver\": must evaluate to bool or the unknown type, not string")]
+        );
+        for wrong in ["device.drver == 'x'", "device.", "true &&", "cel.bind(1, 2, true)", ""] {
+            let found = check(wrong);
+            assert!(found.len() == 1 && found[0].starts_with(path), "{wrong}: {found:?}");
+            assert!(found[0].contains("compilation failed: ERROR: <input>:1:"), "{wrong}: {found:?}");
+        }
+    }
+
+    #[test]
     fn what_can_be_wrong() {
         let mut errors = FieldErrors::default();
         let spec = json!({"selectors": [{}], "config": [{}, {"opaque": {"driver": "d.example.com", "parameters": [1]}}],

@@ -114,6 +114,11 @@ fn device_of(result: &Value) -> [&str; 4] {
     ["driver", "pool", "device", "shareID"].map(|field| text(&result[field]))
 }
 
+/// How errors name a device.
+fn shown(device: &Value) -> String {
+    device_of(device).into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+}
+
 fn validate_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let (status, before, path) = (&new["status"], &old["status"], Path::root("status"));
     let consumers = path.child("reservedFor");
@@ -132,8 +137,12 @@ fn validate_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let allocated: BTreeSet<[&str; 4]> =
         list(&status["allocation"]["devices"]["results"]).iter().map(device_of).collect();
     let devices = path.child("devices");
+    let mut told = BTreeSet::new();
     for (i, device) in list(&status["devices"]).iter().enumerate() {
         device_status(device, &allocated, devices.index(i), errors);
+        if !told.insert(device_of(device)) {
+            errors.duplicate(devices.index(i), shown(device));
+        }
     }
     if !list(&status["reservedFor"]).is_empty() {
         if !status["allocation"].is_object() {
@@ -199,8 +208,7 @@ fn device_status(device: &Value, allocated: &BTreeSet<[&str; 4]>, path: Path<'_>
         uid(share, path.child("shareID"), errors);
     }
     if !allocated.contains(&device_of(device)) {
-        let shown = device_of(device).into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
-        errors.invalid(path, shown, "must be an allocated device in the claim");
+        errors.invalid(path, shown(device), "must be an allocated device in the claim");
     }
     let conditions = list(&device["conditions"]).len();
     if conditions > MAX_CONDITIONS {
@@ -282,6 +290,9 @@ mod tests {
                 "status.allocation.devices.results[0].request: Invalid value: \"b\": must be the name of a request in the claim or the name of a request and a subrequest separated by '/'",
             ]
         );
+        let mut twice = new.clone();
+        twice["status"]["devices"] = json!([{"driver": "d.example.com", "pool": "p", "device": "x"}, {"driver": "d.example.com", "pool": "p", "device": "x"}]);
+        assert_eq!(check(&twice, &new), ["status.devices[1]: Duplicate value: \"d.example.com/p/x\""]);
         let mut other = new.clone();
         other["status"]["devices"] = json!([]);
         other["status"]["allocation"] = json!({"devices": {}});

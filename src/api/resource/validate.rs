@@ -1,6 +1,7 @@
 //! Checks that claims, classes and slices share.
 
 use super::qualified::c_identifier;
+use crate::cel::{Environment, ObjectType, Program, Type};
 use crate::checks::{complain, one_of};
 use crate::meta::names;
 use crate::status::{FieldErrors, Path};
@@ -8,6 +9,7 @@ use crate::storage::driver_name;
 use crate::tree::{list, some_text, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 pub(super) const MAX_SELECTORS: usize = 32;
 pub(super) const MAX_CONFIGS: usize = 32;
@@ -70,7 +72,30 @@ pub(super) fn pool(value: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-/// Selectors by expression. Expressions are bounded, and compiled by whoever evaluates them.
+/// What a selector's expression may ask of a device.
+static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
+    let of_domains = |of| Type::map(Type::String, Type::map(Type::String, of));
+    let fields = [
+        ("driver", Type::String),
+        ("attributes", of_domains(Type::Dyn)),
+        ("capacity", of_domains(Type::Opaque("kubernetes.Quantity"))),
+        ("allowMultipleAllocations", Type::Bool),
+    ];
+    Environment::new([("device", ObjectType::named("kubernetes.DRADevice", fields))])
+});
+
+/// An expression about a device that says yes or no.
+fn expression(source: &str, path: Path<'_>, errors: &mut FieldErrors) {
+    match Program::compile(source, &ENVIRONMENT) {
+        Err(error) => errors.invalid(path, source, &format!("compilation failed: {error}")),
+        Ok(program) => match program.output() {
+            Type::Bool | Type::Dyn => {}
+            other => errors.invalid(path, source, &format!("must evaluate to bool or the unknown type, not {other}")),
+        },
+    }
+}
+
+/// Selectors by expression, which are bounded and must compile.
 pub(super) fn selectors(value: &Value, path: Path<'_>, errors: &mut FieldErrors) {
     items(value, MAX_SELECTORS, path, errors, |selector, path, errors| {
         let at = path.child("cel");
@@ -78,6 +103,8 @@ pub(super) fn selectors(value: &Value, path: Path<'_>, errors: &mut FieldErrors)
             errors.required(at, "");
         } else if text(&selector["cel"]["expression"]).len() > MAX_EXPRESSION_BYTES {
             errors.too_long(at.child("expression"), MAX_EXPRESSION_BYTES);
+        } else {
+            expression(text(&selector["cel"]["expression"]), at.child("expression"), errors);
         }
     });
 }

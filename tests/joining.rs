@@ -264,7 +264,7 @@ fn who_may_not_join_is_told_why_and_check_config_says_so_before() {
 /// A host with all that can be in the way of a node, but for a port.
 const TROUBLES: &str = "ip link set uplink mtu 1300 && ip addr add 10.42.7.1/24 dev wire && \
     nft add table ip filter && nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }' && \
-    mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys";
+    echo 0 >/proc/sys/net/ipv4/ip_forward && mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys";
 
 #[test]
 fn what_is_in_the_way_is_said_in_the_log_on_the_node_and_by_check_config() {

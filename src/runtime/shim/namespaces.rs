@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The kernel's overflow identity, `nobody` on most systems.
@@ -84,22 +84,44 @@ fn bring_up_loopback() -> io::Result<()> {
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     // SAFETY: SIOCSIFFLAGS reads an ifreq with a NUL-terminated name.
-    let done =
-        unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS as _, &raw const request) };
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A mount namespace, and the root that a process has in it. Entering a mount namespace moves to the root of it all,
+/// which is another one on a machine that lives in a directory of a larger one.
+#[derive(Debug)]
+struct Mounts {
+    namespace: fs::File,
+    root: fs::File,
+}
+
+impl Mounts {
+    /// Of a process, by what /proc calls it.
+    fn of(process: &str) -> io::Result<Self> {
+        let open = |what: &str| fs::File::open(format!("/proc/{process}/{what}"));
+        Ok(Self { namespace: open("ns/mnt")?, root: open("root")? })
+    }
+
+    /// Moves this process into them; its directory is their root afterwards.
+    fn enter(&self) -> io::Result<()> {
+        nix::sched::setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
+        nix::unistd::fchdir(&self.root)?;
+        std::os::unix::fs::chroot(".")
+    }
 }
 
 /// On a machine without cgroups: a mount namespace in which there seem to be some, version 1 without
 /// controllers, for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Decoy {
-    before: Option<fs::File>,
+    before: Option<Mounts>,
     directory: PathBuf,
 }
 
 impl Decoy {
     pub(super) fn new(directory: &Path) -> Self {
-        let before = fs::File::open("/proc/self/ns/mnt").and_then(|before| {
+        let before = Mounts::of("self").and_then(|before| {
             unshare(CloneFlags::CLONE_NEWNS)?;
             Ok(before)
         });
@@ -121,11 +143,11 @@ impl Decoy {
 impl Drop for Decoy {
     fn drop(&mut self) {
         if let Some(before) = self.before.take()
-            && let Err(error) = nix::sched::setns(&before, CloneFlags::CLONE_NEWNS)
+            && let Err(error) = before.enter()
         {
             tracing::error!(%error, "mount namespace not restored");
         }
-        // Entering a mount namespace moves to its root. The directory is gone only if the sandbox is.
+        // The directory is gone only if the sandbox is.
         let _ = std::env::set_current_dir(&self.directory);
     }
 }
@@ -138,10 +160,15 @@ pub(super) fn set_propagation(pod: &Pod, pid: u32, mounts: &[Mount]) -> io::Resu
         return Ok(());
     }
     wanted.sort_by_key(|m| m.destination.components().count());
-    let before = fs::File::open("/proc/self/ns/mnt")?;
-    nix::sched::setns(fs::File::open(format!("/proc/{pid}/ns/mnt"))?, CloneFlags::CLONE_NEWNS)?;
-    // In there, paths are the container's. Its process waits, so nobody changes them now.
-    let mut outcome = Ok(());
+    let (before, theirs) = (Mounts::of("self")?, Mounts::of(&pid.to_string())?);
+    let outcome = theirs.enter().and_then(|()| propagate(&wanted));
+    before.enter()?;
+    std::env::set_current_dir(&pod.directory)?;
+    outcome
+}
+
+/// In the container's mounts: paths are its own. Its process waits, so nobody changes them now.
+fn propagate(wanted: &[&Mount]) -> io::Result<()> {
     for mount in wanted {
         let kind = match mount.propagation {
             Propagation::Private => MsFlags::MS_PRIVATE,
@@ -149,16 +176,9 @@ pub(super) fn set_propagation(pod: &Pod, pid: u32, mounts: &[Mount]) -> io::Resu
         };
         let none = None::<&str>;
         let set = nix::mount::mount(none, &mount.destination, none, MsFlags::MS_REC | kind, none);
-        if let Err(errno) = set {
-            let text = format!("{}: {errno}", mount.destination.display());
-            outcome = Err(io::Error::other(text));
-            break;
-        }
+        set.map_err(|errno| io::Error::other(format!("{}: {errno}", mount.destination.display())))?;
     }
-    nix::sched::setns(&before, CloneFlags::CLONE_NEWNS)?;
-    // Entering a mount namespace moves to its root.
-    std::env::set_current_dir(&pod.directory)?;
-    outcome
+    Ok(())
 }
 
 /// Makes what the containers see as /dev/shm. With the host's IPC it is the host's own.

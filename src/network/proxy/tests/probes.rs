@@ -209,15 +209,18 @@ fn every_kind_of_service_is_probed() {
     let (finish, done) = mpsc::sync_channel(1);
     let events = with_proxy(&network, probes(), done);
     events.recv().unwrap();
-    // Who answers when a pod or the client outside asks so often, by either protocol, that each endpoint would.
-    let answers = |from: &Namespace, address: &str| -> String {
+    // Who answers by TCP and by UDP when a pod or the client outside asks so often that each endpoint would.
+    let by_protocol = |from: &Namespace, address: &str| -> (String, String) {
         let names = |ask: &dyn Fn() -> io::Result<String>| -> String {
             let all: std::collections::BTreeSet<String> = (0..24)
                 .map(|_| ask().map_or_else(|error| format!("{:?}", error.kind()), |text| text[..1].to_owned()))
                 .collect();
             all.into_iter().collect::<Vec<_>>().join("")
         };
-        let (tcp, udp) = (names(&|| from.ask(address)), names(&|| from.ask_udp(address)));
+        (names(&|| from.ask(address)), names(&|| from.ask_udp(address)))
+    };
+    let answers = |from: &Namespace, address: &str| -> String {
+        let (tcp, udp) = by_protocol(from, address);
         assert_eq!(tcp, udp, "{address}: both protocols are treated alike");
         tcp
     };
@@ -235,7 +238,9 @@ fn every_kind_of_service_is_probed() {
     ] {
         assert_eq!(answers(&network.a, address), expected, "{what}");
     }
-    assert_eq!(answers(&network.a, "10.43.0.31:80").len(), 1, "a client keeps its endpoint");
+    // Each port of a Service remembers for itself.
+    let (tcp, udp) = by_protocol(&network.a, "10.43.0.31:80");
+    assert!(tcp.len() == 1 && udp.len() == 1, "a client keeps its endpoint: {tcp} {udp}");
     assert!(network.a.refused("10.43.0.32:80"), "without endpoints");
     // The kernel sends only some of such answers.
     let refused = network.a.run(|| {

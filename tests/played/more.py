@@ -102,9 +102,7 @@ def collision(space):
     space.create("deployments", body)
     complete(space, "test")
     name = sets_of(space, "test")[0]["metadata"]["name"]
-    space.delete("deployments", "test", propagationPolicy="Orphan")
-    space.until("it is gone", lambda: space.gone("deployments", "test"))
-    space.delete("replicasets", name)
+    space.delete("deployments", "test")
     space.until("its set is gone", lambda: space.gone("replicasets", name))
     space.no_pods()
     space.create("replicasets", workload(name, {"other": "one"}, 0))

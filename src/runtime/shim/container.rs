@@ -125,7 +125,7 @@ impl Container {
             .map(|path| LogFile::open(path).map_err(|e| Fault::failed(format!("{}: {e}", path.display()))))
             .transpose()?;
         let nodes = oci::devices(&spec);
-        prepare_cgroup(pod, cgroup, &spec, &nodes)?;
+        prepare_cgroup(cgroup, &spec, &nodes)?;
         if let Err(error) = users::as_root_of(pod, || make_cwd(&spec.rootfs, &spec.cwd)) {
             tracing::debug!(%error, "working directory not made");
         }
@@ -424,7 +424,7 @@ fn wanted_capabilities(spec: &ContainerSpec) -> capability::Set {
     if spec.privileged { own } else { capability::Set::from_names(&spec.capabilities).and(own) }
 }
 
-fn prepare_cgroup(pod: &Pod, cgroup: &Cgroup, spec: &ContainerSpec, nodes: &[oci::Node]) -> Result<(), Fault> {
+fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec, nodes: &[oci::Node]) -> Result<(), Fault> {
     cgroup.create().map_err(|error| Fault::failed(format!("cgroup {}: {error}", cgroup.oci_path())))?;
     let failed = cgroup.apply(&spec.resources);
     if !failed.is_empty() {
@@ -439,7 +439,6 @@ fn prepare_cgroup(pod: &Pod, cgroup: &Cgroup, spec: &ContainerSpec, nodes: &[oci
         }
         cgroup.restrict_devices(&rules);
     }
-    let _ = pod;
     Ok(())
 }
 

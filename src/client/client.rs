@@ -153,6 +153,12 @@ impl DeleteOptions {
         self
     }
 
+    /// Deletes the object only if nobody has changed it since.
+    pub fn resource_version(mut self, version: impl Into<String>) -> Self {
+        self.preconditions.get_or_insert_default().resource_version = Some(version.into());
+        self
+    }
+
     /// Gives the object this many seconds.
     pub fn grace(mut self, seconds: i64) -> Self {
         self.grace_period_seconds = Some(seconds);

@@ -226,7 +226,9 @@ impl Graph {
         } else {
             Propagation::Background
         };
-        let options = DeleteOptions::default().uid(&meta.uid).propagation(propagation);
+        // As it was looked at: somebody may have given it an owner in the meantime.
+        let options = DeleteOptions::default().uid(&meta.uid).resource_version(&meta.resource_version);
+        let options = options.propagation(propagation);
         settle(self.client.delete(kind.resource, key.namespace(), &key.name, &options).await)
     }
 

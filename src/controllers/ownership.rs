@@ -1,8 +1,10 @@
 //! Owner references: made, adopted, released.
 
 use naru_api::registry::Resource;
+use naru_api::status::Status;
 use naru_client::projections::{Meta, OwnerRef};
 use naru_client::{Client, Error, IndexId, Informer, PatchKind, is_not_found};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -53,9 +55,14 @@ impl<P: Send + Sync + 'static> Claimant<'_, P> {
             return Ok(mine);
         }
         let orphans = format!("/{}", self.owner.namespace);
+        let mut asked = false;
         for object in self.cache.indexed(self.by_controller, &orphans) {
             if meta(&object).is_deleting() || !matches(&object) || !adopts(&object) {
                 continue;
+            }
+            if !asked {
+                self.check_owner().await?;
+                asked = true;
             }
             let reference = controller_reference(self.kind, self.owner);
             match adopt(self.client, self.resource, meta(&object), &reference).await {
@@ -66,6 +73,25 @@ impl<P: Send + Sync + 'static> Claimant<'_, P> {
         }
         Ok(mine)
     }
+
+    /// Fails unless the server, not only the cache, knows an owner that is not on its way out: whoever deletes
+    /// an owner and leaves its objects behind must not see them taken back, and then collected as garbage.
+    /// Nothing else may be done for such an owner either: it would be given others in their place.
+    async fn check_owner(&self) -> Result<(), Error> {
+        let Meta { name, uid, .. } = self.owner;
+        let live: Owner = self.client.get(self.kind, self.owner.namespace(), name).await?;
+        if live.metadata.uid == *uid && !live.metadata.is_deleting() {
+            return Ok(());
+        }
+        let message = "it has been deleted, and adopts nothing";
+        Err(Error::Status(Box::new(Status::conflict(self.kind.group, self.kind.plural, name, message))))
+    }
+}
+
+/// What is asked of an owner before something is adopted for it.
+#[derive(Deserialize)]
+struct Owner {
+    metadata: Meta,
 }
 
 /// Makes `reference` the controller of an object that has none.

@@ -1,8 +1,11 @@
 //! What becomes of objects whose owners are deleted, absent, elsewhere, or each other's.
 
 use super::{Cluster, find};
+use crate::ownership::Claimant;
 use naru_api::registry::{CONFIG_MAPS, EVENTS, NAMESPACES};
-use naru_client::{DeleteOptions, ListParams, PatchKind, Propagation};
+use naru_client::projections::Meta;
+use naru_client::{DeleteOptions, Informer, ListParams, ObjectKey, PatchKind, Propagation};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -60,6 +63,51 @@ async fn dependents_go_or_stay_as_their_owners_deletion_says() {
                 && find(all, "e").unwrap()["metadata"]["ownerReferences"] == json!([owner(&other)])
         })
         .await;
+}
+
+/// An object of which only metadata matters.
+#[derive(Debug, Deserialize)]
+struct Anything {
+    metadata: Meta,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_a_stale_cache_shows_adopts_nothing() {
+    let cluster = Cluster::well_connected().await;
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/held"]}});
+    let held: Value = cluster.client.create(&CONFIG_MAPS, Some("default"), &held).await.unwrap();
+    let gone = cluster.map("default", "gone", &[]).await;
+    let again = cluster.map("default", "again", &[]).await;
+    let stays = cluster.map("default", "stays", &[]).await;
+    for name in ["held", "gone", "again"] {
+        cluster.remove(name, Propagation::Orphan).await;
+    }
+    cluster.until(&CONFIG_MAPS, "what is not held to go", |all| has(all, &["held", "stays"])).await;
+    cluster.map("default", "again", &[]).await;
+    let orphan: Anything = serde_json::from_value(cluster.map("default", "orphan", &[]).await).unwrap();
+
+    let cache: Informer<Anything> = Informer::detached();
+    let by_controller = cache.index(|_| vec!["/default".to_owned()]);
+    cache.apply(ObjectKey::new("default", "orphan"), orphan.metadata.resource_version.clone(), Some(orphan));
+    for (owner, adopted) in [(held, None), (gone, None), (again, None), (stays, Some(1))] {
+        // As it was before anybody deleted it.
+        let owner: Anything = serde_json::from_value(owner).unwrap();
+        let claimant = Claimant {
+            client: &cluster.client,
+            resource: &CONFIG_MAPS,
+            cache: &cache,
+            by_controller,
+            meta: |any| &any.metadata,
+            kind: &CONFIG_MAPS,
+            owner: &owner.metadata,
+        };
+        let name = &owner.metadata.name;
+        let claimed = claimant.claim(|_| true, |_| true).await;
+        assert_eq!(claimed.ok().map(|claimed| claimed.len()), adopted, "by {name}");
+        let orphan: Value = cluster.client.get(&CONFIG_MAPS, Some("default"), "orphan").await.unwrap();
+        let owners = orphan["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len);
+        assert_eq!(owners, adopted.unwrap_or_default(), "after {name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

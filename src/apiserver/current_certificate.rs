@@ -30,6 +30,13 @@ impl CurrentCertificate {
         Ok(())
     }
 
+    /// When it expires, in seconds since 1970.
+    pub fn expires(&self) -> Option<i64> {
+        let key = self.now();
+        let (_, leaf) = x509_parser::parse_x509_certificate(key.cert.first()?).ok()?;
+        Some(leaf.validity().not_after.timestamp())
+    }
+
     fn now(&self) -> Arc<CertifiedKey> {
         self.key.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

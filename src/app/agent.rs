@@ -73,6 +73,7 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
         machine,
         server: Some(identities.of_node.clone()),
         tls: Arc::new(tls_config(identities.serving.clone(), &cluster.client_ca)?),
+        certificates: identities.expiry.clone(),
         api_server_name: cluster.api_server_name.clone(),
     };
     let kubelet = node::start(config, &args.node, &layout, &shutdown).await?;
@@ -94,6 +95,7 @@ struct Identities {
     of_node: Arc<HttpTransport>,
     of_agent: Arc<HttpTransport>,
     serving: Arc<CurrentCertificate>,
+    expiry: Arc<renewal::Expiry>,
 }
 
 impl Identities {
@@ -101,10 +103,12 @@ impl Identities {
         let transport = |identity: &Identity| -> Result<Arc<HttpTransport>> {
             Ok(Arc::new(HttpTransport::balanced(&reaching(asking, joined, identity), asking.servers.clone())?))
         };
+        let serving = CurrentCertificate::new(&joined.serving.cert_pem, &joined.serving.key_pem)?;
         Ok(Self {
             of_node: transport(&joined.client)?,
             of_agent: transport(&joined.agent)?,
-            serving: CurrentCertificate::new(&joined.serving.cert_pem, &joined.serving.key_pem)?,
+            expiry: renewal::Expiry::new(serving.clone(), Some(&joined.client.cert_pem))?,
+            serving,
         })
     }
 
@@ -145,6 +149,7 @@ impl Identities {
                     tracing::info!("this node's certificates are renewed");
                 }
                 Err(error) => {
+                    self.expiry.failed();
                     tracing::warn!("this node's certificates could not be renewed, trying again: {error:#}");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
@@ -155,6 +160,7 @@ impl Identities {
     async fn renew(&self, asking: &Asking) -> Result<Joined> {
         let joined = join::renew(asking).await?;
         self.serving.replace(&joined.serving.cert_pem, &joined.serving.key_pem)?;
+        self.expiry.renewed(&joined.client.cert_pem)?;
         self.of_node.reload(&reaching(asking, &joined, &joined.client)).await?;
         self.of_agent.reload(&reaching(asking, &joined, &joined.agent)).await?;
         Ok(joined)

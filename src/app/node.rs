@@ -11,9 +11,10 @@ use naru_api::core::node::kubelet_may_set;
 use naru_api::meta::names::{label_value, qualified_name};
 use naru_api::registry;
 use naru_base::Shutdown;
+use naru_base::metrics::Source;
 use naru_client::https::HttpTransport;
 use naru_client::projections::NodeView;
-use naru_client::{Client, EventRecorder, Informer, Informers, ListParams};
+use naru_client::{Calls, Client, EventRecorder, Informer, Informers, ListParams};
 use naru_kubelet::credentials::plugin::CredentialProviders;
 use naru_kubelet::engine::{EndpointGate, ForeignNetwork, LocalImages, PodName, PodNetwork};
 use naru_kubelet::pod::sysctls::can_be_allowed;
@@ -28,7 +29,7 @@ use naru_runtime::images::{ImageStore, Registries};
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{Runtime, RuntimeConfig};
 use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ use tokio::sync::{OnceCell, watch};
 
 /// Port of the node API.
 pub(crate) const NODE_API_PORT: u16 = 10250;
+/// The service proxy's metrics, for those who scrape them apart: as upstream, on this machine alone.
+const PROXY_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 /// Pods on one node, as upstream's default.
 const MAX_PODS: u32 = 110;
 /// How long the first pods wait for the node's range of addresses.
@@ -72,18 +75,22 @@ pub(crate) struct NodeConfig {
     pub(crate) server: Option<Arc<HttpTransport>>,
     /// TLS of the node API.
     pub(crate) tls: Arc<rustls::ServerConfig>,
+    /// When the node's certificates expire.
+    pub(crate) certificates: Arc<dyn Source>,
     /// The API server's name in its client certificate.
     pub(crate) api_server_name: String,
 }
 
 /// Starts the node; its pods outlive the shutdown.
 pub(crate) async fn start(
-    config: NodeConfig,
+    mut config: NodeConfig,
     args: &NodeArgs,
     layout: &Layout,
     shutdown: &Shutdown,
 ) -> Result<Kubelet> {
     let labels = pairs(&args.node_label)?;
+    let calls = Arc::new(config.server.as_ref().map_or_else(Calls::default, |_| Calls::to("api-server")));
+    config.client = config.client.counted(calls.clone());
     let taints = args.node_taint.iter().map(|text| taint(text)).collect::<Result<Vec<_>>>()?;
     let own = config.ips.borrow()[0];
     let address = SocketAddr::new(host::any(own), NODE_API_PORT);
@@ -126,6 +133,8 @@ pub(crate) async fn start(
         },
         shutdown,
     );
+    let metrics: Vec<Arc<dyn Source>> = vec![calls, Arc::new(naru_base::Process)];
+    proxy.serve_metrics(PROXY_METRICS, metrics.clone(), shutdown).await;
     let setup = diagnose::Setup {
         cluster_cidrs: host::list(&config.cluster_cidr)?,
         service_cidrs: host::list(&config.service_cidr)?,
@@ -151,6 +160,7 @@ pub(crate) async fn start(
     };
     balancer.start(shutdown);
     let set = kubelet_args(&args.kubelet_arg)?;
+    let metrics = metrics.into_iter().chain([proxy.metrics(), config.certificates]).collect();
     let kubelet = KubeletConfig {
         client: config.client,
         node_name: config.name,
@@ -181,6 +191,7 @@ pub(crate) async fn start(
             tls: config.tls,
             allowed_names: vec![config.api_server_name],
         }),
+        metrics,
     };
     Ok(Kubelet::start(kubelet, shutdown).await?)
 }

@@ -6,7 +6,7 @@ use crate::layout::Layout;
 use crate::secrets::{Kubeconfig, Secrets};
 use crate::signing::Authorities;
 use crate::tunnel::Tunnels;
-use crate::{agent, dns, encryption, host, manifests, metrics_reader, node, own_objects, secrets};
+use crate::{agent, dns, encryption, host, manifests, metrics_reader, node, own_objects, renewal, secrets};
 use anyhow::{Context, Result, bail};
 use naru_apiserver::{ApiServer, FrontProxy, LegacyToken, api_tls_config, tls_config};
 use naru_base::Shutdown;
@@ -169,6 +169,7 @@ async fn start_node(
         machine: agent::machine(layout)?,
         server: None,
         tls: Arc::new(tls_config(secrets.kubelet_serving.current.clone(), &secrets.client_ca.cert_pem)?),
+        certificates: renewal::Expiry::new(secrets.kubelet_serving.current.clone(), None)?,
         api_server_name: API_SERVER_NAME.into(),
     };
     let kubelet = node::start(config, &args.node, layout, shutdown).await?;

@@ -99,6 +99,13 @@ impl Histogram {
         Self { bounds, counts, sum }
     }
 
+    /// Both together, of the same bounds.
+    pub fn plus(&self, other: &Self) -> Self {
+        debug_assert_eq!(self.bounds, other.bounds);
+        let counts = self.counts.iter().zip(&other.counts).map(|(a, b)| a + b).collect();
+        Self { bounds: self.bounds, counts, sum: self.sum + other.sum }
+    }
+
     /// Counts a duration, in seconds.
     pub fn observe(&mut self, duration: Duration) {
         self.add(duration.as_secs_f64());

@@ -1,5 +1,6 @@
 //! Typed requests: get, list, create, update, patch, delete, watch.
 
+use crate::calls::{Calls, Counting};
 use crate::path::{Query, resource_path};
 use crate::transport::{Error, Request, Transport, WatchStream};
 use bytes::Bytes;
@@ -176,6 +177,12 @@ impl Client {
     /// A client that sends its requests through `transport`.
     pub fn new(transport: Arc<dyn Transport>) -> Self {
         Self { transport }
+    }
+
+    /// The same client, whose requests are counted.
+    #[must_use]
+    pub fn counted(&self, calls: Arc<Calls>) -> Self {
+        Self::new(Arc::new(Counting { transport: self.transport.clone(), calls }))
     }
 
     /// What carries the requests, for those who build their own.

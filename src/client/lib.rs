@@ -1,5 +1,6 @@
 //! Typed client over the `Transport` trait, with informers, work queues and an event recorder.
 
+mod calls;
 mod client;
 mod events;
 pub mod https;
@@ -17,6 +18,7 @@ mod work_queue;
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod fake;
 
+pub use calls::Calls;
 pub use client::{
     Client, DeleteOptions, List, ListMeta, ListParams, PatchKind, Preconditions, Propagation, is_already_exists,
     is_conflict, is_gone, is_invalid, is_not_found,

@@ -62,6 +62,8 @@ pub struct KubeletConfig {
     pub gate: Arc<dyn EndpointGate>,
     /// The node API, unless it is not served.
     pub node_api: Option<NodeApiConfig>,
+    /// What other parts of the agent count, told with the kubelet's own.
+    pub metrics: Vec<Arc<dyn naru_base::metrics::Source>>,
 }
 
 /// How the node API is served.

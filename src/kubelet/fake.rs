@@ -340,6 +340,7 @@ impl World {
             network: Arc::new(FakeNetwork),
             gate: Arc::new(NoGate),
             node_api: None,
+            metrics: Vec::new(),
         };
         let services =
             Informer::start(&client, &naru_api::registry::SERVICES, naru_client::ListParams::all(), &shutdown);
@@ -349,6 +350,7 @@ impl World {
             host_ports: crate::host_ports::HostPorts::new(config.gate.clone()),
             usage: crate::usage::UsageTable::default(),
             probe_counts: crate::api::stats::ProbeCounts::default(),
+            metrics: Arc::default(),
             pods: Informer::start(&client, &naru_api::registry::PODS, naru_client::ListParams::all(), &shutdown),
             objects: Objects::new(&client, &shutdown),
             statuses: StatusSync::start(&client, &shutdown),

@@ -8,6 +8,7 @@ pub mod engine;
 mod host_ports;
 pub mod images;
 mod log_rotation;
+mod metrics;
 mod node;
 mod objects;
 pub mod pod;
@@ -73,7 +74,9 @@ pub enum StartError {
 
 impl Kubelet {
     /// Starts everything; it goes on until `shutdown`, which leaves pods running.
-    pub async fn start(config: KubeletConfig, shutdown: &Shutdown) -> Result<Self, StartError> {
+    pub async fn start(mut config: KubeletConfig, shutdown: &Shutdown) -> Result<Self, StartError> {
+        let metrics = Arc::new(metrics::Metrics::default());
+        config.runtime = Arc::new(metrics::Measured { runtime: config.runtime, metrics: metrics.clone() });
         for path in [config.data_dir.join("pods"), config.pod_log_dir.clone()] {
             std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
         }
@@ -97,6 +100,7 @@ impl Kubelet {
             host_ports: host_ports::HostPorts::new(config.gate.clone()),
             usage: usage::UsageTable::default(),
             probe_counts: api::stats::ProbeCounts::default(),
+            metrics,
             pods: informer.clone(),
             objects: objects::Objects::new(&client, shutdown),
             statuses: StatusSync::start(&client, shutdown),

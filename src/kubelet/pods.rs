@@ -1,6 +1,6 @@
 //! The pods of this node: a worker for each, news brought to them, and what nobody owns removed.
 
-use crate::pod::inbox::Inbox;
+use crate::pod::inbox::{Eviction, Inbox};
 use crate::pod::prepare::remove_sandbox;
 use crate::pod::slot::labels;
 use crate::pod::start::identity;
@@ -226,9 +226,9 @@ impl Pods {
     }
 
     /// Ends a pod that has taken too much, and says so.
-    pub(crate) fn evict(&self, uid: &str, message: String) {
+    pub(crate) fn evict(&self, uid: &str, eviction: Eviction) {
         if let Some(handle) = self.workers().get(uid) {
-            handle.inbox.put(|news| news.evict = Some(message));
+            handle.inbox.put(|news| news.evict = Some(eviction));
         }
     }
 

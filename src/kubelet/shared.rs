@@ -13,6 +13,7 @@ use naru_client::projections::ServiceView;
 use naru_client::{EventKind, EventRecorder, Informer, ObjectReference};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use tokio::sync::{Notify, RwLock, Semaphore};
 
 /// Reasons of events, as users and tools know them.
@@ -27,6 +28,8 @@ pub(crate) mod events {
     pub(crate) const UNHEALTHY: &str = "Unhealthy";
     pub(crate) const FAILED_MOUNT: &str = "FailedMount";
     pub(crate) const FAILED_SANDBOX: &str = "FailedCreatePodSandBox";
+    /// Ours: upstream says nothing where its runtimes do the same.
+    pub(crate) const ONE_WAY_MOUNTS: &str = "MountPropagationLimited";
     pub(crate) const SANDBOX_CHANGED: &str = "SandboxChanged";
     pub(crate) const FAILED_POST_START: &str = "FailedPostStartHook";
     pub(crate) const FAILED_PRE_STOP: &str = "FailedPreStopHook";
@@ -44,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) usage: crate::usage::UsageTable,
     /// How often probes succeeded and failed.
     pub(crate) probe_counts: crate::api::stats::ProbeCounts,
+    /// What is counted of the kubelet's own work.
+    pub(crate) metrics: Arc<crate::metrics::Metrics>,
     /// The pods of this node.
     pub(crate) pods: Informer<Pod>,
     pub(crate) objects: Objects,

@@ -2,6 +2,7 @@
 //! is evicted, as upstream's eviction does it.
 
 use crate::disk::{self, Taken};
+use crate::pod::inbox::Eviction;
 use crate::pod::plan;
 use crate::pod::resources::units;
 use crate::pod::slot::labels;
@@ -55,18 +56,23 @@ impl Limits {
     }
 
     /// What is said about the first of them that is exceeded.
-    fn exceeded(&self, used: &Used) -> Option<String> {
+    fn exceeded(&self, used: &Used) -> Option<Eviction> {
+        let evict = |signal, message| Some(Eviction { signal, message });
         let of = |map: &BTreeMap<String, u64>, name: &str| map.get(name).copied().unwrap_or(0);
         if let Some((name, text, _)) = self.volumes.iter().find(|(name, _, bytes)| of(&used.volumes, name) > *bytes) {
-            return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {text:?}. "));
+            let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {text:?}. ");
+            return evict("emptydirfs.limit", message);
         }
         let total: u64 = self.containers.iter().map(|(_, _, bytes)| bytes).sum();
         if total > 0 && used.together > total {
             let text = quantity::Quantity::from_bytes(i64::try_from(total).unwrap_or(i64::MAX));
-            return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {text}. "));
+            let message = format!("Pod ephemeral local storage usage exceeds the total limit of containers {text}. ");
+            return evict("ephemeralpodfs.limit", message);
         }
         let over = self.containers.iter().find(|(name, _, bytes)| of(&used.containers, name) > *bytes);
-        over.map(|(name, text, _)| format!("Container {name} exceeded its local ephemeral storage limit {text:?}. "))
+        let (name, text, _) = over?;
+        let message = format!("Container {name} exceeded its local ephemeral storage limit {text:?}. ");
+        evict("ephemeralcontainerfs.limit", message)
     }
 }
 
@@ -93,8 +99,8 @@ async fn look(shared: &Arc<Shared>, pods: &Pods, pod: &Arc<Pod>) {
     }
     let (shared, looked_at) = (shared.clone(), pod.clone());
     let used = tokio::task::spawn_blocking(move || measure(&shared, &looked_at)).await.unwrap_or_default();
-    if let Some(message) = limits.exceeded(&used) {
-        pods.evict(&identity(pod).2, message);
+    if let Some(eviction) = limits.exceeded(&used) {
+        pods.evict(&identity(pod).2, eviction);
     }
 }
 
@@ -145,7 +151,7 @@ mod tests {
                 together: (volume + a + b + c) << 10,
                 containers: containers.into(),
             };
-            assert_eq!(limits.exceeded(&used).as_deref(), expect);
+            assert_eq!(limits.exceeded(&used).map(|over| over.message).as_deref(), expect);
         };
         check(1024, 100, 1000, 0, None);
         check(1025, 100, 0, 0, Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "));

@@ -1,7 +1,6 @@
 //! What is counted about requests, under the names that the usual dashboards read. The number of series is
 //! bounded: labels come from known resources and closed sets, never from what a client makes up.
 
-mod process;
 mod queues;
 
 pub(crate) use naru_base::metrics::{Histogram, Text};
@@ -9,7 +8,8 @@ pub(crate) use naru_base::metrics::{Histogram, Text};
 use crate::request_info::RequestInfo;
 use crate::response::{Outcome, Reply};
 use naru_api::registry;
-use naru_client::QueueMetrics;
+use naru_base::metrics::Source;
+use naru_client::{Calls, QueueMetrics};
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -34,9 +34,6 @@ const STORE_DURATIONS: &[f64] = &[
     45.0, 60.0,
 ];
 
-const CALL_DURATIONS: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
-const CALL_SIZES: &[f64] =
-    &[256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
 /// From half an hour to a year, in seconds.
 const REMAINING: &[f64] = &[
     0.0,
@@ -54,9 +51,6 @@ const REMAINING: &[f64] = &[
     15_552_000.0,
     31_104_000.0,
 ];
-/// The host that the server's own parts speak to.
-const IN_PROCESS: &str = "in-process";
-
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -70,47 +64,9 @@ pub(crate) struct Metrics {
     /// How long the client certificates of requests are still valid.
     certificates: Mutex<Option<Histogram>>,
     /// Requests of the server's own parts.
-    called: Mutex<Called>,
+    pub(crate) calls: Calls,
     /// The work queues of this process.
     pub(crate) queues: QueueMetrics,
-}
-
-/// Requests of the server's own parts.
-#[derive(Debug, Default)]
-struct Called {
-    /// By code and method.
-    codes: BTreeMap<(u16, &'static str), u64>,
-    /// By method.
-    methods: BTreeMap<&'static str, CalledMethod>,
-}
-
-#[derive(Debug)]
-struct CalledMethod {
-    durations: Histogram,
-    asked: Histogram,
-    answered: Histogram,
-}
-
-impl Default for CalledMethod {
-    fn default() -> Self {
-        Self {
-            durations: Histogram::new(CALL_DURATIONS),
-            asked: Histogram::new(CALL_SIZES),
-            answered: Histogram::new(CALL_SIZES),
-        }
-    }
-}
-
-/// Methods in words that need no memory of their own.
-fn method_name(method: &http::Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        _ => "other",
-    }
 }
 
 /// How many there are, and the most that there were in this second.
@@ -354,18 +310,12 @@ impl Metrics {
 
     /// Counts a request of a part of this process.
     pub(crate) fn called(&self, method: &http::Method, asked: usize, outcome: &Outcome, took: Duration) {
-        let method = method_name(method);
         let (code, answered) = match outcome {
             Ok(Reply::Bytes(complete)) => (complete.code, complete.body.len()),
             Ok(_) => (200, 0),
             Err(status) => (status.code, status.message.len()),
         };
-        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
-        *called.codes.entry((code, method)).or_default() += 1;
-        let of = called.methods.entry(method).or_default();
-        of.durations.observe(took);
-        of.asked.add(asked as f64);
-        of.answered.add(answered as f64);
+        self.calls.count(method, Some(code), (asked, answered), took);
     }
 
     /// Writes everything.
@@ -381,7 +331,7 @@ impl Metrics {
             let labels = [("operation", *operation), ("group", *group), ("resource", *resource)];
             out.histogram("etcd_request_duration_seconds", &labels, histogram);
         }
-        self.render_called(out);
+        Source::render(&self.calls, out);
         queues::render(&self.queues, out);
         let errors = self.tls_handshake_errors.load(Ordering::Relaxed);
         out.single("apiserver_tls_handshake_errors_total", "counter", "TLS handshakes that failed.", errors);
@@ -390,28 +340,7 @@ impl Metrics {
             out.family(name, "histogram", "How long the client certificates of requests are still valid.");
             out.histogram(name, &[], certificates);
         }
-        process::render(out);
-    }
-
-    fn render_called(&self, out: &mut Text) {
-        let called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
-        out.family("rest_client_requests_total", "counter", "Requests of the server's own parts.");
-        for ((code, method), count) in &called.codes {
-            let labels = [("code", &*code.to_string()), ("method", *method), ("host", IN_PROCESS)];
-            out.sample("rest_client_requests_total", &labels, count);
-        }
-        type Part = fn(&CalledMethod) -> &Histogram;
-        let families: [(&str, &str, Part); 3] = [
-            ("rest_client_request_duration_seconds", "How long these requests took.", |c| &c.durations),
-            ("rest_client_request_size_bytes", "Sizes of their bodies.", |c| &c.asked),
-            ("rest_client_response_size_bytes", "Sizes of their answers.", |c| &c.answered),
-        ];
-        for (name, help, part) in families {
-            out.family(name, "histogram", help);
-            for (method, of) in &called.methods {
-                out.histogram(name, &[("host", IN_PROCESS), ("verb", method)], part(of));
-            }
-        }
+        Source::render(&naru_base::Process, out);
     }
 
     fn render_inflight(&self, out: &mut Text) {

@@ -1,10 +1,14 @@
 //! `/stats/summary` and the metrics: what the node, its pods and their containers use.
 
 use crate::disk::{self, Taken};
+use crate::pod::start::identity;
 use crate::pods::Pods;
 use crate::shared::Shared;
 use crate::usage::{self, PodUsage, Usage};
+use crate::volumes;
 use jiff::Timestamp;
+use naru_base::metrics::Text;
+use naru_runtime::ContainerState;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -301,17 +305,55 @@ impl ProbeCounts {
 
 /// `/metrics`: the agent itself.
 pub(super) fn own(pods: &Pods) -> String {
-    let mut out = Exposition::default();
-    let sandboxes = pods.shared().config.runtime.sandboxes();
-    let running =
-        sandboxes.iter().flat_map(|s| &s.containers).filter(|c| c.state == naru_runtime::ContainerState::Running);
-    out.family("kubelet_node_name", "gauge", "[ALPHA] The node's name. The count is always 1.");
-    out.sample("kubelet_node_name", &[("node", &pods.shared().config.node_name)], 1.0, None);
-    out.family("kubelet_running_pods", "gauge", "[BETA] Number of pods that have a running pod sandbox");
-    out.sample("kubelet_running_pods", &[], sandboxes.iter().filter(|s| !s.lost).count() as f64, None);
-    out.family("kubelet_running_containers", "gauge", "[BETA] Number of containers currently running");
-    out.sample("kubelet_running_containers", &[("container_state", "running")], running.count() as f64, None);
-    out.0
+    let mut out = Text::default();
+    let shared = pods.shared();
+    let sandboxes = shared.config.runtime.sandboxes();
+    let name = "kubelet_node_name";
+    out.family(name, "gauge", "[ALPHA] The node's name. The count is always 1.");
+    out.sample(name, &[("node", &shared.config.node_name)], 1);
+    let help = "[BETA] Number of pods that have a running pod sandbox";
+    out.single("kubelet_running_pods", "gauge", help, sandboxes.iter().filter(|s| !s.lost).count());
+    let mut states = [("created", 0), ("exited", 0), ("running", 0)];
+    for container in sandboxes.iter().flat_map(|s| &s.containers) {
+        states[match container.state {
+            ContainerState::Created => 0,
+            ContainerState::Exited(_) => 1,
+            ContainerState::Running => 2,
+        }]
+        .1 += 1;
+    }
+    let name = "kubelet_running_containers";
+    out.family(name, "gauge", "[BETA] Number of containers currently running");
+    for (state, count) in states {
+        out.sample(name, &[("container_state", state)], count);
+    }
+    total_volumes(pods, &mut out);
+    shared.metrics.render(&mut out);
+    for source in &shared.config.metrics {
+        source.render(&mut out);
+    }
+    out.into_string()
+}
+
+/// How many volumes the pods of this node want, and how many of them are there.
+fn total_volumes(pods: &Pods, out: &mut Text) {
+    let mut counts: BTreeMap<(&'static str, &'static str), u64> = BTreeMap::new();
+    for pod in pods.list() {
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        let wanted = !matches!(phase, Some("Succeeded" | "Failed"));
+        let (namespace, name, _) = identity(&pod);
+        let there = pods.find(&namespace, &name).is_some_and(|(_, visible)| visible.volumes_ready);
+        for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+            let plugin = volumes::plugin_name(volume);
+            *counts.entry((plugin, "actual_state_of_world")).or_default() += u64::from(there);
+            *counts.entry((plugin, "desired_state_of_world")).or_default() += u64::from(wanted);
+        }
+    }
+    let name = "volume_manager_total_volumes";
+    out.family(name, "gauge", "[ALPHA] Number of volumes in Volume Manager");
+    for ((plugin, state), count) in counts {
+        out.sample(name, &[("plugin_name", plugin), ("state", state)], count);
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,15 @@ pub(crate) struct ProbeReport {
     pub(crate) report: Report,
 }
 
+/// Why a pod has to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Eviction {
+    /// What it is counted under.
+    pub(crate) signal: &'static str,
+    /// What is said about it.
+    pub(crate) message: String,
+}
+
 /// News, each list bounded by the number of containers and probes that can report.
 #[derive(Debug, Default)]
 pub(crate) struct News {
@@ -33,8 +42,8 @@ pub(crate) struct News {
     pub(crate) probes: Vec<ProbeReport>,
     /// The sandbox died.
     pub(crate) sandbox_lost: Option<String>,
-    /// It takes more than it may: what is said about it.
-    pub(crate) evict: Option<String>,
+    /// It takes more than it may.
+    pub(crate) evict: Option<Eviction>,
     /// Events were missed; look at the runtime again.
     pub(crate) resync: bool,
 }

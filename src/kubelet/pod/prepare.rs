@@ -21,9 +21,18 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Between attempts to delete the API object of a pod that has ended.
 const DELETE_RETRY: Duration = Duration::from_secs(2);
+
+/// A volume that could not be given its contents.
+#[derive(Debug, thiserror::Error)]
+#[error("MountVolume.SetUp failed for volume {volume:?} : {error}")]
+struct NotFilled {
+    volume: String,
+    error: String,
+}
 
 impl Worker {
     /// Makes sandbox, network, files and volumes; false if something failed and was reported.
@@ -188,24 +197,38 @@ impl Worker {
         let (_, _, uid) = identity(&self.pod);
         let dir = self.shared.config.pod_dir(&uid);
         for volume in self.volumes() {
-            let (pod, dir, name) = (self.pod.clone(), dir.clone(), volume.name.clone());
-            let memory = self.shared.node_memory;
+            let begun = Instant::now();
+            let (name, plugin, filled) =
+                (volume.name.clone(), volumes::plugin_name(&volume), payload::is_payload(&volume));
+            let (pod, dir, memory) = (self.pod.clone(), dir.clone(), self.shared.node_memory);
             let made = tokio::task::spawn_blocking(move || volumes::set_up(&pod, &dir, &volume, memory)).await;
-            let error = match made {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
-            };
-            self.fail(events::FAILED_MOUNT, format!("MountVolume.SetUp failed for volume {name:?} : {error}"));
-            return false;
+            let made = made.map_err(|error| error.to_string()).and_then(|made| made.map_err(|error| error.to_string()));
+            // What is filled is not set up before it has its contents.
+            if !filled || made.is_err() {
+                self.shared.metrics.volume("volume_mount", made.is_ok(), plugin, begun.elapsed());
+            }
+            if let Err(error) = made {
+                self.fail(events::FAILED_MOUNT, format!("MountVolume.SetUp failed for volume {name:?} : {error}"));
+                return false;
+            }
         }
-        match self.fill_volumes().await {
+        let begun = Instant::now();
+        let filled = self.fill_volumes().await;
+        for volume in self.volumes().iter().filter(|v| payload::is_payload(v)) {
+            // They are filled together, so each takes as long as all; one that fails stops them.
+            let failed = filled.as_ref().err().map(|error| error.volume == volume.name);
+            if failed != Some(false) {
+                let plugin = volumes::plugin_name(volume);
+                self.shared.metrics.volume("volume_mount", failed.is_none(), plugin, begun.elapsed());
+            }
+        }
+        match filled {
             Ok(()) => {
                 self.volumes_ready = true;
                 true
             }
-            Err(message) => {
-                self.fail(events::FAILED_MOUNT, message);
+            Err(error) => {
+                self.fail(events::FAILED_MOUNT, error.to_string());
                 false
             }
         }
@@ -213,12 +236,12 @@ impl Worker {
 
     /// Brings volumes up to date; what fails keeps its old contents.
     pub(super) async fn refresh_volumes(&mut self) {
-        if let Err(message) = self.fill_volumes().await {
-            tracing::debug!(pod = self.name(), message, "volume not updated");
+        if let Err(error) = self.fill_volumes().await {
+            tracing::debug!(pod = self.name(), %error, "volume not updated");
         }
     }
 
-    async fn fill_volumes(&mut self) -> Result<(), String> {
+    async fn fill_volumes(&mut self) -> Result<(), NotFilled> {
         let volumes: Vec<Volume> = self.volumes().into_iter().filter(payload::is_payload).collect();
         if volumes.is_empty() {
             return Ok(());
@@ -232,7 +255,8 @@ impl Worker {
         }
         let wanted: Vec<_> = volumes.iter().flat_map(payload::tokens).collect();
         let tokens = self.tokens.get(&self.shared, &self.pod, &wanted, Timestamp::now()).await;
-        let failed = |error: String| format!("MountVolume.SetUp failed for volume {:?} : {error}", volumes[0].name);
+        let first = volumes[0].name.clone();
+        let failed = |error: String| NotFilled { volume: first.clone(), error };
         let ips: Vec<IpAddr> = self.sandbox.iter().flat_map(|s| s.ips.clone()).collect();
         let sources = payload::Sources {
             config_maps: self.shared.objects.config_maps(&namespace, &maps, &uid, &self.inbox).await.map_err(failed)?,
@@ -244,11 +268,11 @@ impl Worker {
         let fill = move || {
             for volume in &volumes {
                 volumes::fill(&pod, &dir, volume, &sources)
-                    .map_err(|error| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name))?;
+                    .map_err(|error| NotFilled { volume: volume.name.clone(), error: error.to_string() })?;
             }
             Ok(())
         };
-        tokio::task::spawn_blocking(fill).await.map_err(|error| error.to_string())?
+        tokio::task::spawn_blocking(fill).await.map_err(|error| failed(error.to_string()))?
     }
 
     pub(super) async fn remove_sandbox(&self, id: &str, netns: &Path) {
@@ -277,8 +301,14 @@ impl Worker {
         self.shared.objects.release(&uid);
         self.shared.probe_counts.forget(&uid);
         self.shared.host_ports.set(&uid, &self.pod, &[]);
-        let dir = self.shared.config.pod_dir(&uid);
+        let (dir, begun) = (self.shared.config.pod_dir(&uid), Instant::now());
         let removed = tokio::task::spawn_blocking(move || volumes::tear_down(&dir)).await;
+        for volume in self.volumes().iter().filter(|_| self.volumes_ready) {
+            let done = matches!(removed, Ok(Ok(())));
+            // They go together, so each takes as long as all.
+            self.shared.metrics.volume("volume_unmount", done, volumes::plugin_name(volume), begun.elapsed());
+        }
+        self.volumes_ready = false;
         if let Ok(Err(error)) = removed {
             tracing::warn!(pod = self.name(), %error, "volumes not removed");
         }

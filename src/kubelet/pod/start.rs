@@ -8,7 +8,7 @@ use crate::credentials::Keyring;
 use crate::images::{self, PullPolicy};
 use crate::probe::run::Target;
 use crate::shared::{Shared, events};
-use k8s_openapi::api::core::v1::{Container, ContainerUser, LinuxContainerUser, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerUser, LinuxContainerUser, Pod, VolumeMount};
 use naru_base::Shutdown;
 use naru_runtime::images::{Image, PullOptions, Pulled, RegistryCredentials, User};
 use naru_runtime::{ContainerSpec, ExitStatus, RuntimeError};
@@ -98,6 +98,7 @@ impl Start {
             return Err(self.not_made(run, error));
         }
         self.event(false, events::CREATED, "Container created");
+        self.warn_of_one_way_mounts();
         match self.shared.config.runtime.start_container(&id).await {
             Ok(info) => {
                 let run = Run {
@@ -108,6 +109,20 @@ impl Start {
                 Ok(self.after_start(run).await)
             }
             Err(error) => Err(self.not_made(run, error)),
+        }
+    }
+
+    /// A user namespace has no right to the machine's mounts, so the kernel lets them travel into it alone.
+    fn warn_of_one_way_mounts(&self) {
+        let both_ways = |mount: &&VolumeMount| mount.mount_propagation.as_deref() == Some("Bidirectional");
+        let own_users = super::prepare::own_users(&self.pod);
+        for mount in self.container.volume_mounts.iter().flatten().filter(both_ways).filter(|_| own_users) {
+            let text = format!(
+                "volumeMount {:?}: with hostUsers false, Bidirectional mount propagation goes one way: mounts that the \
+                 container makes below {} do not reach the node",
+                mount.name, mount.mount_path
+            );
+            self.event(true, events::ONE_WAY_MOUNTS, text);
         }
     }
 
@@ -249,7 +264,8 @@ impl Start {
         let _permit = self.shared.pulls.acquire().await;
         let pulling = Instant::now();
         let options = PullOptions { credentials, ..Default::default() };
-        match self.shared.config.images.pull(name, options).await {
+        let pull = self.shared.config.images.pull(name, options);
+        match self.shared.metrics.timed("pull_image", pull).await {
             Ok(Pulled { image, credentials }) => {
                 self.shared.pull_records.pulled(&image, name, credentials.as_deref());
                 let text = format!(

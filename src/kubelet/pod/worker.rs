@@ -1,6 +1,6 @@
 //! One pod's worker: takes in news, decides, acts, publishes. Everything that takes long runs beside it.
 
-use super::inbox::{Inbox, News};
+use super::inbox::{Eviction, Inbox, News};
 use super::plan::{self, Item, Kind, Outcome};
 use super::slot::{Busy, Run, Slot, StartResult, labels};
 use super::start::{self, Start, identity};
@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long something that failed for lack of configuration waits.
 pub(super) const RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -52,6 +53,8 @@ pub(crate) struct Visible {
     pub(crate) waiting: BTreeMap<String, String>,
     /// The sandbox, for its network.
     pub(crate) sandbox: Option<String>,
+    /// Whether its volumes are in place.
+    pub(crate) volumes_ready: bool,
 }
 
 /// What others may know of one container's run.
@@ -71,6 +74,8 @@ pub(crate) struct Worker {
     pub(super) life: Life,
     pub(super) gone: bool,
     pub(super) start_time: Timestamp,
+    /// When this agent saw it first.
+    seen: Instant,
     pub(super) sandbox: Option<Sandbox>,
     pub(super) slots: Vec<Slot>,
     pub(super) probes: BTreeMap<(String, ProbeKind), Shutdown>,
@@ -122,6 +127,7 @@ impl Worker {
             life: Life::Active,
             gone: false,
             start_time,
+            seen: Instant::now(),
             sandbox: None,
             slots,
             probes: BTreeMap::new(),
@@ -141,8 +147,15 @@ impl Worker {
     /// Lives as long as the pod does on this node.
     pub(crate) async fn run(mut self, shutdown: Shutdown) {
         self.adopt().await;
+        let mut first = true;
         loop {
+            let begun = Instant::now();
             let news = self.inbox.take();
+            let operation = match std::mem::take(&mut first) {
+                true => "create",
+                false if news.pod.is_some() => "update",
+                false => "sync",
+            };
             self.take_in(news);
             match self.life {
                 Life::Active => self.active().await,
@@ -154,6 +167,7 @@ impl Worker {
                 self.clean_up().await;
             }
             self.publish();
+            self.shared.metrics.round(operation, begun.elapsed());
             if matches!(self.life, Life::Cleaned) && self.deletion_wanted() && self.finish(&shutdown).await {
                 return;
             }
@@ -268,7 +282,10 @@ impl Worker {
         if news.resync {
             self.resync();
         }
-        if let Some(message) = news.evict.filter(|_| matches!(self.life, Life::Active) && self.verdict.is_none()) {
+        if let Some(Eviction { signal, message }) =
+            news.evict.filter(|_| matches!(self.life, Life::Active) && self.verdict.is_none())
+        {
+            self.shared.metrics.evicted(signal);
             self.shared.pod_event(&self.pod, None, true, status::EVICTED, message.clone());
             self.verdict = Some((status::EVICTED.into(), message));
         }
@@ -574,6 +591,7 @@ impl Worker {
                 .filter_map(|s| Some((s.container.name.clone(), s.waiting.as_ref()?.0.clone())))
                 .collect(),
             sandbox: self.sandbox.as_ref().map(|s| s.id.clone()),
+            volumes_ready: self.volumes_ready,
         };
         *self.visible.lock().unwrap_or_else(PoisonError::into_inner) = visible;
         // A final phase stays as it is.
@@ -581,6 +599,10 @@ impl Worker {
             return;
         }
         let status = status::compute(&self.pod, &facts, &self.status, now);
+        let runs = |status: &PodStatus| status.phase.as_deref() == Some("Running");
+        if runs(&status) && !runs(&self.status) {
+            self.shared.metrics.started(self.seen.elapsed());
+        }
         self.shared.statuses.set(&self.pod, &status);
         self.status = status;
     }

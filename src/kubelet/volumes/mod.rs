@@ -56,6 +56,20 @@ fn plugin(volume: &Volume) -> Option<(&'static str, bool)> {
     volume.downward_api.as_ref().map(|_| ("kubernetes.io~downward-api", true))
 }
 
+/// Under which name volumes of a kind are counted.
+pub fn plugin_name(volume: &Volume) -> &'static str {
+    match plugin(volume) {
+        Some(("kubernetes.io~empty-dir", _)) => "kubernetes.io/empty-dir",
+        Some(("kubernetes.io~configmap", _)) => "kubernetes.io/configmap",
+        Some(("kubernetes.io~secret", _)) => "kubernetes.io/secret",
+        Some(("kubernetes.io~projected", _)) => "kubernetes.io/projected",
+        Some(("kubernetes.io~downward-api", _)) => "kubernetes.io/downward-api",
+        _ if volume.host_path.is_some() => "kubernetes.io/host-path",
+        _ if volume.image.is_some() => "kubernetes.io/image",
+        _ => "unknown",
+    }
+}
+
 /// Where a volume is on the node.
 pub fn path(pod_dir: &Path, volume: &Volume) -> Option<PathBuf> {
     if let Some(host) = &volume.host_path {

@@ -7,6 +7,7 @@ mod config;
 mod conntrack;
 mod guard;
 mod health;
+mod metrics;
 mod program;
 mod route;
 mod ruleset;
@@ -21,13 +22,15 @@ pub use ruleset::{Backend, Frontend, Here, Masquerade, Protocol, Ruleset, Target
 use conntrack::Stale;
 use guard::Guard;
 use health::{Health, HealthPorts};
+use metrics::Metrics;
+use naru_base::metrics::Source;
 use naru_base::{Backoff, Shutdown};
 use naru_client::Informer;
 use naru_client::projections::{EndpointSliceView, NodeView, ServiceView};
 use program::{Addresses, Base, Program};
 use ruleset::Memory;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -44,6 +47,7 @@ pub struct Proxy {
     applied: watch::Receiver<Applied>,
     host_ports: Arc<watch::Sender<BTreeMap<Frontend, Backend>>>,
     redirects: Arc<watch::Sender<BTreeMap<Frontend, Backend>>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Proxy {
@@ -59,9 +63,11 @@ impl Proxy {
         let (sender, applied) = watch::channel(None);
         let (host_ports, of_ports) = watch::channel(BTreeMap::new());
         let (redirects, of_redirects) = watch::channel(BTreeMap::new());
-        let proxy = Self { applied, host_ports: Arc::new(host_ports), redirects: Arc::new(redirects) };
+        let metrics = Arc::<Metrics>::default();
+        let (ports, to) = (Arc::new(host_ports), Arc::new(redirects));
+        let proxy = Self { applied, host_ports: ports, redirects: to, metrics: metrics.clone() };
         let (host_ports, redirects) = (of_ports, of_redirects);
-        let worker = Worker { services, slices, nodes, config, applied: sender, host_ports, redirects };
+        let worker = Worker { services, slices, nodes, config, applied: sender, host_ports, redirects, metrics };
         let shutdown = shutdown.clone();
         naru_base::spawn("service-proxy", async move { shutdown.guard(worker.run()).await });
         proxy
@@ -74,6 +80,17 @@ impl Proxy {
             // The proxy has been shut down: nobody needs the answer.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<dyn Source> {
+        self.metrics.clone()
+    }
+
+    /// Serves what it counts, and these, on a page of its own, unless the address is taken.
+    pub async fn serve_metrics(&self, address: SocketAddr, more: Vec<Arc<dyn Source>>, shutdown: &Shutdown) {
+        let own: Arc<dyn Source> = self.metrics.clone();
+        metrics::serve(address, std::iter::once(own).chain(more).collect(), shutdown).await;
     }
 
     /// Ports of this node that lead to its pods, all of them.
@@ -112,6 +129,7 @@ struct Worker {
     applied: watch::Sender<Applied>,
     host_ports: watch::Receiver<BTreeMap<Frontend, Backend>>,
     redirects: watch::Receiver<BTreeMap<Frontend, Backend>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Worker {
@@ -167,10 +185,16 @@ impl Worker {
 
     async fn follow(mut self) {
         let changed = Arc::new(Notify::new());
-        let wake = Arc::clone(&changed);
-        self.services.subscribe(move |_| wake.notify_one());
-        let wake = Arc::clone(&changed);
-        self.slices.subscribe(move |_| wake.notify_one());
+        let (wake, counted) = (Arc::clone(&changed), self.metrics.clone());
+        self.services.subscribe(move |_| {
+            counted.service_changed();
+            wake.notify_one();
+        });
+        let (wake, counted) = (Arc::clone(&changed), self.metrics.clone());
+        self.slices.subscribe(move |change| {
+            counted.slice_changed(change.old.as_deref(), change.new.as_deref());
+            wake.notify_one();
+        });
         let (wake, own) = (Arc::clone(&changed), self.config.node_name.clone());
         self.nodes.subscribe(move |change| {
             let zone = |node: &Option<Arc<NodeView>>| node.as_ref().and_then(|n| n.metadata.labels.get(ZONE).cloned());
@@ -186,6 +210,7 @@ impl Worker {
         let mut said = false;
         let mut health = HealthPorts::default();
         loop {
+            let changes = self.metrics.begin();
             let mut services = self.services.list();
             services.retain(|service| !self.answers(service));
             let slices = self.slices.list();
@@ -204,13 +229,16 @@ impl Worker {
                 }
             }
             let unchanged = current.as_ref().is_some_and(|program| *program.ruleset() == wanted);
-            if !unchanged {
+            if unchanged {
+                self.metrics.unchanged(changes);
+            } else {
                 // Of what an earlier process has had nothing is known but what is wanted now.
                 let empty = Ruleset::default();
                 let stale = Stale::between(current.as_ref().map_or(&empty, Program::ruleset), &wanted);
                 let (whole, begin) = (current.is_none(), Instant::now());
                 match apply(base.clone(), current.take(), wanted).await {
                     Ok(applied) => {
+                        self.metrics.synced(whole, begin.elapsed(), changes);
                         let (ms, frontends) = (begin.elapsed().as_secs_f64() * 1e3, applied.ruleset().frontends.len());
                         tracing::debug!(whole, frontends, "the tables were brought up to date in {ms:.1} ms");
                         backoff.reset();
@@ -219,6 +247,7 @@ impl Worker {
                         current = Some(applied);
                     }
                     Err(error) => {
+                        self.metrics.failed();
                         tracing::error!(%error, table = self.config.table, "services on this node are not up to date");
                         tokio::time::sleep(backoff.next_delay()).await;
                         continue;

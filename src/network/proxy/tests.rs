@@ -540,9 +540,11 @@ fn follows_the_informers_and_says_when_an_endpoint_is_out() {
             let (sender, applied) = watch::channel(None);
             let (host_ports, of_ports) = watch::channel(BTreeMap::new());
             let (redirects, of_redirects) = watch::channel(BTreeMap::new());
-            let proxy = Proxy { applied, host_ports: Arc::new(host_ports), redirects: Arc::new(redirects) };
+            let metrics = Arc::<Metrics>::default();
+            let (ports, to) = (Arc::new(host_ports), Arc::new(redirects));
+            let proxy = Proxy { applied, host_ports: ports, redirects: to, metrics: metrics.clone() };
             let (host_ports, redirects) = (of_ports, of_redirects);
-            let worker = Worker { services, slices, nodes, config, applied: sender, host_ports, redirects };
+            let worker = Worker { services, slices, nodes, config, applied: sender, host_ports, redirects, metrics };
             let worker = naru_base::spawn("proxy", worker.follow());
             proxy.synced().await;
             let a = "10.42.0.2".parse().unwrap();

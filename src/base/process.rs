@@ -1,13 +1,23 @@
 //! What the kernel says of this process, under the names of Prometheus's own clients.
 
-use super::Text;
+use crate::metrics::{Source, Text};
 use std::fs;
 
 /// Clock ticks in a second, as /proc tells times on every architecture.
 const TICKS: f64 = 100.0;
 
+/// This process.
+#[derive(Debug, Clone, Copy)]
+pub struct Process;
+
+impl Source for Process {
+    fn render(&self, out: &mut Text) {
+        render(out);
+    }
+}
+
 /// Writes the metrics; what cannot be read is left out.
-pub(super) fn render(out: &mut Text) {
+fn render(out: &mut Text) {
     if let Some((cpu, started)) = times() {
         out.single("process_cpu_seconds_total", "counter", "Processor time used, in seconds.", cpu);
         out.single("process_start_time_seconds", "gauge", "When the process started, as Unix time.", started);

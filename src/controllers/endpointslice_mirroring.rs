@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::endpointslice::desired::Family;
+use crate::metrics::{MIRROR_CHANGES, MIRROR_SKIPPED, MIRROR_TIMES, Metrics};
 use crate::pods::is_namespace_terminating;
 use naru_api::meta::generated_name;
 use naru_api::registry;
@@ -15,6 +16,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 const WORKERS: usize = 2;
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -47,6 +49,7 @@ struct Slice {
 
 struct Controller {
     client: Client,
+    metrics: Arc<Metrics>,
     recorder: EventRecorder,
     services: Informer<ServiceView>,
     sources: Informer<Source>,
@@ -71,7 +74,14 @@ pub(crate) fn start(context: &Context) {
         }
     });
     let recorder = context.recorder("endpoint-slice-mirroring-controller");
-    let controller = Arc::new(Controller { client: context.client.clone(), recorder, services, sources, slices });
+    let controller = Arc::new(Controller {
+        client: context.client.clone(),
+        metrics: context.config.metrics.clone(),
+        recorder,
+        services,
+        sources,
+        slices,
+    });
     let waiting = controller.clone();
     let synced = async move {
         waiting.services.synced().await;
@@ -99,7 +109,10 @@ impl Controller {
         let service = self.services.get_key(key);
         let source = self.sources.get_key(key).filter(|source| is_mirrored(source, service.as_deref()));
         let about = source.as_ref().map(|source| ObjectReference::of(&registry::ENDPOINTS, &source.metadata));
-        match self.mirror(key, source.as_deref()).await {
+        let begun = Instant::now();
+        let mirrored = self.mirror(key, source.as_deref()).await;
+        self.metrics.observe(&MIRROR_TIMES, &[], begun.elapsed());
+        match mirrored {
             Err(error) if is_namespace_terminating(&error) => {}
             Err(error) => {
                 if let Some(about) = about.filter(|_| !is_conflict(&error)) {
@@ -110,6 +123,9 @@ impl Controller {
             }
             Ok(()) => {
                 let skipped = source.as_ref().map_or(0, |source| skipped(&source.subsets));
+                if source.is_some() {
+                    self.metrics.observe_value(&MIRROR_SKIPPED, &[], skipped as f64);
+                }
                 if let Some(about) = about.filter(|_| skipped > 0) {
                     let message = format!(
                         "A max of {MOST} addresses can be mirrored to EndpointSlices per Endpoints subset. {skipped} \
@@ -148,27 +164,34 @@ impl Controller {
         let created = self.client.create::<Value>(&registry::ENDPOINT_SLICES, Some(&namespace), &slice).await;
         match created {
             Err(error) if is_already_exists(&error) => Ok(()),
-            other => other.map(drop),
+            other => other.map(|_| self.metrics.count(&MIRROR_CHANGES, &["create"], 1)),
         }
     }
 
     async fn update(&self, have: &Slice, mut slice: Value) -> Result<(), Error> {
         let labels: BTreeMap<String, String> =
             serde_json::from_value(slice["metadata"]["labels"].clone()).unwrap_or_default();
-        if have.endpoints == slice["endpoints"] && have.metadata.labels == labels {
+        let wanted = slice.pointer("/metadata/annotations").cloned().unwrap_or_default();
+        let annotations: BTreeMap<String, String> = serde_json::from_value(wanted).unwrap_or_default();
+        if have.endpoints == slice["endpoints"]
+            && have.metadata.labels == labels
+            && have.metadata.annotations == annotations
+        {
             return Ok(());
         }
         let meta = &have.metadata;
         slice["metadata"]["name"] = meta.name.as_str().into();
         slice["metadata"]["resourceVersion"] = meta.resource_version.as_str().into();
-        self.client.update::<Value>(&registry::ENDPOINT_SLICES, meta.namespace(), &meta.name, &slice).await.map(drop)
+        self.client.update::<Value>(&registry::ENDPOINT_SLICES, meta.namespace(), &meta.name, &slice).await?;
+        self.metrics.count(&MIRROR_CHANGES, &["update"], 1);
+        Ok(())
     }
 
     async fn delete(&self, meta: &Meta) -> Result<(), Error> {
         let options = DeleteOptions::default().uid(&meta.uid);
         match self.client.delete(&registry::ENDPOINT_SLICES, meta.namespace(), &meta.name, &options).await {
             Err(error) if is_not_found(&error) => Ok(()),
-            other => other,
+            other => other.map(|()| self.metrics.count(&MIRROR_CHANGES, &["delete"], 1)),
         }
     }
 }

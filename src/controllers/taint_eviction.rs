@@ -1,7 +1,7 @@
 //! Deletes pods from nodes whose `NoExecute` taints they do not tolerate, or no longer.
 
 use crate::Context;
-use crate::metrics::{Metrics, TAINT_DELETIONS};
+use crate::metrics::{Metrics, TAINT_DELETION_DELAYS, TAINT_DELETIONS};
 use crate::objects::{now, now_text, seconds};
 use naru_api::meta::time;
 use naru_api::registry;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 struct Eviction {
     client: Client,
@@ -95,8 +96,10 @@ impl Eviction {
             return Ok(Next::After(left));
         }
         self.recorder.normal(&about, "TaintManagerEviction", format!("Marking for deletion Pod {key}"));
+        let begun = Instant::now();
         let outcome = self.evict(&pod).await;
         if outcome.is_ok() {
+            self.metrics.observe(&TAINT_DELETION_DELAYS, &[], begun.elapsed());
             self.condemned().remove(key);
         }
         outcome

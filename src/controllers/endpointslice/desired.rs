@@ -1,5 +1,6 @@
 //! The endpoints that a Service should have, worked out from its pods. Pure.
 
+use super::topology;
 use naru_client::projections::{
     ContainerPort, Endpoint, EndpointConditions, EndpointHints, EndpointPort, HintFor, PodView, PortRef, ServicePort,
     ServiceView, TargetRef,
@@ -118,12 +119,19 @@ fn endpoint(service: &ServiceView, pod: &PodView, ip: &str, zone: Option<String>
     }
 }
 
+/// How a Service wants its traffic distributed, where that is known; the annotation goes before.
+pub(super) fn wish(service: &ServiceView) -> &str {
+    let wish = service.spec.traffic_distribution.as_str();
+    let known = ["PreferClose", "PreferSameZone", "PreferSameNode"].contains(&wish);
+    if known && !topology::is_wanted(service) { wish } else { "" }
+}
+
 /// Where an endpoint is best used from, as the Service wants its traffic distributed.
 fn hints(service: &ServiceView, node: &str, zone: Option<&str>) -> Option<EndpointHints> {
     let named = |name: Option<&str>| -> Vec<HintFor> {
         name.filter(|name| !name.is_empty()).map(|name| HintFor { name: name.to_owned() }).into_iter().collect()
     };
-    let hints = match service.spec.traffic_distribution.as_str() {
+    let hints = match wish(service) {
         "PreferClose" | "PreferSameZone" => EndpointHints { for_zones: named(zone), for_nodes: Vec::new() },
         "PreferSameNode" => EndpointHints { for_zones: named(zone), for_nodes: named(Some(node)) },
         _ => return None,

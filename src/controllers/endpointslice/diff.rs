@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Endpoints in one slice.
-const FULL: usize = 100;
+pub(super) const FULL: usize = 100;
 
 /// What a slice shall hold.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +21,27 @@ pub(super) struct Writes {
     pub(super) create: Vec<Content>,
     pub(super) update: Vec<(Arc<EndpointSliceView>, Content)>,
     pub(super) delete: Vec<Arc<EndpointSliceView>>,
+    /// Endpoints that come and that go.
+    pub(super) added: usize,
+    pub(super) removed: usize,
+}
+
+impl Content {
+    /// What a slice holds.
+    pub(super) fn of(slice: &EndpointSliceView) -> Self {
+        Self { ports: slice.ports.clone(), endpoints: slice.endpoints.clone() }
+    }
+}
+
+impl Writes {
+    /// All that is written.
+    pub(super) fn contents(&self) -> impl Iterator<Item = &Content> {
+        self.create.iter().chain(self.update.iter().map(|(_, content)| content))
+    }
+
+    pub(super) fn contents_mut(&mut self) -> impl Iterator<Item = &mut Content> {
+        self.create.iter_mut().chain(self.update.iter_mut().map(|(_, content)| content))
+    }
 }
 
 /// Endpoints stay in the slice that they are in, room is filled before slices are added, and a Service
@@ -35,7 +56,7 @@ pub(super) fn diff(
     let mut contents: Vec<(Option<Arc<EndpointSliceView>>, Content)> = Vec::new();
     for group in groups {
         let own = spare.extract_if(.., |slice| slice.ports == group.ports).collect();
-        contents.extend(spread(group, own, &mut writes.delete));
+        contents.extend(spread(group, own, &mut writes));
     }
     if contents.is_empty() {
         let kept = if spare.is_empty() { None } else { Some(spare.remove(0)) };
@@ -60,10 +81,11 @@ pub(super) fn diff(
 fn spread(
     group: Group,
     own: Vec<Arc<EndpointSliceView>>,
-    emptied: &mut Vec<Arc<EndpointSliceView>>,
+    writes: &mut Writes,
 ) -> Vec<(Option<Arc<EndpointSliceView>>, Content)> {
     let mut wanted: HashMap<String, Endpoint> =
         group.endpoints.iter().map(|endpoint| (identity(endpoint), endpoint.clone())).collect();
+    let before: usize = own.iter().map(|slice| slice.endpoints.len()).sum();
     let mut contents: Vec<_> = own
         .into_iter()
         .map(|slice| {
@@ -72,6 +94,8 @@ fn spread(
             (Some(slice), content)
         })
         .collect();
+    writes.added += wanted.len();
+    writes.removed += before - contents.iter().map(|(_, content)| content.endpoints.len()).sum::<usize>();
     // In the order of the pods, so that the outcome does not depend on a hash.
     let mut left = group.endpoints.into_iter().filter(|endpoint| wanted.contains_key(&identity(endpoint)));
     for (_, content) in &mut contents {
@@ -86,7 +110,7 @@ fn spread(
         contents.push((None, Content { ports: group.ports.clone(), endpoints }));
     }
     let empty = contents.extract_if(.., |(_, content)| content.endpoints.is_empty());
-    emptied.extend(empty.filter_map(|(slice, _)| slice));
+    writes.delete.extend(empty.filter_map(|(slice, _)| slice));
     contents
 }
 

@@ -2,14 +2,16 @@
 
 pub(crate) mod desired;
 mod diff;
+mod topology;
+mod totals;
 pub(crate) mod trigger_time;
 
 use crate::expectations::Expectations;
-use crate::metrics::{SLICE_CHANGES, SLICE_SYNCS};
+use crate::metrics::{SLICE_CHANGES, SLICE_ENDPOINTS_ADDED, SLICE_ENDPOINTS_REMOVED, SLICE_SYNCS, SLICES_CHANGED};
 use crate::pods::is_namespace_terminating;
 use crate::{Context, ownership};
 use desired::Family;
-use diff::Content;
+use diff::{Content, FULL, Writes};
 use naru_api::meta::generated_name;
 use naru_api::registry;
 use naru_client::projections::{EndpointSliceView, NodeView, PodView, ServiceView};
@@ -18,8 +20,9 @@ use naru_client::{
     is_not_found,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use totals::{Part, Totals};
 use trigger_time::TriggerTimes;
 
 const WORKERS: usize = 4;
@@ -40,6 +43,9 @@ struct EndpointSlices {
     nodes: Informer<NodeView>,
     expectations: Expectations,
     triggers: TriggerTimes,
+    totals: Totals,
+    /// Services whose endpoints have hints by annotation. A leaf lock.
+    hinted: Mutex<HashSet<ObjectKey>>,
     queue: WorkQueue<ObjectKey>,
 }
 
@@ -57,6 +63,8 @@ pub(crate) fn start(context: &Context) {
         nodes: nodes.clone(),
         expectations: Expectations::default(),
         triggers: TriggerTimes::default(),
+        totals: Totals::default(),
+        hinted: Mutex::default(),
         queue: WorkQueue::new(),
     });
     let queue = controller.queue.clone();
@@ -106,14 +114,14 @@ impl EndpointSlices {
         self.queue.add(service);
     }
 
-    /// Only a node's zone matters here.
+    /// Only a node's zone matters here, and to those that share by zones whether it is ready.
     fn node_changed(&self, change: &Change<NodeView>) {
-        let zone =
-            |node: &Option<Arc<NodeView>>| node.as_ref().and_then(|node| node.metadata.labels.get(ZONE).cloned());
-        if zone(&change.old) != zone(&change.new) {
-            for key in self.services.keys() {
-                self.queue.add(key);
-            }
+        let (old, new) = (change.old.as_deref().map(topology::counted), change.new.as_deref().map(topology::counted));
+        if old.map(|(_, zone)| zone) != new.map(|(_, zone)| zone) {
+            self.services.keys().into_iter().for_each(|key| self.queue.add(key));
+        } else if old != new {
+            let wanting = self.services.list().into_iter().filter(|service| topology::is_wanted(service));
+            wanting.for_each(|service| self.queue.add(service.metadata.key()));
         }
     }
 
@@ -122,13 +130,19 @@ impl EndpointSlices {
             // The slices go with their owner.
             self.expectations.forget(key);
             self.triggers.forget(key);
+            self.totals.note(&self.context.config.metrics, key, None);
+            self.note_hinted(key, false);
             return Ok(Next::Done);
         };
-        if !desired::is_ours(&service) || service.metadata.is_deleting() || !self.expectations.are_met(key) {
+        let metrics = &self.context.config.metrics;
+        if !desired::is_ours(&service) || service.metadata.is_deleting() {
+            return Ok(Next::Done);
+        }
+        if !self.expectations.are_met(key) {
+            metrics.count(&SLICE_SYNCS, &["stale"], 1);
             return Ok(Next::Done);
         }
         let written = self.write(key, &service).await;
-        let metrics = &self.context.config.metrics;
         metrics.count(&SLICE_SYNCS, &[if written.is_ok() { "success" } else { "error" }], 1);
         match written {
             Err(error) if is_namespace_terminating(&error) => {}
@@ -151,15 +165,22 @@ impl EndpointSlices {
         let mut pods = self.pods.by_namespace(&key.namespace);
         pods.retain(|pod| desired::selects(service, &pod.metadata.labels));
         let trigger = self.triggers.next(service, &pods);
+        self.leave_out_lost(service, &mut pods);
         let mut present = self.slices.indexed(self.slices_by_service, &key.to_string());
         present.retain(|slice| !slice.metadata.is_deleting());
         present.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         let zone = |node: &str| self.nodes.get("", node)?.metadata.labels.get(ZONE).cloned();
+        let mut part = Part::default();
         for family in desired::families(service) {
             let own: Vec<_> = present.extract_if(.., |slice| slice.address_type == family.as_str()).collect();
             let groups = desired::groups(service, &pods, family, zone);
-            let labels = labels(service);
-            let writes = diff::diff(groups, &own, |slice| slice.metadata.labels != labels);
+            for group in &groups {
+                part.endpoints += group.endpoints.len();
+                part.needed += group.endpoints.len().div_ceil(FULL);
+            }
+            let writes = self.writes(key, service, groups, &own, family);
+            part.slices += own.len() + writes.create.len() - writes.delete.len();
+            self.measure(service, &writes);
             for content in writes.create {
                 self.create(service, family, content, trigger.as_deref()).await?;
             }
@@ -170,11 +191,94 @@ impl EndpointSlices {
                 self.delete(key, &slice).await?;
             }
         }
+        part.needed = part.needed.max(1);
+        self.totals.note(&self.context.config.metrics, key, Some((part, desired::wish(service))));
         // What is left is of a family that the Service does not have any more.
         for slice in present {
             self.delete(key, &slice).await?;
         }
         Ok(())
+    }
+
+    /// Pods on nodes that are not there have no endpoints, unless the Service asks for all.
+    fn leave_out_lost(&self, service: &ServiceView, pods: &mut Vec<Arc<PodView>>) {
+        if service.spec.publish_not_ready_addresses {
+            return;
+        }
+        let is_lost = |pod: &Arc<PodView>| {
+            !pod.status.pod_ip.is_empty() && !pod.is_finished() && self.nodes.get("", &pod.spec.node_name).is_none()
+        };
+        let key = service.metadata.key();
+        let lost = pods.extract_if(.., |pod| is_lost(pod)).map(|pod| {
+            let (name, node) = (&pod.metadata.name, &pod.spec.node_name);
+            format!("skipping Pod {name} for Service {key}: Node {node} Not Found")
+        });
+        let lost: Vec<String> = lost.collect();
+        if !lost.is_empty() {
+            // The node's coming leads back here.
+            let what = if let [one] = lost.as_slice() { one.clone() } else { format!("[{}]", lost.join(", ")) };
+            let message = format!("Error updating Endpoint Slices for Service {key}: {what}");
+            let about = ObjectReference::of(&registry::SERVICES, &service.metadata);
+            self.recorder.warning(&about, "FailedToUpdateEndpointSlices", message);
+        }
+    }
+
+    /// What is to be written of one family, with hints if the Service has the annotation for them.
+    fn writes(
+        &self,
+        key: &ObjectKey,
+        service: &ServiceView,
+        groups: Vec<desired::Group>,
+        own: &[Arc<EndpointSliceView>],
+        family: Family,
+    ) -> Writes {
+        let labels = labels(service);
+        let stale = |slice: &EndpointSliceView| slice.metadata.labels != labels;
+        let about = ObjectReference::of(&registry::SERVICES, &service.metadata);
+        if !topology::is_wanted(service) {
+            if self.note_hinted(key, false) {
+                let message = format!("Topology Aware Hints has been disabled, addressType: {}", family.as_str());
+                self.recorder.warning(&about, "TopologyAwareHintsDisabled", message);
+            }
+            return diff::diff(groups, own, stale);
+        }
+        let bare: Vec<_> = own.iter().map(|slice| Arc::new(topology::without_hints(slice))).collect();
+        let mut writes = diff::diff(groups, &bare, stale);
+        let is_touched = |name: &str| {
+            let updated = writes.update.iter().map(|(slice, _)| slice);
+            updated.chain(&writes.delete).any(|slice| slice.metadata.name == name)
+        };
+        let unchanged = own.iter().filter(|slice| !is_touched(&slice.metadata.name)).cloned().collect();
+        let shares = topology::shares(&self.nodes.list());
+        match topology::hint(shares.as_ref(), &mut writes, unchanged, family) {
+            Err(why) => {
+                self.note_hinted(key, false);
+                self.recorder.warning(&about, "TopologyAwareHintsDisabled", why);
+            }
+            Ok(()) => {
+                let known = own.iter().flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.hints.is_some());
+                if !self.note_hinted(key, true) && !known {
+                    let message = format!("Topology Aware Hints has been enabled, addressType: {}", family.as_str());
+                    self.recorder.normal(&about, "TopologyAwareHintsEnabled", message);
+                }
+            }
+        }
+        writes
+    }
+
+    /// Whether a Service's endpoints have hints by annotation; tells whether they had them.
+    fn note_hinted(&self, service: &ObjectKey, hinted: bool) -> bool {
+        let mut all = self.hinted.lock().unwrap_or_else(PoisonError::into_inner);
+        if hinted { !all.insert(service.clone()) } else { all.remove(service) }
+    }
+
+    fn measure(&self, service: &ServiceView, writes: &Writes) {
+        let metrics = &self.context.config.metrics;
+        metrics.observe_value(&SLICE_ENDPOINTS_ADDED, &[], writes.added as f64);
+        metrics.observe_value(&SLICE_ENDPOINTS_REMOVED, &[], writes.removed as f64);
+        let changed = writes.create.len() + writes.update.len() + writes.delete.len();
+        let topology = if topology::is_wanted(service) { "Auto" } else { "Disabled" };
+        metrics.observe_value(&SLICES_CHANGED, &[topology, desired::wish(service)], changed as f64);
     }
 
     async fn create(

@@ -9,7 +9,7 @@ mod policy;
 mod track;
 
 use crate::Context;
-use crate::metrics::{JOB_SYNC_TIMES, JOB_SYNCS};
+use crate::metrics::{JOB_PODS_TRACKED, JOB_SYNC_TIMES, JOB_SYNCS, JOBS_OF_OTHERS};
 use crate::objects::{now, now_text};
 use crate::ownership::Claimant;
 use crate::pods::PodControl;
@@ -103,6 +103,12 @@ impl Jobs {
     }
 
     fn job_changed(&self, change: &Change<JobView>) {
+        if let (None, Some(job)) = (&change.old, &change.new)
+            && !is_ours(job)
+        {
+            let other = job.spec.managed_by.as_deref().unwrap_or_default();
+            self.context.config.metrics.count(&JOBS_OF_OTHERS, &[other], 1);
+        }
         self.queue.add(change.key.clone());
         let gone = change
             .old
@@ -116,6 +122,16 @@ impl Jobs {
     }
 
     fn pod_changed(&self, change: &Change<PodView>) {
+        let held =
+            |pod: &Option<Arc<PodView>>| pod.as_ref().is_some_and(|pod| pod.is_finished() && count::is_tracked(pod));
+        let event = match (held(&change.old), held(&change.new)) {
+            (false, true) => Some("add"),
+            (true, false) => Some("delete"),
+            _ => None,
+        };
+        if let Some(event) = event {
+            self.context.config.metrics.count(&JOB_PODS_TRACKED, &[event], 1);
+        }
         if let Some(old) = &change.old
             && change.new.as_ref().is_none_or(|new| !count::is_tracked(new) || new.metadata.uid != old.metadata.uid)
         {

@@ -18,20 +18,33 @@ pub(super) enum Verdict {
     FailJob(String),
 }
 
-/// What the Job's policy says of a failed pod. Without a rule that matches it counts.
-pub(super) fn verdict(job: &JobView, pod: &PodView) -> Verdict {
-    let rules = job.spec.pod_failure_policy.iter().flat_map(|policy| &policy.rules);
-    for (index, rule) in rules.enumerate() {
-        if let Some(why) = matches(rule, pod) {
-            return match rule.action.as_str() {
-                "Ignore" => Verdict::Ignore,
-                "FailIndex" if job.spec.backoff_limit_per_index.is_some() => Verdict::FailIndex,
-                "FailJob" => Verdict::FailJob(format!("{why} matching FailJob rule at index {index}")),
-                _ => Verdict::Count,
-            };
+impl Verdict {
+    /// As rules name it.
+    pub(super) fn action(&self) -> &'static str {
+        match self {
+            Self::Count => "Count",
+            Self::Ignore => "Ignore",
+            Self::FailIndex => "FailIndex",
+            Self::FailJob(_) => "FailJob",
         }
     }
-    Verdict::Count
+}
+
+/// What the Job's policy says of a failed pod. Without a rule that matches it counts.
+pub(super) fn verdict(job: &JobView, pod: &PodView) -> Verdict {
+    by_rule(job, pod).unwrap_or(Verdict::Count)
+}
+
+/// What the first rule that matches a failed pod says.
+pub(super) fn by_rule(job: &JobView, pod: &PodView) -> Option<Verdict> {
+    let rules = job.spec.pod_failure_policy.iter().flat_map(|policy| &policy.rules);
+    let (index, rule, why) = rules.enumerate().find_map(|(index, rule)| Some((index, rule, matches(rule, pod)?)))?;
+    Some(match rule.action.as_str() {
+        "Ignore" => Verdict::Ignore,
+        "FailIndex" if job.spec.backoff_limit_per_index.is_some() => Verdict::FailIndex,
+        "FailJob" => Verdict::FailJob(format!("{why} matching FailJob rule at index {index}")),
+        _ => Verdict::Count,
+    })
 }
 
 /// Why a rule matches, if it does.

@@ -4,8 +4,9 @@
 use super::count::{Count, End, is_failed};
 use super::policy::{self, Verdict};
 use super::{Jobs, mode, new_condition, set_condition};
-use crate::metrics::{JOB_PODS_FINISHED, JOBS_FINISHED};
+use crate::metrics::{JOB_FAILURES_BY_POLICY, JOB_INDEXES_FINISHED, JOB_PODS_FINISHED, JOBS_FINISHED};
 use crate::objects;
+use naru_api::batch::indexes::Indexes;
 use naru_api::registry;
 use naru_client::projections::{JobStatusView, JobView, Meta, PodView};
 use naru_client::{Error, ObjectReference};
@@ -29,12 +30,13 @@ impl Jobs {
         let held = count.pods.iter().filter(|pod| count.holds(pod));
         let mut held: HashSet<String> = held.map(|pod| pod.metadata.uid.clone()).collect();
         settle(&mut draft.status, &held);
-        let (ended, all) = note_ended(count, &mut draft.status);
+        let Ended { pods: ended, all, actions } = note_ended(count, &mut draft.status);
         note_end(count.end.as_ref(), &mut draft.status);
         if draft.status != job.status && !self.flush(job, &mut draft).await? {
             return Ok(());
         }
         self.memory().backoffs.insert(key, count.backoff);
+        actions.iter().for_each(|action| self.context.config.metrics.count(&JOB_FAILURES_BY_POLICY, &[action], 1));
         let releases = ended.iter().map(|pod| async move { (pod, self.release(pod).await) });
         let mut failure = None;
         for (pod, released) in futures::future::join_all(releases).await {
@@ -65,6 +67,16 @@ impl Jobs {
         {
             let more = usize::try_from(more).unwrap_or_default();
             self.context.config.metrics.count(&JOB_PODS_FINISHED, &[mode(job), result], more);
+        }
+        let limit = if job.spec.backoff_limit_per_index.is_some() { "perIndex" } else { "global" };
+        let indexes = |status: &JobStatusView| {
+            let total = |text: &str| Indexes::parse_below(text, i64::MAX).total();
+            [total(&status.completed_indexes), total(status.failed_indexes.as_deref().unwrap_or_default())]
+        };
+        for (status, (now, before)) in ["succeeded", "failed"].iter().zip(indexes(now).into_iter().zip(indexes(before)))
+        {
+            let more = usize::try_from(now - before).unwrap_or_default();
+            self.context.config.metrics.count(&JOB_INDEXES_FINISHED, &[status, limit], more);
         }
     }
 
@@ -108,11 +120,18 @@ fn settle(status: &mut JobStatusView, held: &HashSet<String>) {
     }
 }
 
-/// Notes pods that have ended. Tells which may lose their finalizer, and whether these are all.
-fn note_ended(count: &Count<'_>, status: &mut JobStatusView) -> (Vec<Arc<PodView>>, bool) {
+/// Pods that may lose their finalizer, whether these are all, and what the policy has said of them.
+struct Ended {
+    pods: Vec<Arc<PodView>>,
+    all: bool,
+    actions: Vec<&'static str>,
+}
+
+/// Notes pods that have ended.
+fn note_ended(count: &Count<'_>, status: &mut JobStatusView) -> Ended {
     let (job, indexed) = (count.job, count.is_indexed());
     let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
-    let (mut ended, mut all, mut done) = (Vec::new(), true, Vec::new());
+    let (mut ended, mut all, mut done, mut actions) = (Vec::new(), true, Vec::new(), Vec::new());
     let failing = count.end.as_ref().is_some_and(|end| !end.success);
     for pod in count.pods.iter().filter(|pod| count.holds(pod)) {
         let (uid, failed) = (&pod.metadata.uid, is_failed(job, pod));
@@ -130,7 +149,11 @@ fn note_ended(count: &Count<'_>, status: &mut JobStatusView) -> (Vec<Arc<PodView
             }
         } else if failed || failing {
             let counts = !indexed || index.is_some();
-            let ignored = policy::verdict(job, pod) == Verdict::Ignore;
+            let verdict = policy::by_rule(job, pod);
+            let ignored = verdict == Some(Verdict::Ignore);
+            if !uncounted.failed.contains(uid) {
+                actions.extend(verdict.as_ref().map(Verdict::action));
+            }
             if counts && !ignored && !uncounted.failed.contains(uid) {
                 uncounted.failed.push(uid.clone());
             }
@@ -147,7 +170,7 @@ fn note_ended(count: &Count<'_>, status: &mut JobStatusView) -> (Vec<Arc<PodView
         status.completed_indexes = set.to_string();
         status.failed_indexes = count.failed_indexes.as_ref().map(ToString::to_string);
     }
-    (ended, all)
+    Ended { pods: ended, all, actions }
 }
 
 /// Whether a pod needs its finalizer no longer.

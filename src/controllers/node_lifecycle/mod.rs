@@ -4,7 +4,9 @@ mod taints;
 mod zones;
 
 use crate::Context;
-use crate::metrics::{Metrics, NODE_EVICTIONS};
+use crate::metrics::{
+    ALL_NODES_HEALTH_TIMES, Metrics, NODE_EVICTIONS, NODE_HEALTH_TIMES, ZONE_HEALTH, ZONE_SIZE, ZONE_UNHEALTHY,
+};
 use crate::objects::{now, now_text, seconds};
 use naru_api::registry;
 use naru_client::projections::{Condition, LeaseView, NodeView, PodView, Taint, condition};
@@ -88,7 +90,12 @@ pub(crate) fn start(ctx: &Context) {
     let runner = lifecycle.clone();
     ctx.run(&lifecycle.queue, 2, synced(), move |name: String| {
         let lifecycle = runner.clone();
-        async move { lifecycle.reconcile(&name).await }
+        async move {
+            let begun = Instant::now();
+            let outcome = lifecycle.reconcile(&name).await;
+            lifecycle.metrics.observe(&NODE_HEALTH_TIMES, &[], begun.elapsed());
+            outcome
+        }
     });
     let runner = lifecycle.clone();
     ctx.run(&lifecycle.evictions, 1, synced(), move |()| {
@@ -230,10 +237,17 @@ impl Lifecycle {
 
     /// Gives nodes up that are not ready, as fast as their zones allow: their pods are evicted then.
     async fn evict(&self) -> Result<Next, Error> {
+        let begun = Instant::now();
         let plan = {
             let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
-            zones.plan(&self.nodes.list(), Instant::now())
+            zones.plan(&self.nodes.list(), begun)
         };
+        for (zone, health) in &plan.zones {
+            let (zone, size) = (&[zone.as_str()], health.ready + health.not_ready);
+            self.metrics.set(&ZONE_HEALTH, zone, health.percent());
+            self.metrics.set(&ZONE_SIZE, zone, size as f64);
+            self.metrics.set(&ZONE_UNHEALTHY, zone, health.not_ready as f64);
+        }
         if plan.revived {
             for sign in self.signs().values_mut() {
                 sign.at = Instant::now();
@@ -249,6 +263,7 @@ impl Lifecycle {
                 Ok(()) => {}
             }
         }
+        self.metrics.observe(&ALL_NODES_HEALTH_TIMES, &[], begun.elapsed());
         match (failure, plan.wait) {
             (Some(error), _) => Err(error),
             (None, Some(wait)) => Ok(Next::After(wait)),

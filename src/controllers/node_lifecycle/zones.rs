@@ -3,7 +3,7 @@
 
 use super::taints::{self, NOT_READY, UNREACHABLE};
 use naru_client::projections::{NodeView, condition};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,6 +29,8 @@ pub(super) struct Zones {
     /// Nodes that have been given up and are not ready since.
     given_up: HashSet<String>,
     all_down: bool,
+    /// Zones that there were at the last look.
+    known: BTreeSet<String>,
 }
 
 /// What is to be done.
@@ -40,15 +42,26 @@ pub(super) struct Plan {
     pub(super) wait: Option<Duration>,
     /// Some node is ready again after none was: all of them get time to report.
     pub(super) revived: bool,
+    /// All zones, and those that have gone.
+    pub(super) zones: BTreeMap<String, Health>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Health {
-    ready: usize,
-    not_ready: usize,
+/// How many nodes of a zone are ready, and how many are not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Health {
+    pub(super) ready: usize,
+    pub(super) not_ready: usize,
 }
 
 impl Health {
+    /// In percent; a zone without nodes is well.
+    pub(super) fn percent(self) -> f64 {
+        match self.ready + self.not_ready {
+            0 => 100.0,
+            size => (100 * self.ready) as f64 / size as f64,
+        }
+    }
+
     fn is_down(self) -> bool {
         self.ready == 0 && self.not_ready > 0
     }
@@ -64,10 +77,13 @@ impl Health {
     }
 }
 
-/// The zone that a node is in, within its region.
+/// The zone that a node is in, within its region, as metrics name it.
 pub(super) fn of(node: &NodeView) -> String {
     let label = |name: &str| node.metadata.labels.get(name).map_or("", String::as_str);
-    format!("{}/{}", label(REGION_LABEL), label(ZONE_LABEL))
+    match (label(REGION_LABEL), label(ZONE_LABEL)) {
+        ("", "") => String::new(),
+        (region, zone) => format!("{region}:\0:{zone}"),
+    }
 }
 
 pub(super) fn is_excluded(node: &NodeView) -> bool {
@@ -92,6 +108,10 @@ impl Zones {
             }
         }
         self.last.retain(|zone, _| zones.contains_key(zone));
+        let mut told = zones.clone();
+        for gone in std::mem::replace(&mut self.known, zones.keys().cloned().collect()) {
+            told.entry(gone).or_default();
+        }
         let somebody = zones.values().any(|zone| zone.ready > 0);
         let nobody = !somebody && zones.values().any(|zone| zone.is_down());
         let was_down = std::mem::replace(&mut self.all_down, nobody);
@@ -99,9 +119,13 @@ impl Zones {
             // Nobody is ready: more likely it is us who hear nothing.
             self.given_up.clear();
             let evicting = nodes.iter().filter(|node| taints::evicts(node));
-            return Plan { taints: evicting.map(|node| (node.clone(), None)).collect(), ..Plan::default() };
+            return Plan {
+                taints: evicting.map(|node| (node.clone(), None)).collect(),
+                zones: told,
+                ..Plan::default()
+            };
         }
-        let mut plan = Plan { revived: was_down, ..Plan::default() };
+        let mut plan = Plan { revived: was_down, zones: told, ..Plan::default() };
         self.given_up.retain(|name| nodes.iter().any(|node| node.metadata.name == *name && is_unready(node)));
         let mut unready: Vec<_> = nodes.iter().filter(|node| is_unready(node)).collect();
         unready.sort_by_key(|node| (since(node), node.metadata.name.clone()));
@@ -242,6 +266,22 @@ mod tests {
         let later = start + PAUSE;
         assert_eq!(told(&zones.plan(&nodes(&["a:True", "b:Unknown-"]), later)), ["b1 unreachable"]);
         assert!(zones.plan(&[], start).taints.is_empty());
+    }
+
+    #[test]
+    fn the_health_of_zones_is_told_and_of_those_that_have_gone_once() {
+        let mut zones = Zones::default();
+        let mut look = |list: &[&str]| {
+            let plan = zones.plan(&nodes(list), Instant::now());
+            let told = plan.zones.iter().map(|(zone, health)| {
+                format!("{} {} of {}", zone.replace('\0', "0"), health.percent(), health.ready + health.not_ready)
+            });
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(look(&["a:True", "a:Unknown", "b:True", "b:False-"]), [":0:a 50 of 2", ":0:b 100 of 1"]);
+        assert_eq!(look(&["a:False"]), [":0:a 0 of 1", ":0:b 100 of 0"]);
+        assert_eq!(look(&["a:False"]), [":0:a 0 of 1"]);
+        assert_eq!(of(&NodeView::default()), "");
     }
 
     #[test]

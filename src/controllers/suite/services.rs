@@ -43,6 +43,61 @@ async fn a_service_follows_its_pods_in_both_forms() {
     cluster.until(&ENDPOINTS, "no Endpoints", |all| find(all, "web").is_none()).await;
 }
 
+/// The zones that the endpoints of a Service are meant for, in order; `-` for none.
+fn hints(all: &[Arc<Value>], service: &str) -> String {
+    let of = all.iter().filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service);
+    let endpoints = of.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+    let mut hints: Vec<_> =
+        endpoints.map(|endpoint| endpoint["hints"]["forZones"][0]["name"].as_str().unwrap_or("-")).collect();
+    hints.sort_unstable();
+    hints.join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zones_share_the_endpoints_of_a_service_that_asks_by_annotation() {
+    let cluster = Cluster::start().await;
+    cluster.add_node("n2").await;
+    for (node, zone) in [("n1", "z1"), ("n2", "z2")] {
+        let labels = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}});
+        let kind = PatchKind::Merge;
+        cluster.client.patch::<Value>(&registry::NODES, None, node, None, kind, &labels).await.unwrap();
+    }
+    let service = json!({"metadata": {"name": "web", "annotations": {"service.kubernetes.io/topology-mode": "Auto"}},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    cluster.create(&SERVICES, service).await;
+    cluster.create(&DEPLOYMENTS, deployment("web", 4, "web:1")).await;
+    cluster.until(&ENDPOINT_SLICES, "hints", |all| hints(all, "web") == "z1 z1 z2 z2").await;
+    let told = async |what: &str| {
+        let message = format!("Topology Aware Hints has been {what}, addressType: IPv4");
+        let is_told = |all: &[Arc<Value>]| all.iter().any(|event| event["message"] == message.as_str());
+        cluster.until(&registry::EVENTS, what, is_told).await;
+    };
+    told("enabled").await;
+    let none = json!({"metadata": {"annotations": {"service.kubernetes.io/topology-mode": null}}});
+    cluster.merge(&SERVICES, "web", none).await;
+    cluster.until(&ENDPOINT_SLICES, "no hints", |all| hints(all, "web") == "- - - -").await;
+    told("disabled").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_on_a_node_that_is_not_there_has_no_endpoint() {
+    // The pod stays although its node is not there.
+    let cluster = Cluster::without(&["pod-garbage-collector"]).await;
+    let service = json!({"metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    cluster.create(&SERVICES, service).await;
+    let pod = json!({"metadata": {"name": "lost", "labels": {"app": "web"}},
+        "spec": {"nodeName": "nowhere", "containers": [{"name": "c", "image": "web:1"}]}});
+    cluster.create(&registry::PODS, pod).await;
+    let message = "Error updating Endpoint Slices for Service default/web: skipping Pod lost for Service default/web: \
+        Node nowhere Not Found";
+    let is_told = |all: &[Arc<Value>]| all.iter().any(|event| event["message"] == message);
+    cluster.until(&registry::EVENTS, "the event", is_told).await;
+    cluster.until(&ENDPOINT_SLICES, "no endpoint", |all| ready(all, "web") == 0).await;
+    cluster.add_node("nowhere").await;
+    cluster.until(&ENDPOINT_SLICES, "the endpoint", |all| ready(all, "web") == 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_of_others_are_mirrored() {
     let cluster = Cluster::start().await;
@@ -56,6 +111,9 @@ async fn endpoints_of_others_are_mirrored() {
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.7"}, {"ip": "192.0.2.8"}], "ports": [{"port": 8080}]}]});
     cluster.merge(&ENDPOINTS, "own", more).await;
     cluster.until(&ENDPOINT_SLICES, "two endpoints", |all| ready(all, "own") == 2).await;
+    cluster.merge(&ENDPOINTS, "own", json!({"metadata": {"annotations": {"why": "because"}}})).await;
+    let told = |all: &[Arc<Value>]| all.iter().any(|slice| slice["metadata"]["annotations"]["why"] == "because");
+    cluster.until(&ENDPOINT_SLICES, "the annotation", told).await;
     cluster.client.delete(&ENDPOINTS, Some("default"), "own", &DeleteOptions::default()).await.unwrap();
     cluster.until(&ENDPOINT_SLICES, "no mirror", |all| ready(all, "own") == 0).await;
 }

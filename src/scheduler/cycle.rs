@@ -4,10 +4,14 @@ use crate::cache::{Cache, NodeInfo};
 use crate::plugins::{Context, PLUGINS, Refusers, Unfit};
 use crate::pod_info::PodInfo;
 use crate::terms::Spread;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// With more nodes than this, only a part of the feasible ones is scored.
 const ALL_SCORED: usize = 100;
+/// Nodes on which plugins are timed.
+const TIMED: usize = 16;
 
 /// Why a pod fits nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +24,12 @@ pub(crate) struct Unschedulable {
     pub(crate) nodes: usize,
     /// Whether the place of other pods has a part in it.
     pub(crate) by: Refusers,
+    /// The plugins that gave reasons.
+    pub(crate) plugins: Vec<&'static str>,
 }
+
+/// How long the steps of decisions took: the step, whether it came to something, and its time.
+pub(crate) type Times = Vec<(&'static str, bool, Duration)>;
 
 /// Whether a pod passes all filters on one node.
 pub(crate) fn fits(context: &Context<'_>, info: &NodeInfo) -> Result<(), Unfit> {
@@ -29,7 +38,7 @@ pub(crate) fn fits(context: &Context<'_>, info: &NodeInfo) -> Result<(), Unfit> 
     };
     PLUGINS.iter().try_for_each(|plugin| {
         let Some(filter) = plugin.filter else { return Ok(()) };
-        filter(context, info, node)
+        filter(context, info, node).map_err(|unfit| Unfit { plugin: plugin.name, ..unfit })
     })
 }
 
@@ -40,10 +49,11 @@ pub(crate) fn choose(
     cache: &mut Cache,
     start: &mut usize,
     tie: impl FnOnce(usize) -> usize,
+    times: &mut Times,
 ) -> Result<String, Unschedulable> {
     let unfit_without = unfit_without_nominated(pod, cache);
     let kept = cache.keep_room(pod);
-    let chosen = choose_among(pod, cache, &unfit_without, start, tie);
+    let chosen = choose_among(pod, cache, &unfit_without, start, tie, times);
     cache.clear_room(&kept);
     chosen
 }
@@ -66,17 +76,21 @@ fn choose_among(
     unfit_without: &HashMap<String, Unfit>,
     start: &mut usize,
     tie: impl FnOnce(usize) -> usize,
+    times: &mut Times,
 ) -> Result<String, Unschedulable> {
     let all = cache.node_count();
     if all == 0 {
         let message = "no nodes available to schedule pods".to_owned();
-        return Err(Unschedulable { message, crowded: Vec::new(), nodes: 0, by: Refusers::default() });
+        let by = Refusers::default();
+        return Err(Unschedulable { message, crowded: Vec::new(), nodes: 0, by, plugins: Vec::new() });
     }
     let nodes: Vec<_> = match &pod.only_nodes {
         Some(names) => names.iter().filter_map(|name| Some((name.as_str(), cache.node(name)?))).collect(),
         None => cache.nodes().collect(),
     };
+    let begun = Instant::now();
     let mut context = Context::new(pod, cache);
+    times.push(("PreFilter", true, begun.elapsed()));
     let fits = |context: &Context<'_>, name: &str, info: &NodeInfo| {
         fits(context, info)?;
         unfit_without.get(name).map_or(Ok(()), |unfit| Err(unfit.clone()))
@@ -88,7 +102,8 @@ fn choose_among(
     }
     let enough = enough(nodes.len());
     let (mut feasible, mut refusals, mut looked_at) = (Vec::new(), Refusals::default(), 0);
-    let (mut crowded, mut by) = (Vec::new(), Refusers::default());
+    let (mut crowded, mut by, mut plugins) = (Vec::new(), Refusers::default(), BTreeSet::new());
+    let begun = Instant::now();
     for offset in 0..nodes.len() {
         let (name, info) = nodes[(*start + offset) % nodes.len()];
         looked_at += 1;
@@ -96,6 +111,7 @@ fn choose_among(
             Ok(()) => feasible.push((name, info)),
             Err(unfit) => {
                 by = by.and(unfit.by);
+                plugins.insert(unfit.plugin);
                 if !unfit.for_good {
                     crowded.push(name.to_owned());
                 }
@@ -106,13 +122,17 @@ fn choose_among(
             break;
         }
     }
+    times.push(("Filter", !feasible.is_empty(), begun.elapsed()));
     *start = (*start + looked_at) % nodes.len().max(1);
     if feasible.is_empty() {
         refusals.add_times("node(s) didn't satisfy plugin(s) [NodeAffinity]", all - nodes.len());
+        if nodes.len() < all {
+            plugins.insert("NodeAffinity");
+        }
         let message = format!("0/{all} nodes are available: {}.", refusals.text());
-        return Err(Unschedulable { message, crowded, nodes: all, by });
+        return Err(Unschedulable { message, crowded, nodes: all, by, plugins: plugins.into_iter().collect() });
     }
-    let totals = score(&mut context, cache, &feasible);
+    let totals = score(&mut context, cache, &feasible, times);
     let best = totals.iter().max().copied().unwrap_or_default();
     let equals: Vec<_> = (0..totals.len()).filter(|index| totals[*index] == best).collect();
     Ok(feasible[equals[tie(equals.len()) % equals.len()]].0.to_owned())
@@ -127,13 +147,20 @@ fn enough(nodes: usize) -> usize {
     (nodes * percent / 100).max(ALL_SCORED)
 }
 
-fn score<'a>(context: &mut Context<'a>, cache: &'a Cache, feasible: &[(&'a str, &'a NodeInfo)]) -> Vec<i64> {
+fn score<'a>(
+    context: &mut Context<'a>,
+    cache: &'a Cache,
+    feasible: &[(&'a str, &'a NodeInfo)],
+    times: &mut Times,
+) -> Vec<i64> {
     let mut totals = vec![0; feasible.len()];
     if feasible.len() < 2 {
         return totals;
     }
+    let begun = Instant::now();
     context.prepare_scores(cache, feasible);
-    let context = &*context;
+    times.push(("PreScore", true, begun.elapsed()));
+    let (begun, context) = (Instant::now(), &*context);
     for score in PLUGINS.iter().filter_map(|plugin| plugin.score) {
         let rate =
             |(_, info): &(&str, &NodeInfo)| info.node.as_ref().map_or(0, |node| (score.rate)(context, info, node));
@@ -142,7 +169,40 @@ fn score<'a>(context: &mut Context<'a>, cache: &'a Cache, feasible: &[(&'a str, 
             *total += scaled * score.weight;
         }
     }
+    times.push(("Score", true, begun.elapsed()));
     totals
+}
+
+/// Runs the plugins on a few nodes once more, each by itself, and tells how long it took: the plugin, the step, whether
+/// the node passed, and the time.
+pub(crate) fn time_plugins(pod: &PodInfo, cache: &Cache) -> Vec<(&'static str, &'static str, bool, Duration)> {
+    let mut told = Vec::new();
+    let mut context = Context::new(pod, cache);
+    let nodes: Vec<_> = cache.nodes().take(TIMED).collect();
+    let mut feasible = Vec::new();
+    for (name, info) in nodes {
+        let Some(node) = &info.node else { continue };
+        let passed = PLUGINS.iter().filter_map(|plugin| Some((plugin.name, plugin.filter?))).all(|(name, filter)| {
+            let begun = Instant::now();
+            let passed = filter(&context, info, node).is_ok();
+            told.push((name, "Filter", passed, begun.elapsed()));
+            passed
+        });
+        if passed {
+            feasible.push((name, info));
+        }
+    }
+    if feasible.len() > 1 {
+        context.prepare_scores(cache, &feasible);
+        for (name, score) in PLUGINS.iter().filter_map(|plugin| Some((plugin.name, plugin.score?))) {
+            for (node, info) in feasible.iter().filter_map(|(_, info)| Some((info.node.as_ref()?, info))) {
+                let begun = Instant::now();
+                (score.rate)(&context, info, node);
+                told.push((name, "Score", true, begun.elapsed()));
+            }
+        }
+    }
+    told
 }
 
 /// How often each reason was given.
@@ -184,7 +244,7 @@ mod tests {
     use std::sync::Arc;
 
     fn run(pod: &PodInfo, cache: &mut Cache) -> Result<String, String> {
-        choose(pod, cache, &mut 0, |_| 0).map_err(|refused| match refused.nodes {
+        choose(pod, cache, &mut 0, |_| 0, &mut Vec::new()).map_err(|refused| match refused.nodes {
             0 => refused.message,
             _ => format!("{} {}", refused.message, find(pod, cache, &refused, &[]).unwrap_err()),
         })

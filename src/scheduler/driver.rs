@@ -102,7 +102,12 @@ impl Scheduler {
         let state = self.state();
         let (active, backoff, unschedulable) = state.queue.sizes();
         let (pods, nodes, assumed) = state.cache.sizes();
-        Sizes { active, backoff, unschedulable, gated: state.gated.len(), pods, nodes, assumed }
+        let (incoming, mut by_plugin) = (state.queue.incoming().clone(), state.queue.refused_by_plugin());
+        let gated = state.gated.len();
+        if gated > 0 {
+            by_plugin.insert("SchedulingGates", gated);
+        }
+        Sizes { active, backoff, unschedulable, gated, pods, nodes, assumed, incoming, by_plugin }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -171,7 +176,9 @@ impl Scheduler {
             Some(pod) => {
                 state.queue.remove(uid);
                 if !pod.spec.scheduling_gates.is_empty() && !pod.metadata.is_deleting() {
-                    state.gated.insert(uid.clone());
+                    if state.gated.insert(uid.clone()) {
+                        state.queue.note_gated();
+                    }
                 }
             }
             None => state.gone(uid),
@@ -220,12 +227,17 @@ impl Scheduler {
         let begun = Instant::now();
         let State { cache, queue, start, .. } = &mut *state;
         let history = queue.history(info.uid());
-        let chosen = cycle::choose(info, cache, start, |equals| rand::random_range(0..equals));
-        self.metrics.decided(begun.elapsed());
+        let mut times = Vec::new();
+        let chosen = cycle::choose(info, cache, start, |equals| rand::random_range(0..equals), &mut times);
+        if self.metrics.decided(begun.elapsed(), &times) {
+            self.metrics.plugins(&cycle::time_plugins(info, cache));
+        }
         match chosen {
             Ok(node) => {
                 cache.end_nomination(info.uid());
+                let reserving = Instant::now();
                 cache.assume(info.clone(), &node);
+                self.metrics.step("Reserve", true, reserving.elapsed());
                 queue.remove(info.uid());
                 if let Some((attempts, came)) = history {
                     self.metrics.placed(attempts, came.elapsed());
@@ -235,8 +247,10 @@ impl Scheduler {
             }
             Err(refused) => {
                 let budgets = self.budgets.as_ref().map(Informer::list).unwrap_or_default();
-                queue.unschedulable(info.uid(), refused.by, Instant::now());
+                queue.unschedulable(info.uid(), refused.by, &refused.plugins, Instant::now());
+                let preempting = Instant::now();
                 let refusal = preempt(info, cache, refused, &budgets);
+                self.metrics.step("PostFilter", refusal.nomination.is_some(), preempting.elapsed());
                 if let Some(nomination) = &refusal.nomination {
                     self.metrics.preempted(nomination.victims.len());
                 }
@@ -255,11 +269,13 @@ impl Scheduler {
             "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
+        let begun = Instant::now();
         let bound = self
             .client
             .create_sub::<IgnoredAny>(&registry::PODS, meta.namespace(), &meta.name, "binding", &binding)
             .await;
         let Err(error) = bound else {
+            self.metrics.step("Bind", true, begun.elapsed());
             let message = format!("Successfully assigned {} to {node}", meta.key());
             return self.recorder.normal(&about, "Scheduled", message);
         };
@@ -392,7 +408,7 @@ impl State {
     fn wake(&mut self, event: Event<'_>) {
         if self.queue.has_unschedulable() {
             let cache = &self.cache;
-            self.queue.wake(|pod, by| helps(event, pod, by, cache));
+            self.queue.wake(event.name(), |pod, by| helps(event, pod, by, cache));
         }
     }
 

@@ -22,6 +22,22 @@ pub(crate) enum Event<'a> {
     Namespace,
 }
 
+impl Event<'_> {
+    /// As metrics name it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Node { old: None, .. } => "NodeAdd",
+            Self::Node { old: Some(old), new } if old.spec != new.spec => "NodeUpdateNodeTaint",
+            Self::Node { old: Some(old), new } if old.metadata.labels != new.metadata.labels => "NodeUpdateNodeLabel",
+            Self::Node { .. } => "NodeUpdateNodeAllocatable",
+            Self::NodeGone(_) => "NodeDelete",
+            Self::Placed(_) => "AssignedPodAdd",
+            Self::Gone { .. } => "AssignedPodDelete",
+            Self::Namespace => "NamespaceUpdate",
+        }
+    }
+}
+
 /// Whether the event could help a pod that was refused by those plugins, or by nodes alone.
 pub(crate) fn helps(event: Event<'_>, pod: &PodInfo, by: Refusers, cache: &Cache) -> bool {
     match event {
@@ -132,7 +148,7 @@ mod tests {
             spec["containers"] = asking("1")["containers"].clone();
         }
         let pod = labelled_pod("p", "web", spec.clone());
-        let before = match choose(&pod, cache, &mut 0, |_| 0) {
+        let before = match choose(&pod, cache, &mut 0, |_| 0, &mut Vec::new()) {
             Err(refused) => refused.by,
             // The event has been taken in already: by whom it was refused before is told by what it demands.
             Ok(_) => Refusers { affinity: pod.pod_affinities.is_some(), spread: !pod.spread.is_empty() },

@@ -1,6 +1,8 @@
 //! What the scheduler counts, under upstream's names.
 
+use crate::queue::Incoming;
 use naru_base::metrics::{Histogram, Source, Text};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +13,33 @@ const LONG_SECONDS: &[f64] = &[
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36,
     1310.72, 2621.44, 5242.88,
 ];
+/// Of the steps, from 0.1 ms; of single plugins, from 0.01 ms.
+const STEP_SECONDS: &[f64] =
+    &[0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1024, 0.2048];
+const PLUGIN_SECONDS: &[f64] = &[
+    1e-5,
+    1.5e-5,
+    2.25e-5,
+    3.375e-5,
+    5.0625e-5,
+    7.59375e-5,
+    0.000_113_9,
+    0.000_170_86,
+    0.000_256_29,
+    0.000_384_43,
+    0.000_576_65,
+    0.000_864_98,
+    0.001_297_46,
+    0.001_946_2,
+    0.002_919_29,
+    0.004_378_94,
+    0.006_568_41,
+    0.009_852_61,
+    0.014_778_92,
+    0.022_168_38,
+];
+/// One of so many decisions is timed plugin by plugin.
+const SAMPLED: u64 = 10;
 const ATTEMPTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0];
 const VICTIMS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 /// Attempts that are told apart in the time until a pod is placed; more are counted with the last.
@@ -27,7 +56,7 @@ pub(crate) enum Outcome {
 const OUTCOMES: [&str; 3] = ["scheduled", "unschedulable", "error"];
 
 /// How much there is at the moment.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Sizes {
     pub(crate) active: usize,
     pub(crate) backoff: usize,
@@ -36,6 +65,8 @@ pub(crate) struct Sizes {
     pub(crate) pods: usize,
     pub(crate) nodes: usize,
     pub(crate) assumed: usize,
+    pub(crate) incoming: Incoming,
+    pub(crate) by_plugin: BTreeMap<&'static str, usize>,
 }
 
 type Sizing = Box<dyn Fn() -> Option<Sizes> + Send + Sync>;
@@ -63,6 +94,11 @@ struct Counts {
     attempts_of_pods: Histogram,
     preemptions: u64,
     victims: Histogram,
+    decisions: u64,
+    /// By step and whether it came to something.
+    steps: BTreeMap<(&'static str, bool), Histogram>,
+    /// By plugin, step and whether the node passed.
+    plugins: BTreeMap<(&'static str, &'static str, bool), Histogram>,
 }
 
 impl Default for Counts {
@@ -73,6 +109,9 @@ impl Default for Counts {
             until_placed: Vec::new(),
             attempts_of_pods: Histogram::new(ATTEMPTS),
             preemptions: 0,
+            decisions: 0,
+            steps: BTreeMap::new(),
+            plugins: BTreeMap::new(),
             victims: Histogram::new(VICTIMS),
         }
     }
@@ -94,9 +133,29 @@ impl Metrics {
         self.counts().attempts[outcome as usize].observe(took);
     }
 
-    /// A node was chosen, or found to be missing.
-    pub(crate) fn decided(&self, took: Duration) {
-        self.counts().algorithm.observe(took);
+    /// A node was chosen, or found to be missing. Tells whether the plugins are to be timed.
+    pub(crate) fn decided(&self, took: Duration, steps: &[(&'static str, bool, Duration)]) -> bool {
+        let mut counts = self.counts();
+        counts.algorithm.observe(took);
+        counts.decisions += 1;
+        for (step, done, took) in steps {
+            counts.step(step, *done, *took);
+        }
+        counts.decisions % SAMPLED == 1
+    }
+
+    /// A step of an attempt is over.
+    pub(crate) fn step(&self, step: &'static str, done: bool, took: Duration) {
+        self.counts().step(step, done, took);
+    }
+
+    /// How long single plugins took.
+    pub(crate) fn plugins(&self, times: &[(&'static str, &'static str, bool, Duration)]) {
+        let mut counts = self.counts();
+        for (plugin, step, passed, took) in times {
+            let fresh = || Histogram::new(PLUGIN_SECONDS);
+            counts.plugins.entry((plugin, step, *passed)).or_insert_with(fresh).observe(*took);
+        }
     }
 
     /// A pod has got its node after so many attempts.
@@ -116,6 +175,17 @@ impl Metrics {
         counts.preemptions += 1;
         counts.victims.add(victims as f64);
     }
+}
+
+impl Counts {
+    fn step(&mut self, step: &'static str, done: bool, took: Duration) {
+        self.steps.entry((step, done)).or_insert_with(|| Histogram::new(STEP_SECONDS)).observe(took);
+    }
+}
+
+/// As upstream names it.
+fn status(done: bool) -> &'static str {
+    if done { "Success" } else { "Unschedulable" }
 }
 
 impl Source for Metrics {
@@ -148,6 +218,27 @@ impl Source for Metrics {
         let name = "scheduler_preemption_victims";
         out.family(name, "histogram", "How many pods had to go each time.");
         out.histogram(name, &[], &counts.victims);
+        let name = "scheduler_framework_extension_point_duration_seconds";
+        out.family(name, "histogram", "How long each step of an attempt took.");
+        for ((step, done), times) in &counts.steps {
+            out.histogram(name, &[("extension_point", step), PROFILE, ("status", status(*done))], times);
+        }
+        let name = "scheduler_plugin_execution_duration_seconds";
+        out.family(name, "histogram", "How long a plugin took for a node, in one of ten attempts.");
+        for ((plugin, step, passed), times) in &counts.plugins {
+            let labels = [("extension_point", *step), ("plugin", *plugin), ("status", status(*passed))];
+            out.histogram(name, &labels, times);
+        }
+        let name = "scheduler_queue_incoming_pods_total";
+        out.family(name, "counter", "Pods that came into a queue, by the event that brought them there.");
+        for ((queue, event), count) in &sizes.incoming {
+            out.sample(name, &[("event", event), ("queue", queue)], count);
+        }
+        let name = "scheduler_unschedulable_pods";
+        out.family(name, "gauge", "Pods that wait because of a plugin; one may wait because of several.");
+        for (plugin, count) in &sizes.by_plugin {
+            out.sample(name, &[("plugin", plugin), PROFILE], count);
+        }
         let name = "scheduler_pending_pods";
         out.family(name, "gauge", "Pods that wait, by queue.");
         let queues = [
@@ -174,7 +265,15 @@ mod tests {
     #[test]
     fn what_was_counted_is_told_under_the_usual_names() {
         let metrics = Metrics::default();
-        metrics.watch(|| Some(Sizes { gated: 2, ..Sizes::default() }));
+        let incoming = Incoming::from([(("active", "NodeAdd"), 4)]);
+        let by_plugin = BTreeMap::from([("NodeName", 1)]);
+        metrics.watch(move || {
+            Some(Sizes { gated: 2, incoming: incoming.clone(), by_plugin: by_plugin.clone(), ..Sizes::default() })
+        });
+        let took = Duration::from_millis(3);
+        assert!(metrics.decided(took, &[("Filter", false, took)]), "the first one is timed");
+        assert!(!metrics.decided(took, &[]));
+        metrics.plugins(&[("NodeName", "Filter", true, took)]);
         metrics.attempt(Outcome::Unschedulable, Duration::from_millis(3));
         metrics.placed(2, Duration::from_secs(1));
         metrics.preempted(3);
@@ -186,6 +285,10 @@ mod tests {
             "scheduler_pod_scheduling_sli_duration_seconds_count{attempts=\"2\"} 1",
             "scheduler_preemption_victims_sum 3",
             "scheduler_pending_pods{queue=\"gated\"} 2",
+            "scheduler_queue_incoming_pods_total{event=\"NodeAdd\",queue=\"active\"} 4",
+            "scheduler_unschedulable_pods{plugin=\"NodeName\",profile=\"default-scheduler\"} 1",
+            "scheduler_framework_extension_point_duration_seconds_count{extension_point=\"Filter\",profile=\"default-scheduler\",status=\"Unschedulable\"} 1",
+            "scheduler_plugin_execution_duration_seconds_count{extension_point=\"Filter\",plugin=\"NodeName\",status=\"Success\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
         }

@@ -259,7 +259,7 @@ mod tests {
     fn check(cache: &mut Cache, pod: &PodInfo, budgets: &[Arc<Budget>], expected: &str) {
         let requested = |cache: &Cache| cache.nodes().map(|(_, info)| info.requested.clone()).collect::<Vec<_>>();
         let before = requested(cache);
-        let refused = choose(pod, cache, &mut 0, |_| 0).unwrap_err();
+        let refused = choose(pod, cache, &mut 0, |_| 0, &mut Vec::new()).unwrap_err();
         let outcome = match find(pod, cache, &refused, budgets) {
             Ok(found) => {
                 let names: Vec<&str> = found.victims.iter().map(|victim| victim.pod.metadata.name.as_str()).collect();
@@ -357,9 +357,9 @@ mod tests {
         let term = json!({"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "zone"});
         let near = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}});
         let fan = of("fan", "1", 1, near);
-        assert!(choose(&fan, &mut cache, &mut 0, |_| 0).is_err());
+        assert!(choose(&fan, &mut cache, &mut 0, |_| 0, &mut Vec::new()).is_err());
         cache.assume(db, "a");
-        assert_eq!(choose(&fan, &mut cache, &mut 0, |_| 0).unwrap(), "a");
+        assert_eq!(choose(&fan, &mut cache, &mut 0, |_| 0, &mut Vec::new()).unwrap(), "a");
     }
 
     #[test]
@@ -367,10 +367,10 @@ mod tests {
         let mut cache = cluster(&[on("z", "2", 5, "b")]);
         let important = Arc::new(of("p", "2", 10, json!({})));
         cache.nominate(important.clone(), "a");
-        assert!(choose(&of("q", "1", 1, json!({})), &mut cache, &mut 0, |_| 0).is_err());
-        assert_eq!(choose(&of("r", "1", 20, json!({})), &mut cache, &mut 0, |_| 0).unwrap(), "a");
-        assert_eq!(choose(&important, &mut cache, &mut 0, |_| 0).unwrap(), "a");
+        assert!(choose(&of("q", "1", 1, json!({})), &mut cache, &mut 0, |_| 0, &mut Vec::new()).is_err());
+        assert_eq!(choose(&of("r", "1", 20, json!({})), &mut cache, &mut 0, |_| 0, &mut Vec::new()).unwrap(), "a");
+        assert_eq!(choose(&important, &mut cache, &mut 0, |_| 0, &mut Vec::new()).unwrap(), "a");
         cache.end_nomination(important.uid());
-        assert_eq!(choose(&of("q", "1", 1, json!({})), &mut cache, &mut 0, |_| 0).unwrap(), "a");
+        assert_eq!(choose(&of("q", "1", 1, json!({})), &mut cache, &mut 0, |_| 0, &mut Vec::new()).unwrap(), "a");
     }
 }

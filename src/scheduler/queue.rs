@@ -16,12 +16,31 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Where {
     Active,
-    Backoff(Instant),
+    /// Until when. One that could not be tried for a reason outside it waits that long in any case.
+    Backoff(Instant, Patience),
     /// Since when.
     Unschedulable(Instant),
     /// Taken by the cycle.
     InFlight,
 }
+
+/// Whether a pod that backs off is taken before its time when there is nothing else to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    None,
+    Full,
+}
+
+/// What brought a pod into a queue, as metrics name it.
+pub(crate) const CAME: &str = "UnschedulablePodAdd";
+const CHANGED: &str = "UnschedulablePodUpdate";
+const REFUSED: &str = "ScheduleAttemptFailure";
+const BACKED_OFF: &str = "BackoffComplete";
+const TAKEN_EARLY: &str = "PopFromBackoffQ";
+const WAITED_LONG: &str = "UnschedulableTimeout";
+
+/// How many pods came into which queue by which event.
+pub(crate) type Incoming = BTreeMap<(&'static str, &'static str), u64>;
 
 #[derive(Debug)]
 struct Waiting {
@@ -34,6 +53,8 @@ struct Waiting {
     last_tried: Instant,
     /// Whether the place of other pods had a part in the last refusal.
     refused_by: Refusers,
+    /// The plugins that gave the reasons of it.
+    plugins: Vec<&'static str>,
 }
 
 type ActiveKey = (Reverse<i32>, u64);
@@ -46,7 +67,10 @@ pub(crate) struct Queue {
     unschedulable: HashSet<String>,
     active: BTreeMap<ActiveKey, String>,
     timers: BTreeSet<(Instant, String)>,
+    /// Those of them that may be taken before their time.
+    early: BTreeSet<(Instant, String)>,
     sequence: u64,
+    incoming: Incoming,
 }
 
 impl Queue {
@@ -64,9 +88,10 @@ impl Queue {
                 came: Instant::now(),
                 last_tried: Instant::now(),
                 refused_by: Refusers::default(),
+                plugins: Vec::new(),
             };
             self.pods.insert(uid.clone(), waiting);
-            return self.move_to(&uid, Where::Active);
+            return self.enter(&uid, Where::Active, CAME);
         };
         let changed =
             waiting.info.pod.spec != info.pod.spec || waiting.info.pod.metadata.labels != info.pod.metadata.labels;
@@ -76,7 +101,7 @@ impl Queue {
             waiting.info = info;
         }
         match state {
-            Where::Unschedulable(_) if changed => self.retry(&uid),
+            Where::Unschedulable(_) if changed => self.retry(&uid, Patience::None, CHANGED),
             state => self.move_to(&uid, state),
         }
     }
@@ -90,9 +115,13 @@ impl Queue {
     /// The next pod to be tried. It stays known until `remove` (scheduled) or `failed`.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<Arc<PodInfo>> {
         self.promote(now);
+        if self.active.is_empty() {
+            self.take_early();
+        }
         let (_, uid) = self.active.pop_first()?;
         let waiting = self.pods.get_mut(&uid)?;
         waiting.state = Where::InFlight;
+        waiting.plugins.clear();
         waiting.attempts += 1;
         waiting.last_tried = now;
         Some(waiting.info.clone())
@@ -104,10 +133,11 @@ impl Queue {
     }
 
     /// The pod taken last fits nowhere: it waits for an event that helps.
-    pub(crate) fn unschedulable(&mut self, uid: &str, by: Refusers, now: Instant) {
+    pub(crate) fn unschedulable(&mut self, uid: &str, by: Refusers, plugins: &[&'static str], now: Instant) {
         if let Some(waiting) = self.pods.get_mut(uid).filter(|waiting| waiting.state == Where::InFlight) {
             waiting.refused_by = by;
-            self.move_to(uid, Where::Unschedulable(now));
+            waiting.plugins = plugins.to_vec();
+            self.enter(uid, Where::Unschedulable(now), REFUSED);
         }
     }
 
@@ -121,7 +151,7 @@ impl Queue {
                 (waiting.attempts, waiting.last_tried) = (1, now);
             }
         }
-        self.retry(&uid);
+        self.retry(&uid, Patience::Full, REFUSED);
     }
 
     /// Whether any pod fitted nowhere and waits for something to happen.
@@ -130,8 +160,8 @@ impl Queue {
     }
 
     /// Something has happened: pods that fitted nowhere and for which `helps` holds are tried again.
-    /// It is told whether the place of other pods had a part in their refusal.
-    pub(crate) fn wake(&mut self, helps: impl Fn(&PodInfo, Refusers) -> bool) {
+    /// It is told whether the place of other pods had a part in their refusal. `event` is its name.
+    pub(crate) fn wake(&mut self, event: &'static str, helps: impl Fn(&PodInfo, Refusers) -> bool) {
         let woken: Vec<_> = self
             .unschedulable
             .iter()
@@ -141,8 +171,26 @@ impl Queue {
             .collect();
         for uid in woken {
             self.leave(&uid);
-            self.retry(&uid);
+            self.retry(&uid, Patience::None, event);
         }
+    }
+
+    /// A pod came that somebody keeps from being tried.
+    pub(crate) fn note_gated(&mut self) {
+        *self.incoming.entry(("unschedulable", CAME)).or_default() += 1;
+    }
+
+    /// How many pods came into the queues so far.
+    pub(crate) fn incoming(&self) -> &Incoming {
+        &self.incoming
+    }
+
+    /// How many pods wait because of each plugin.
+    pub(crate) fn refused_by_plugin(&self) -> BTreeMap<&'static str, usize> {
+        let mut all = BTreeMap::new();
+        let waiting = self.pods.values().filter(|waiting| waiting.state != Where::InFlight);
+        waiting.flat_map(|waiting| &waiting.plugins).for_each(|plugin| *all.entry(*plugin).or_default() += 1);
+        all
     }
 
     /// How many pods are active, back off, and fitted nowhere.
@@ -155,14 +203,34 @@ impl Queue {
         self.pods.get(uid).map(|waiting| (waiting.attempts, waiting.came))
     }
 
-    fn retry(&mut self, uid: &str) {
+    fn retry(&mut self, uid: &str, patience: Patience, event: &'static str) {
         let Some(waiting) = self.pods.get(uid) else { return };
         let doublings = waiting.attempts.saturating_sub(1).min(8);
         let until = waiting.last_tried + (FIRST_BACKOFF * (1 << doublings)).min(LAST_BACKOFF);
         if waiting.attempts == 0 || until <= Instant::now() {
-            self.move_to(uid, Where::Active);
+            self.enter(uid, Where::Active, event);
         } else {
-            self.move_to(uid, Where::Backoff(until));
+            self.enter(uid, Where::Backoff(until, patience), event);
+        }
+    }
+
+    /// Comes into a queue by an event.
+    fn enter(&mut self, uid: &str, state: Where, event: &'static str) {
+        let queue = match state {
+            Where::Active => "active",
+            Where::Backoff(..) => "backoff",
+            Where::Unschedulable(_) => "unschedulable",
+            Where::InFlight => return,
+        };
+        *self.incoming.entry((queue, event)).or_default() += 1;
+        self.move_to(uid, state);
+    }
+
+    /// With nothing else to do, a pod that an event could have helped need not wait for its time.
+    fn take_early(&mut self) {
+        if let Some((_, uid)) = self.early.first().cloned() {
+            self.leave(&uid);
+            self.enter(&uid, Where::Active, TAKEN_EARLY);
         }
     }
 
@@ -171,8 +239,10 @@ impl Queue {
             if at > now {
                 return;
             }
+            let state = self.pods.get(&uid).map(|waiting| waiting.state);
+            let event = if matches!(state, Some(Where::Backoff(..))) { BACKED_OFF } else { WAITED_LONG };
             self.leave(&uid);
-            self.move_to(&uid, Where::Active);
+            self.enter(&uid, Where::Active, event);
         }
     }
 
@@ -182,8 +252,9 @@ impl Queue {
             Where::Active => {
                 self.active.remove(&(Reverse(waiting.info.priority()), waiting.sequence));
             }
-            Where::Backoff(at) => {
+            Where::Backoff(at, _) => {
                 self.timers.remove(&(at, uid.to_owned()));
+                self.early.remove(&(at, uid.to_owned()));
             }
             Where::Unschedulable(since) => {
                 self.timers.remove(&(since + LONGEST_WAIT, uid.to_owned()));
@@ -202,8 +273,11 @@ impl Queue {
                 let key = (Reverse(waiting.info.priority()), waiting.sequence);
                 self.active.insert(key, uid.to_owned());
             }
-            Where::Backoff(at) => {
+            Where::Backoff(at, patience) => {
                 self.timers.insert((at, uid.to_owned()));
+                if patience == Patience::None {
+                    self.early.insert((at, uid.to_owned()));
+                }
             }
             Where::Unschedulable(since) => {
                 self.timers.insert((since + LONGEST_WAIT, uid.to_owned()));
@@ -244,16 +318,47 @@ mod tests {
         let mut queue = Queue::default();
         queue.put(asking("a", "1", "1"));
         assert_eq!(pop(&mut queue), "a");
-        queue.unschedulable("uid-a", Refusers::default(), Instant::now());
-        queue.wake(|_, _| false);
+        queue.unschedulable("uid-a", Refusers::default(), &["NodeAffinity"], Instant::now());
+        assert_eq!(queue.refused_by_plugin(), BTreeMap::from([("NodeAffinity", 1)]));
+        queue.wake("NodeAdd", |_, _| false);
         assert_eq!(queue.next_timer(), Some(Instant::now() + LONGEST_WAIT));
-        queue.wake(|_, _| true);
-        assert_eq!(pop(&mut queue), "", "within its back-off");
+        queue.wake("NodeAdd", |_, _| true);
+        assert_eq!(queue.sizes(), (0, 1, 0), "within its back-off");
+        queue.put(asking("b", "1", "1"));
+        assert_eq!(pop(&mut queue), "b", "it does not come before those that need not wait");
+        queue.put(asking("c", "1", "1"));
         tokio::time::advance(FIRST_BACKOFF).await;
         assert_eq!(pop(&mut queue), "a");
-        queue.unschedulable("uid-a", Refusers::default(), Instant::now());
+        assert!(queue.refused_by_plugin().is_empty());
+        queue.unschedulable("uid-a", Refusers::default(), &[], Instant::now());
+        assert_eq!(pop(&mut queue), "c");
         tokio::time::advance(LONGEST_WAIT).await;
         assert_eq!(pop(&mut queue), "a", "never forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_nothing_else_to_do_a_pod_does_not_wait_for_its_time_but_after_an_error() {
+        let mut queue = Queue::default();
+        queue.put(asking("a", "1", "1"));
+        queue.put(asking("b", "1", "1"));
+        assert_eq!((pop(&mut queue), pop(&mut queue)), ("a".into(), "b".into()));
+        queue.failed(asking("a", "1", "1"), Instant::now());
+        queue.unschedulable("uid-b", Refusers::default(), &[], Instant::now());
+        assert_eq!(pop(&mut queue), "", "nothing has happened");
+        queue.wake("NodeAdd", |_, _| true);
+        assert_eq!(pop(&mut queue), "b");
+        assert_eq!(pop(&mut queue), "", "what failed waits");
+        tokio::time::advance(FIRST_BACKOFF).await;
+        assert_eq!(pop(&mut queue), "a");
+        let told = [
+            (("active", "BackoffComplete"), 1),
+            (("active", "PopFromBackoffQ"), 1),
+            (("active", "UnschedulablePodAdd"), 2),
+            (("backoff", "NodeAdd"), 1),
+            (("backoff", "ScheduleAttemptFailure"), 1),
+            (("unschedulable", "ScheduleAttemptFailure"), 1),
+        ];
+        assert_eq!(*queue.incoming(), BTreeMap::from(told));
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,7 +366,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.put(asking("a", "1", "1"));
         pop(&mut queue);
-        queue.unschedulable("uid-a", Refusers::default(), Instant::now());
+        queue.unschedulable("uid-a", Refusers::default(), &[], Instant::now());
         tokio::time::advance(LAST_BACKOFF).await;
         queue.put(asking("a", "1", "1"));
         assert_eq!(pop(&mut queue), "");

@@ -45,7 +45,7 @@ fn check(nodes: &Value, placed: &Value, spec: &Value, expected: &str) {
     for (spec, number) in placed.as_array().unwrap().iter().zip(0..) {
         cache.set_pod(Arc::new(info(&format!("placed-{number}"), spec)));
     }
-    let chosen = choose(&info("p", spec), &mut cache, &mut 0, |_| 0);
+    let chosen = choose(&info("p", spec), &mut cache, &mut 0, |_| 0, &mut Vec::new());
     let seen = chosen.unwrap_or_else(|refused| refused.message);
     let count = nodes.as_object().unwrap().len();
     let seen = seen.strip_prefix(&format!("0/{count} nodes are available: ")).unwrap_or(&seen);

@@ -53,6 +53,8 @@ pub(crate) struct Unfit {
     pub(crate) for_good: bool,
     /// Who it was that refused the node, if the place of other pods had a part in it.
     pub(crate) by: Refusers,
+    /// The plugin that gave the reasons; said by who asks them all.
+    pub(crate) plugin: &'static str,
 }
 
 /// Which of the plugins that look at other nodes too have refused a pod.

@@ -125,6 +125,11 @@ impl Way<'_> {
             shell.kill().unwrap();
             shell.wait().unwrap();
         }
+        // Who has nothing more to say has left, and the container goes on.
+        for word in ["third", "fourth"] {
+            let output = self.feed(&["attach", "-i", "shell"], format!("echo {word}\n").as_bytes());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 
     fn copy(&self) {

@@ -356,7 +356,10 @@ impl World {
             statuses: StatusSync::start(&client, &shutdown),
             dns: ClusterDns::default(),
             node_memory: 1 << 30,
-            allocatable: BTreeMap::new(),
+            allocatable: BTreeMap::from([(
+                "hugepages-2Mi".into(),
+                k8s_openapi::apimachinery::pkg::api::resource::Quantity("0".into()),
+            )]),
             pull_records: crate::credentials::records::PullRecords::open(&dir.path().join("pulls")).unwrap(),
             users: crate::users::UserRanges::read(config.data_dir.join("pods"), config.max_pods),
             pulls: tokio::sync::Semaphore::new(1),

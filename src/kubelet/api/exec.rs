@@ -111,6 +111,8 @@ pub(super) async fn attach(
     let ephemeral = || pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
     let once = crate::pod::plan::containers(&pod).any(|(c, _)| c.name == container && c.stdin_once == Some(true))
         || ephemeral().any(|c| c.name == container && c.stdin_once == Some(true));
+    let terminal = crate::pod::plan::containers(&pod).any(|(c, _)| c.name == container && c.tty == Some(true))
+        || ephemeral().any(|c| c.name == container && c.tty == Some(true));
     let (response, pending) = match start(&mut request, wanted) {
         Ok(started) => started,
         Err(refusal) => return *refusal,
@@ -131,6 +133,9 @@ pub(super) async fn attach(
                     {
                         tracing::debug!(container = run.id, %error, "standard input not closed");
                     }
+                    // Who has nothing more to say leaves a container that goes on waiting for others; where the input
+                    // has ended for good, the output is still awaited.
+                    had_input && (terminal || !once)
                 };
                 let status = ending.guard(attached(&mut peer, session, wanted, closing)).await;
                 status.unwrap_or_else(|| Some(failure("the node agent is ending")))
@@ -230,19 +235,20 @@ async fn put(stdin: &mut Option<mpsc::Sender<Bytes>>, waiting: &mut Option<Bytes
 }
 
 /// As [`converse`], for a container's own streams. `closing` runs once the client's input has been
-/// written, or the client has gone.
+/// written, or the client has gone, and says whether the conversation ends with it.
 async fn attached(
     peer: &mut Peer,
     mut session: ExecSession,
     wanted: Wanted,
-    closing: impl Future<Output = ()>,
+    closing: impl Future<Output = bool>,
 ) -> Option<Value> {
     let (over, mut written) = mpsc::channel::<()>(1);
     let closed = async {
         written.recv().await;
-        closing.await;
-        // The conversation ends by its output, not by its input.
-        std::future::pending::<()>().await;
+        if !closing.await {
+            // The conversation ends by its output, not by its input.
+            std::future::pending::<()>().await;
+        }
     };
     tokio::pin!(closed);
     if !wanted.stdin {
@@ -250,7 +256,7 @@ async fn attached(
     }
     let status = tokio::select! {
         status = carry(peer, session, wanted, over) => status,
-        () = &mut closed => None,
+        () = &mut closed => return Some(outcome(0)),
     };
     // Input that the container does not read must not keep this waiting.
     let _ = tokio::time::timeout(LAST_OUTPUT, closed).await;

@@ -9,6 +9,7 @@ mod port_forward;
 mod query;
 mod spdy;
 pub(crate) mod stats;
+mod system_logs;
 mod upgrade;
 
 use crate::config::NodeApiConfig;
@@ -27,6 +28,7 @@ use query::Query;
 use rustls_pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -179,6 +181,10 @@ async fn route(
         ["metrics", "cadvisor"] => metrics(stats::cadvisor(pods)),
         ["metrics", "probes"] => metrics(pods.shared().probe_counts.render()),
         ["containerLogs", namespace, name, container] => logs::serve(pods, namespace, name, container, &query).await,
+        ["logs", ..] => {
+            let below = path.strip_prefix("/logs").unwrap_or_default();
+            system_logs::serve(Path::new(system_logs::DIRECTORY), request.method(), below).await
+        }
         ["exec", namespace, name, container] => exec::serve(request, pods, namespace, name, container, &query).await,
         // The older form with the pod's uid in it.
         ["exec", namespace, name, _uid, container] => {

@@ -29,6 +29,11 @@ impl Query {
     }
 }
 
+/// A part of a path without its escapes.
+pub(super) fn unescape(part: &str) -> String {
+    decode(&part.replace('+', "%2B"))
+}
+
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

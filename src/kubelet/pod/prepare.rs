@@ -81,7 +81,7 @@ impl Worker {
             }
         }
         let id = spec.id.clone();
-        self.pod_limits = Some(spec.resources.clone());
+        self.pod_limits = Some(resources::pod_limits(&self.pod, shared.config.pod_pids_limit));
         shared.share_processors().await;
         let made = match shared.config.runtime.create_sandbox(spec).await {
             Ok(made) => made,

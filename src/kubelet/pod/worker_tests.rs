@@ -290,6 +290,8 @@ async fn a_pod_as_a_whole_is_bounded_and_resized() {
     };
     let running = start(&world, &with("64Mi"));
     world.until("running", |w| (w.status()["phase"] == "Running").then_some(())).await;
+    let resized = world.runtime.cgroups.lock().unwrap().iter().any(|(path, _)| path == "kubepods/podu1");
+    assert!(!resized, "nobody has asked for it");
     let limits = world.runtime.sandbox_limits.lock().unwrap().clone();
     assert_eq!((limits.cpu_quota, limits.memory_limit), (Some(100_000), Some(64 << 20)));
     running.inbox.put(|news| news.pod = Some(Arc::new(with("32Mi"))));

@@ -51,8 +51,8 @@ const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flo
 const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 /// Watches of one user at once. A busy operator has some hundreds.
 const MOST_WATCHES: u32 = 5_000;
-/// Longest path and query.
-const MAX_URI: usize = 16 * 1024;
+/// Longest path and query: a command to run in a container is a part of it, and some are whole scripts.
+const MAX_URI: usize = 60 * 1024;
 /// Under which name a request's audit events are found.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// How long a request may take that is neither a watch nor a stream, unless the flags say otherwise.

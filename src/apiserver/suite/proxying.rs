@@ -270,6 +270,23 @@ async fn headers_have_a_bound() {
 }
 
 #[tokio::test]
+async fn a_path_may_carry_a_script() {
+    let server = start().await;
+    for (bytes, expect) in [(20_000, "HTTP/1.1 200 "), (60_000, "HTTP/1.1 200 "), (62_000, "HTTP/1.1 414 ")] {
+        let mut client = connect(&server).await;
+        let script = "x".repeat(bytes);
+        let request =
+            format!("GET /version?command={script} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < expect.len() {
+            assert_ne!(client.read_buf(&mut seen).await.unwrap(), 0, "{bytes}");
+        }
+        assert!(seen.starts_with(expect.as_bytes()), "{bytes}: {}", String::from_utf8_lossy(&seen));
+    }
+}
+
+#[tokio::test]
 async fn the_method_is_the_verb() {
     let server = start().await;
     let rules = json!([{"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]}]);

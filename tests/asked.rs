@@ -222,12 +222,62 @@ spec:
     livenessProbe: {tcpSocket: {port: 8082}, periodSeconds: 1, failureThreshold: 1, initialDelaySeconds: 1}
   - name: exec
     image: REGISTRY/busybox:1
-    command: [sh, -c, 'echo ok >/tmp/health; sleep 2; rm /tmp/health; sleep 36000']
+    command: [sh, -c, 'echo began; echo ok >/tmp/health; sleep 2; rm /tmp/health; sleep 36000']
     livenessProbe: {exec: {command: [cat, /tmp/health]}, periodSeconds: 1, failureThreshold: 1}
   - name: never
     image: REGISTRY/busybox:1
     command: [sleep, '36000']
     readinessProbe: {exec: {command: ['false']}, periodSeconds: 1}
+"#;
+
+/// Pods that take more of the disk than they may; each goes by another of its limits.
+const GREEDY: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy-volume}
+spec:
+  containers:
+  - name: c
+    image: REGISTRY/busybox:1
+    command: [sh, -c, 'busybox dd if=/dev/zero of=/data/file bs=1M count=3; exec sleep 36000']
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, emptyDir: {sizeLimit: 1Mi}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy-pod}
+spec:
+  containers:
+  - name: c
+    image: REGISTRY/busybox:1
+    command: [sh, -c, 'busybox dd if=/dev/zero of=/data/file bs=1M count=3; exec sleep 36000']
+    resources: {limits: {ephemeral-storage: 1Mi}}
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, emptyDir: {}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy-container}
+spec:
+  containers:
+  - name: c
+    image: REGISTRY/busybox:1
+    command: [sh, -c, 'busybox dd if=/dev/zero of=/file bs=1M count=3; exec sleep 36000']
+    resources: {limits: {ephemeral-storage: 1Mi}}
+  - {name: d, image: 'REGISTRY/busybox:1', command: [sleep, '36000'], resources: {limits: {ephemeral-storage: 1Gi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: modest}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: REGISTRY/busybox:1
+    command: [sh, -c, 'busybox dd if=/dev/zero of=/data/file bs=1M count=3; exec sleep 36000']
+    resources: {limits: {ephemeral-storage: 100Mi}}
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, emptyDir: {sizeLimit: 50Mi}}]
 "#;
 
 /// One whose hooks call the handler.
@@ -257,6 +307,8 @@ fn what_the_conformance_suite_asks_of_a_node() {
     let mut c = Cluster::start("asked");
     let registry = c.registry();
     c.apply(&LOOKING.replace("REGISTRY", registry));
+    c.apply(&GREEDY.replace("REGISTRY", registry));
+    crate::exiting::begin(&c, registry);
     c.apply(&STAYING.replace("REGISTRY", registry));
     c.kubectl(&["wait", "--for=condition=Ready", "pod/handler", "pod/updated", "--timeout=120s"]);
     let handler = c.get("pod handler", "{.status.podIP}");
@@ -270,6 +322,8 @@ fn what_the_conformance_suite_asks_of_a_node() {
     websockets(&c);
     probes(&c);
     generations(&c);
+    evictions(&c);
+    crate::exiting::end(&c);
 }
 
 fn messages(c: &Cluster) {
@@ -278,6 +332,10 @@ fn messages(c: &Cluster) {
         let path = format!("{{.status.containerStatuses[?(@.name=='{container}')].state.terminated.message}}");
         assert_eq!(c.get("pod message-file", &path), message, "{container}");
     }
+    let logs = |flag: &str| c.kubectl(&["logs", "message-file", "-c", "log", flag]);
+    assert_eq!((logs("--since=24h").as_str(), logs("--since-time=2999-01-01T00:00:00Z").as_str()), ("DONE", ""));
+    assert_eq!((logs("--limit-bytes=2").as_str(), logs("--tail=0").as_str()), ("DO", ""));
+    assert!(logs("--timestamps").ends_with("Z DONE"));
 }
 
 fn environment(c: &Cluster) {
@@ -398,6 +456,7 @@ fn probes(c: &Cluster) {
     }
     let ready = c.get("pod probed", "{.status.containerStatuses[?(@.name=='never')].ready}");
     assert_eq!(ready, "false");
+    assert_eq!(c.kubectl(&["logs", "probed", "-c", "exec", "--previous"]), "began\n");
     assert_eq!(c.get("pod probed", "{.status.conditions[?(@.type=='Ready')].status}"), "False");
 }
 
@@ -426,4 +485,79 @@ fn generations(c: &Cluster) {
     c.kubectl(&["patch", "pod", "updated", "--type=json", "-p", &patch]);
     c.eventually("the new one is observed", |c| both(c) == "2 2 Guaranteed");
     assert_eq!(c.get("pod handler", "{.status.qosClass}"), "BestEffort");
+    many_generations(c);
+}
+
+/// Five hundred specifications of one pod, one after the other.
+fn many_generations(c: &Cluster) {
+    let kubeconfig = std::fs::read_to_string(c.kubeconfig()).unwrap();
+    let server = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server: ")).unwrap().to_owned();
+    let token = c.kubectl(&["create", "token", "streams"]);
+    let request = |deadline: i32| {
+        format!(
+            "url = \"{server}/api/v1/namespaces/default/pods/handler\"\nrequest = PATCH\ninsecure\nsilent\n\
+             header = \"Authorization: Bearer {}\"\nheader = \"Content-Type: application/merge-patch+json\"\n\
+             data = \"{{\\\"spec\\\":{{\\\"activeDeadlineSeconds\\\":{deadline}}}}}\"\noutput = /dev/null\n\
+             write-out = \"%{{http_code}}\\n\"\n",
+            token.trim()
+        )
+    };
+    let requests: Vec<String> = (4501..5000).rev().map(request).collect();
+    let requests = requests.join("next\n");
+    let file = c.host.dir.join("requests");
+    std::fs::write(&file, requests).unwrap();
+    let answers = String::from_utf8(c.host.sh(&format!("curl -K {}", file.display())).stdout).unwrap();
+    assert!(answers.lines().count() == 499 && answers.lines().all(|line| line == "200"), "{answers}");
+    let both = |c: &Cluster| c.get("pod handler", "{.metadata.generation} {.status.observedGeneration}");
+    c.eventually("both are at the last", |c| both(c) == "500 500");
+}
+
+fn evictions(c: &Cluster) {
+    let metrics = c.kubectl(&["get", "--raw", "/api/v1/nodes/node-a/proxy/metrics"]);
+    for line in [
+        "kubelet_node_name{node=\"node-a\"} 1",
+        "kubelet_runtime_operations_total{operation_type=\"run_podsandbox\"} ",
+        "kubelet_pod_worker_duration_seconds_count{operation_type=\"create\"} ",
+        "kubelet_pod_start_duration_seconds_bucket{le=\"+Inf\"} ",
+        "kubelet_cgroup_manager_duration_seconds_count{operation_type=\"update\"} ",
+        "kubelet_certificate_manager_server_ttl_seconds ",
+        "storage_operation_duration_seconds_count{operation_name=\"volume_mount\",status=\"success\",\
+         volume_plugin=\"kubernetes.io/empty-dir\"} ",
+        "volume_manager_total_volumes{plugin_name=\"kubernetes.io/projected\",state=\"actual_state_of_world\"} ",
+        "rest_client_requests_total{code=\"200\",method=\"PATCH\",host=\"in-process\"} ",
+        "kubeproxy_sync_proxy_rules_duration_seconds_count ",
+        "kubeproxy_network_programming_duration_seconds_count ",
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(metrics.lines().any(|found| found.starts_with(line)), "{line} in\n{metrics}");
+    }
+    let page = c.host.sh("curl -s -m 20 http://127.0.0.1:10249/metrics http://127.0.0.1:10249/proxyMode").stdout;
+    let page = String::from_utf8(page).unwrap();
+    assert!(page.contains("kubeproxy_sync_proxy_rules_last_timestamp_seconds") && page.ends_with("nftables"), "{page}");
+    for (pod, message, signal) in [
+        ("greedy-volume", "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". ", "emptydirfs.limit"),
+        (
+            "greedy-pod",
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ",
+            "ephemeralpodfs.limit",
+        ),
+        (
+            "greedy-container",
+            "Container c exceeded its local ephemeral storage limit \"1Mi\". ",
+            "ephemeralcontainerfs.limit",
+        ),
+    ] {
+        let ends = "{.status.phase} {.status.reason} {.status.message}";
+        c.eventually("it is evicted", |c| c.get(&format!("pod {pod}"), ends) == format!("Failed Evicted {message}"));
+        let condition = "{.status.conditions[?(@.type=='DisruptionTarget')].reason}";
+        assert_eq!(c.get(&format!("pod {pod}"), condition), "TerminationByKubelet");
+        c.eventually("an event says so", |c| {
+            let about = format!("events --field-selector involvedObject.name={pod},reason=Evicted");
+            c.get(&about, "{.items[0].message}") == message
+        });
+        let metrics = c.kubectl(&["get", "--raw", "/api/v1/nodes/node-a/proxy/metrics"]);
+        let line = format!("kubelet_evictions{{eviction_signal=\"{signal}\"}} 1");
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
+    assert_eq!(c.get("pod modest", "{.status.phase}"), "Running");
 }

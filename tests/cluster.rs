@@ -101,7 +101,7 @@ pub(crate) struct Cluster {
     pub(crate) host: Host,
     server: Option<Child>,
     registry: Option<Child>,
-    flags: Vec<String>,
+    pub(crate) flags: Vec<String>,
     /// What is started as the server.
     pub(crate) program: PathBuf,
 }

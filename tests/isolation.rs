@@ -80,6 +80,21 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
+metadata: {name: giver-mapped}
+spec:
+  hostUsers: false
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: REGISTRY/busybox:1
+    command: [sh, -c, 'busybox mkdir -p /host/mapped && busybox mount -t tmpfs given /host/mapped && echo here >/host/mapped/file; cat /host/mapped/file; exec sleep 36000']
+    securityContext: {privileged: true}
+    volumeMounts: [{name: host, mountPath: /host, mountPropagation: Bidirectional}]
+  volumes:
+  - {name: host, hostPath: {path: SHARED}}
+---
+apiVersion: v1
+kind: Pod
 metadata: {name: classed}
 spec:
   runtimeClassName: other
@@ -147,10 +162,17 @@ fn pods_have_users_runtimes_and_mounts_of_their_own() {
     let pods = PODS.replace("REGISTRY", registry);
     let pods = pods.replace("SHARED", &shared.display().to_string()).replace("BELOW", &below.display().to_string());
     c.apply(&pods);
-    let ready = ["pod/mapped", "pod/neighbour", "pod/classed", "pod/giver"];
+    let ready = ["pod/mapped", "pod/neighbour", "pod/classed", "pod/giver", "pod/giver-mapped"];
     for pod in ready {
         c.kubectl(&["wait", "--for=condition=Ready", pod, "--timeout=120s"]);
     }
+    // Before the server is killed: events are written lazily.
+    c.eventually("an event says so", |c| {
+        let about = "events --field-selector involvedObject.name=giver-mapped,reason=MountPropagationLimited";
+        c.get(about, "{.items[0].message}")
+            == "volumeMount \"host\": with hostUsers false, Bidirectional mount propagation goes one way: mounts that \
+                the container makes below /host do not reach the node"
+    });
     users(&mut c);
     runtimes(&c);
     mounts(&c, &shared);
@@ -276,6 +298,10 @@ fn mounts(c: &Cluster, shared: &std::path::Path) {
     assert_eq!(seen, "here\n", "the host sees what the container mounts");
     assert_eq!(run("taker", "cat /host/given/file"), "here\n");
     assert!(run("private", "cat /host/given/file").contains("No such file"));
+    c.eventually("what is mounted by other users stays with them", |c| {
+        c.kubectl(&["logs", "giver-mapped"]) == "here\n"
+    });
+    assert!(!c.host.sh(&format!("cat {}/mapped/file", shared.display())).status.success());
     let mount = format!("mkdir {0}/own && mount -t tmpfs own {0}/own && echo own >{0}/own/file", shared.display());
     assert!(c.host.sh(&mount).status.success());
     for container in ["c", "taker"] {

@@ -55,6 +55,7 @@ fn a_running_pod_is_debugged_resized_measured_and_reached() {
     c.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s"]);
     debugged(&c, registry);
     resized(&c);
+    crate::resizing::play(&c, registry);
     host_ports(&c);
     logs_are_rotated(&c);
     measured(&c);

@@ -109,6 +109,7 @@ impl Drop for Ending {
 #[test]
 fn volumes_and_images_of_all_kinds_serve_pods_and_go_with_them() {
     let mut c = Cluster::prepare("volumes", &[]);
+    credential_provider(&mut c);
     archive(&c);
     c.up();
     let registry = c.registry();
@@ -122,14 +123,16 @@ fn volumes_and_images_of_all_kinds_serve_pods_and_go_with_them() {
         text == "failed to prepare subPath for volumeMount \"data\" of container \"c\""
     });
     passwords(&c);
+    accounts(&c);
+    many(&c, registry);
     assert_eq!(imported(&c), 1, "{}", c.log());
     // A new server leaves what is mounted alone, and imports nothing again.
     c.down("-KILL");
     c.up();
     c.eventually("the pod is known again", |c| {
-        c.get("pod vols", "{.status.conditions[?(@.type=='Ready')].status}") == "True"
+        let look = c.try_kubectl(&["exec", "vols", "-c", "c", "--", "cat", "/web/index.html"]);
+        look.stdout == b"Welcome to nginx!\n"
     });
-    assert_eq!(c.kubectl(&["exec", "vols", "-c", "c", "--", "cat", "/web/index.html"]), "Welcome to nginx!\n");
     assert_eq!(imported(&c), 1, "{}", c.log());
     c.kubectl(&["delete", "pod", "--all", "--timeout=90s"]);
     c.eventually("nothing is left", |c| {
@@ -180,6 +183,94 @@ fn private_registry(c: &Cluster) -> Ending {
         answer == b"401"
     });
     child
+}
+
+/// A program of the node that gives a registry's password to pods whose account may have it, and writes down what it
+/// was asked.
+fn credential_provider(c: &mut Cluster) {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = c.host.dir.clone();
+    let programs = dir.join("credentials");
+    std::fs::create_dir(&programs).unwrap();
+    let answer = r#"{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1","cacheKeyType":"Image","cacheDuration":"0s","auth":{"127.0.0.1:5001":{"username":"me","password":"secret"}}}"#;
+    let script = format!("#!/bin/sh\ncat >{}/asked.json\necho '{answer}'\n", dir.display());
+    std::fs::write(programs.join("by-account"), script).unwrap();
+    std::fs::set_permissions(programs.join("by-account"), PermissionsExt::from_mode(0o755)).unwrap();
+    let config = "
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+- name: by-account
+  apiVersion: credentialprovider.kubelet.k8s.io/v1
+  matchImages: ['127.0.0.1:5001']
+  defaultCacheDuration: 0s
+  tokenAttributes:
+    serviceAccountTokenAudience: images.example
+    cacheType: Token
+    requireServiceAccount: true
+    requiredServiceAccountAnnotationKeys: [images.example/role]
+";
+    std::fs::write(dir.join("credentials.yaml"), config).unwrap();
+    c.flags.push(format!("--image-credential-provider-config={}", dir.join("credentials.yaml").display()));
+    c.flags.push(format!("--image-credential-provider-bin-dir={}", programs.display()));
+}
+
+/// A provider is told as whom a pod pulls, by a token that the API server made for it and knows again.
+fn accounts(c: &Cluster) {
+    c.apply(
+        "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: puller, annotations: {images.example/role: reader, images.example/other: unasked}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: images}
+rules: [{apiGroups: [''], resources: [images.example], verbs: [request-serviceaccounts-token-audience], resourceNames: [puller]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: images}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: images}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:nodes'}]
+",
+    );
+    c.apply(&PRIVATE.replace("NAME", "puller").replace("SECRETS", "serviceAccountName: puller"));
+    c.kubectl(&["wait", "--for=condition=Ready", "pod/puller", "--timeout=120s"]);
+    let asked: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(c.host.dir.join("asked.json")).unwrap()).unwrap();
+    assert_eq!(asked["kind"], "CredentialProviderRequest");
+    assert_eq!(asked["image"], "127.0.0.1:5001/busybox");
+    assert_eq!(asked["serviceAccountAnnotations"], serde_json::json!({"images.example/role": "reader"}));
+    let token = asked["serviceAccountToken"].as_str().unwrap();
+    let review = serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+        "spec": {"token": token, "audiences": ["images.example"]}});
+    let review = c.feed(&["create", "-f", "-", "-o", "json"], &review.to_string());
+    let review: serde_json::Value = serde_json::from_slice(&review.stdout).unwrap();
+    assert_eq!(review["status"]["user"]["username"], "system:serviceaccount:default:puller", "{review}");
+    let pod = &review["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"];
+    assert_eq!(*pod, serde_json::json!(["puller"]));
+    assert_eq!(review["status"]["audiences"], serde_json::json!(["images.example"]));
+}
+
+/// Fifty ConfigMaps in each of five pods that start together.
+fn many(c: &Cluster, registry: &str) {
+    use serde_json::{Value, json};
+    let name = |index: usize| format!("racey-{index}");
+    let map = |index: usize| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name(index)}, "data": {"data-1": name(index)}});
+    let volumes: Vec<Value> = (0..50).map(|i| json!({"name": name(i), "configMap": {"name": name(i), "items": [{"key": "data-1", "path": "data-1"}]}})).collect();
+    let mounts: Vec<Value> =
+        (0..50).map(|i| json!({"name": name(i), "mountPath": format!("/etc/config-{i}")})).collect();
+    let pod = |index: usize| {
+        let container = json!({"name": "c", "image": format!("{registry}/busybox:1"), "command": ["sh", "-c", "cat /etc/config-*/data-1 && sleep 36000"], "volumeMounts": mounts});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name(index), "labels": {"racey": "1"}}, "spec": {"terminationGracePeriodSeconds": 0, "volumes": volumes, "containers": [container]}})
+    };
+    let items: Vec<Value> = (0..50).map(map).chain((0..5).map(pod)).collect();
+    c.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string());
+    c.kubectl(&["wait", "--for=condition=Ready", "pod", "-l", "racey=1", "--timeout=120s"]);
+    let restarts = c.get("pod -l racey=1", "{.items[*].status.containerStatuses[*].restartCount}");
+    assert_eq!(restarts, "0 0 0 0 0");
+    c.kubectl(&["delete", "pod", "-l", "racey=1", "--timeout=60s"]);
 }
 
 fn mounted(c: &Cluster) {

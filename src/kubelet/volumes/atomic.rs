@@ -1,5 +1,6 @@
 //! Replaces the files of a volume all at once: a time-stamped directory behind a `..data` symlink.
 
+use super::crash;
 use super::payload::Payload;
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,6 +18,8 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bo
     }
     let old = fs::read_link(dir.join(DATA)).ok().map(|target| dir.join(target));
     if old.as_deref().is_some_and(|old| shows(old, payload, group)) {
+        // An agent that died may have put the data there and not their names.
+        sync_names(dir, payload)?;
         return Ok(false);
     }
     let fresh = new_dir(dir)?;
@@ -34,15 +37,15 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bo
     if let Some(group) = group {
         own(&fresh, group)?;
     }
+    crash::point("files written");
     let name = fresh.file_name().map(PathBuf::from).unwrap_or_default();
     let link = dir.join(NEW_DATA);
     let _ = fs::remove_file(&link);
     symlink(&name, &link)?;
+    crash::point("link written");
     fs::rename(&link, dir.join(DATA))?;
-    sync_links(dir, payload)?;
-    if let Some(old) = old {
-        let _ = fs::remove_dir_all(old);
-    }
+    crash::point("data replaced");
+    sync_names(dir, payload)?;
     Ok(true)
 }
 
@@ -113,8 +116,8 @@ fn collect(root: &Path, dir: &Path, out: &mut BTreeSet<PathBuf>) -> io::Result<(
     Ok(())
 }
 
-/// Makes the names at the top that users see, and removes those that went away.
-fn sync_links(dir: &Path, payload: &Payload) -> io::Result<()> {
+/// Makes the names at the top that users see, and removes those that went away, and data that are shown no more.
+fn sync_names(dir: &Path, payload: &Payload) -> io::Result<()> {
     let wanted: BTreeSet<&str> = payload.keys().filter_map(|path| path.split('/').next()).collect();
     for name in &wanted {
         let link = dir.join(name);
@@ -122,11 +125,17 @@ fn sync_links(dir: &Path, payload: &Payload) -> io::Result<()> {
             symlink(Path::new(DATA).join(name), &link)?;
         }
     }
+    crash::point("links set");
+    let shown = fs::read_link(dir.join(DATA))?;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !name.starts_with("..") && !wanted.contains(name.as_ref()) {
+        if name.starts_with("..") {
+            if entry.file_type()?.is_dir() && Path::new(name.as_ref()) != shown {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        } else if !wanted.contains(name.as_ref()) {
             fs::remove_file(entry.path())?;
         }
     }

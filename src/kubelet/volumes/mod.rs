@@ -1,14 +1,22 @@
 //! Volumes of a pod: where they are on the node, how they are made and removed.
 
 pub mod atomic;
+mod crash;
+#[cfg(test)]
+mod deaths;
 mod host_path;
 pub mod payload;
 pub mod subpath;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, move_mount, unmount,
+};
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -89,37 +97,79 @@ pub fn set_up(pod: &Pod, pod_dir: &Path, volume: &Volume, node_memory: u64) -> R
     }
     let (_, memory) = plugin(volume).ok_or(VolumeError::Unsupported)?;
     let dir = path(pod_dir, volume).ok_or(VolumeError::Unsupported)?;
-    let mut fresh = !dir.exists();
-    fs::create_dir_all(&dir).map_err(io_error(&dir))?;
     let medium = volume.empty_dir.as_ref().and_then(|e| e.medium.as_deref()).unwrap_or_default();
-    if medium.starts_with("HugePages") {
-        let size = page_size(pod, medium)?;
-        if !is_mount_point(&dir) {
-            fresh = true;
-            mount_memory(&dir, "hugetlbfs", &format!("pagesize={size}"))?;
-        }
-    } else if memory && !is_mount_point(&dir) {
-        fresh = true;
-        let bound = volume.empty_dir.as_ref().map(|_| memory_size(pod, volume, node_memory));
-        mount_memory(&dir, "tmpfs", &bound.map(|size| format!("size={size}")).unwrap_or_default())?;
-    }
-    // Once made, the permissions of a writable one are the pod's own business.
-    if fresh {
-        let group = fs_group(pod);
-        if let Some(group) = group {
-            std::os::unix::fs::lchown(&dir, None, Some(group)).map_err(io_error(&dir))?;
-        }
-        // What is filled by the node is in a fresh memory file system, with the bit that those have.
-        let base = if memory && volume.empty_dir.is_none() { 0o1777 } else { 0o777 };
-        let mode = if group.is_some() { base | 0o2000 } else { base };
-        fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).map_err(io_error(&dir))?;
-    }
-    Ok(())
+    let group = fs_group(pod);
+    // What is filled by the node is in a fresh memory file system, with the bit that those have.
+    let base = if memory && volume.empty_dir.is_none() { 0o1777 } else { 0o777 };
+    let access = Access { group, mode: if group.is_some() { base | 0o2000 } else { base } };
+    let made = if medium.starts_with("HugePages") {
+        mount_memory(&dir, "hugetlbfs", Some(("pagesize", page_size(pod, medium)?)), access)
+    } else if memory {
+        let bound = volume.empty_dir.as_ref().map(|_| ("size", memory_size(pod, volume, node_memory)));
+        mount_memory(&dir, "tmpfs", bound, access)
+    } else {
+        make_directory(&dir, access)
+    };
+    made.map_err(io_error(&dir))
 }
 
-fn mount_memory(dir: &Path, kind: &str, options: &str) -> Result<(), VolumeError> {
-    let data = std::ffi::CString::new(options).ok();
-    mount(kind, dir, kind, MountFlags::empty(), data.as_deref()).map_err(|e| io_error(dir)(e.into()))
+/// Who may do what in a volume when it is made. Later that is the pod's own business.
+#[derive(Debug, Clone, Copy)]
+struct Access {
+    group: Option<u32>,
+    mode: u32,
+}
+
+impl Access {
+    fn set(self, dir: &Path) -> io::Result<()> {
+        if let Some(group) = self.group {
+            std::os::unix::fs::chown(dir, None, Some(group))?;
+        }
+        fs::set_permissions(dir, fs::Permissions::from_mode(self.mode))
+    }
+}
+
+/// Makes a directory that has its permissions from the start: an agent that dies meanwhile leaves it whole or not at
+/// all. One that is there stays as it is.
+fn make_directory(dir: &Path, access: Access) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if dir.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(parent)?;
+    // No volume's name begins like this.
+    let new = parent.join(format!(".{}.new", name.to_string_lossy()));
+    match fs::create_dir(&new) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    crash::point("directory made");
+    access.set(&new)?;
+    crash::point("directory set");
+    fs::rename(&new, dir)
+}
+
+/// Mounts a file system in memory that has its permissions from the start, unless there is one.
+fn mount_memory(dir: &Path, kind: &str, bound: Option<(&str, u64)>, access: Access) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    if is_mount_point(dir) {
+        return Ok(());
+    }
+    let system = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&system, "source", kind)?;
+    if let Some((name, bytes)) = bound {
+        fsconfig_set_string(&system, name, bytes.to_string())?;
+    }
+    fsconfig_create(&system)?;
+    let made = fsmount(&system, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    // Nobody sees it yet.
+    access.set(&PathBuf::from(format!("/proc/self/fd/{}", made.as_raw_fd())))?;
+    crash::point("memory made");
+    move_mount(&made, "", CWD, dir, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    crash::point("memory mounted");
+    Ok(())
 }
 
 /// How large a volume in memory may grow: as its own limit, the pod's and the node allow.
@@ -204,7 +254,9 @@ pub fn tear_down(pod_dir: &Path) -> io::Result<()> {
     mounts.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
     for mount in mounts {
         unmount_all(&mount)?;
+        crash::point("mount gone");
     }
+    crash::point("mounts gone");
     naru_runtime::remove_tree(&real)
 }
 

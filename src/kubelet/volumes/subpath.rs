@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path};
 
+use super::crash;
+
 /// How often a lookup is repeated that a rename came in between of.
 const RETRIES: usize = 64;
 
@@ -15,6 +17,7 @@ const RETRIES: usize = 64;
 pub fn bind(volume: &Path, sub_path: &str, target: &Path, make: bool) -> io::Result<()> {
     let found = open_part(volume, Path::new(sub_path), make)?;
     let is_dir = rustix::fs::FileType::from_raw_mode(fstat(&found)?.st_mode) == rustix::fs::FileType::Directory;
+    crash::point("part found");
     clear(target)?;
     if is_dir {
         fs::create_dir_all(target)?;
@@ -22,8 +25,10 @@ pub fn bind(volume: &Path, sub_path: &str, target: &Path, make: bool) -> io::Res
         fs::create_dir_all(target.parent().unwrap_or(target))?;
         fs::File::create(target)?;
     }
+    crash::point("part's place made");
     // By the descriptor: a path could lead elsewhere by now.
     rustix::mount::mount_bind(format!("/proc/self/fd/{}", found.as_raw_fd()), target)?;
+    crash::point("part mounted");
     Ok(())
 }
 

@@ -1,11 +1,10 @@
 //! InterPodAffinity: pods that want to be near others, or apart from them.
 
 use super::{Plugin, Scale, Score, Unfit};
-use crate::cache::Cache;
+use crate::cache::{Cache, NodeInfo};
 use crate::kinds::Marks;
 use crate::pod_info::PodInfo;
 use crate::terms::Term;
-use naru_client::projections::NodeView;
 use std::collections::HashMap;
 
 /// What an existing pod's demand to be near counts when a pod that meets it is placed.
@@ -13,8 +12,8 @@ const DEMAND_WEIGHT: i64 = 1;
 
 pub(super) const PLUGIN: Plugin = Plugin {
     name: "InterPodAffinity",
-    filter: Some(|context, _, node| context.affinity.admits(context.pod, node)),
-    score: Some(Score { weight: 2, scale: Scale::Range, rate: |context, _, node| context.affinity.liked.at(node) }),
+    filter: Some(|context, info, _| context.affinity.admits(context.pod, info)),
+    score: Some(Score { weight: 2, scale: Scale::Range, rate: |context, info, _| context.affinity.liked.at(info) }),
 };
 
 /// Figures for places, which are all nodes with one value of a label: by label, then by value.
@@ -22,8 +21,8 @@ pub(super) const PLUGIN: Plugin = Plugin {
 struct Counts<'a>(HashMap<&'a str, HashMap<&'a str, i64>>);
 
 impl<'a> Counts<'a> {
-    fn add(&mut self, key: &'a str, node: &'a NodeView, weight: i64) {
-        if let Some(value) = node.metadata.labels.get(key) {
+    fn add(&mut self, key: &'a str, info: &'a NodeInfo, weight: i64) {
+        if let Some(value) = info.label(key) {
             *self.0.entry(key).or_default().entry(value).or_default() += weight;
         }
     }
@@ -33,21 +32,18 @@ impl<'a> Counts<'a> {
     }
 
     /// Whether there is a figure for the node's place by a label.
-    fn has(&self, key: &str, node: &NodeView) -> bool {
-        let value = node.metadata.labels.get(key);
-        value.zip(self.0.get(key)).is_some_and(|(value, places)| places.contains_key(value.as_str()))
+    fn has(&self, key: &str, info: &NodeInfo) -> bool {
+        info.label(key).zip(self.0.get(key)).is_some_and(|(value, places)| places.contains_key(value))
     }
 
     /// Whether there is a figure for any place of the node.
-    fn touches(&self, node: &NodeView) -> bool {
-        self.0.keys().any(|key| self.has(key, node))
+    fn touches(&self, info: &NodeInfo) -> bool {
+        self.0.keys().any(|key| self.has(key, info))
     }
 
     /// The sum over all places of the node.
-    fn at(&self, node: &NodeView) -> i64 {
-        let figure = |(key, places): (&&str, &HashMap<&str, i64>)| {
-            node.metadata.labels.get(*key).and_then(|value| places.get(value.as_str())).copied()
-        };
+    fn at(&self, info: &NodeInfo) -> i64 {
+        let figure = |(key, places): (&&str, &HashMap<&str, i64>)| places.get(info.label(key)?).copied();
         self.0.iter().filter_map(figure).sum()
     }
 }
@@ -104,21 +100,21 @@ impl<'a> State<'a> {
         state
     }
 
-    fn admits(&self, pod: &PodInfo, node: &NodeView) -> Result<(), Unfit> {
+    fn admits(&self, pod: &PodInfo, info: &NodeInfo) -> Result<(), Unfit> {
         if let Some(own) = &pod.pod_affinities {
             let first = self.near.is_empty() && self.meets_own;
             let met = |term: &Term| match first {
-                true => node.metadata.labels.contains_key(&term.topology_key),
-                false => self.near.has(&term.topology_key, node),
+                true => info.label(&term.topology_key).is_some(),
+                false => self.near.has(&term.topology_key, info),
             };
             if !own.near.required.iter().all(met) {
                 return Err(Unfit { for_good: true, ..Unfit::by_affinity("node(s) didn't match pod affinity rules") });
             }
-            if own.apart.required.iter().any(|term| self.apart.has(&term.topology_key, node)) {
+            if own.apart.required.iter().any(|term| self.apart.has(&term.topology_key, info)) {
                 return Err(Unfit::by_affinity("node(s) didn't match pod anti-affinity rules"));
             }
         }
-        if self.shunned.touches(node) {
+        if self.shunned.touches(info) {
             return Err(Unfit::by_affinity("node(s) didn't satisfy existing pods anti-affinity rules"));
         }
         Ok(())
@@ -157,12 +153,12 @@ fn weigh<'a>(weighings: &[Weighing<'a>], cache: &'a Cache, counts: &mut Counts<'
     if weighings.is_empty() {
         return;
     }
-    for (info, node) in cache.known_nodes() {
+    for (info, _) in cache.known_nodes() {
         for weighing in weighings {
             let marked = info.kinds.iter().filter(|count| weighing.kinds[count.kind as usize]);
             let pods: i64 = marked.map(|count| i64::from(count.pods)).sum();
             if pods > 0 {
-                counts.add(weighing.key, node, pods * weighing.weight);
+                counts.add(weighing.key, info, pods * weighing.weight);
             }
         }
     }
@@ -174,11 +170,11 @@ fn weigh_each<'a>(weights: &[(u32, &'a str, i64)], cache: &'a Cache, counts: &mu
         return;
     }
     // The kinds are in order, as they come from a list by number.
-    for (info, node) in cache.known_nodes() {
+    for (info, _) in cache.known_nodes() {
         for count in &info.kinds {
             let first = weights.partition_point(|(kind, ..)| *kind < count.kind);
             for (_, key, weight) in weights[first..].iter().take_while(|(kind, ..)| *kind == count.kind) {
-                counts.add(key, node, i64::from(count.pods) * weight);
+                counts.add(key, info, i64::from(count.pods) * weight);
             }
         }
     }
@@ -192,7 +188,7 @@ fn matches(owner: &PodInfo, term: &Term, other: &PodInfo, cache: &Cache) -> bool
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use crate::cache::Cache;
+    use crate::cache::{Cache, NodeInfo};
     use crate::pod_info::PodInfo;
     use crate::testing::{labelled_node, labelled_pod, placed};
     use serde_json::{Value, json};
@@ -226,7 +222,7 @@ mod tests {
         let context = super::super::Context::new(pod, cache);
         let mut admitted = Vec::new();
         for (name, info) in cache.nodes() {
-            match context.affinity.admits(pod, info.node.as_ref().unwrap()) {
+            match context.affinity.admits(pod, info) {
                 Ok(()) => admitted.push(name),
                 Err(unfit) => assert_eq!(unfit.reasons, [reason]),
             }

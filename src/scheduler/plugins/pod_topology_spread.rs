@@ -3,7 +3,7 @@
 use super::node_affinity::admits;
 use super::taint_toleration::tolerates_all;
 use super::{MAX_SCORE, Plugin, Scale, Score, Unfit};
-use crate::cache::{Cache, NodeInfo};
+use crate::cache::{Cache, HOST, NodeInfo, ZONE};
 use crate::kinds::Marks;
 use crate::pod_info::PodInfo;
 use crate::terms::Spread;
@@ -11,16 +11,13 @@ use naru_client::projections::{NodeView, PodView};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-const HOST: &str = "kubernetes.io/hostname";
-const ZONE: &str = "topology.kubernetes.io/zone";
-
 /// The wishes of a pod that states none, but is one of a controller's or of a Service's.
 static USUAL: LazyLock<[Spread; 2]> = LazyLock::new(|| [Spread::wish(HOST, 3), Spread::wish(ZONE, 5)]);
 
 pub(super) const PLUGIN: Plugin = Plugin {
     name: "PodTopologySpread",
-    filter: Some(|context, _, node| context.spread.admits(node)),
-    score: Some(Score { weight: 2, scale: Scale::Spread, rate: |context, info, node| context.spread.rate(info, node) }),
+    filter: Some(|context, info, _| context.spread.admits(info)),
+    score: Some(Score { weight: 2, scale: Scale::Spread, rate: |context, info, _| context.spread.rate(info) }),
 };
 
 /// One demand, counted over the nodes.
@@ -57,13 +54,12 @@ pub(crate) struct State<'a> {
 impl<'a> State<'a> {
     pub(crate) fn new(pod: &'a PodInfo, cache: &'a Cache) -> Self {
         let hard: Vec<&Spread> = pod.spread.iter().filter(|spread| spread.is_hard()).collect();
-        let labelled =
-            |node: &NodeView| hard.iter().all(|spread| node.metadata.labels.contains_key(&spread.topology_key));
+        let labelled = |info: &NodeInfo| hard.iter().all(|spread| info.label(&spread.topology_key).is_some());
         let demand = |spread: &&'a Spread| {
             let mut domains: HashMap<&str, i64> = HashMap::new();
             let marks = marks(spread, pod, cache);
-            for (info, node) in cache.known_nodes().filter(|(_, node)| labelled(node) && includes(spread, pod, node)) {
-                if let Some(value) = node.metadata.labels.get(&spread.topology_key) {
+            for (info, _) in cache.known_nodes().filter(|(info, node)| labelled(info) && includes(spread, pod, node)) {
+                if let Some(value) = info.label(&spread.topology_key) {
                     *domains.entry(value).or_default() += count(marks.as_ref(), info);
                 }
             }
@@ -75,13 +71,13 @@ impl<'a> State<'a> {
         Self { demands, ..Self::default() }
     }
 
-    fn admits(&self, node: &NodeView) -> Result<(), Unfit> {
+    fn admits(&self, info: &NodeInfo) -> Result<(), Unfit> {
         for demand in &self.demands {
-            let Some(value) = node.metadata.labels.get(&demand.spread.topology_key) else {
+            let Some(value) = info.label(&demand.spread.topology_key) else {
                 let reason = "node(s) didn't match pod topology spread constraints (missing required label)";
                 return Err(Unfit::for_good(reason));
             };
-            let here = demand.domains.get(value.as_str()).copied().unwrap_or_default();
+            let here = demand.domains.get(value).copied().unwrap_or_default();
             if here + demand.itself - demand.fewest > demand.spread.max_skew {
                 return Err(Unfit::by_spread("node(s) didn't match pod topology spread constraints"));
             }
@@ -98,25 +94,24 @@ impl<'a> State<'a> {
             true if pod.spread.is_empty() && has_usual_wishes(pod, cache) => USUAL.iter().collect(),
             true => return,
         };
-        let labelled = |node: &NodeView| {
-            !self.needs_labels || wishes.iter().all(|spread| node.metadata.labels.contains_key(&spread.topology_key))
+        let labelled = |info: &NodeInfo| {
+            !self.needs_labels || wishes.iter().all(|spread| info.label(&spread.topology_key).is_some())
         };
         let mut counted = Vec::with_capacity(wishes.len());
         for spread in wishes.iter().copied() {
             let marks = marks(spread, pod, cache);
-            let feasible = feasible.iter().filter_map(|(_, info)| info.node.as_deref()).filter(|node| labelled(node));
+            let feasible = feasible.iter().map(|(_, info)| *info).filter(|info| labelled(info));
             // Of host names there is one a node: those are counted when a node is rated.
             if spread.topology_key == HOST {
                 let weight = (feasible.count() as f64 + 2.0).ln();
                 counted.push(Wish { spread, domains: HashMap::new(), weight, marks });
                 continue;
             }
-            let values = feasible.filter_map(|node| node.metadata.labels.get(&spread.topology_key));
-            let mut domains: HashMap<&str, i64> = values.map(|value| (value.as_str(), 0)).collect();
+            let values = feasible.filter_map(|info| info.label(&spread.topology_key));
+            let mut domains: HashMap<&str, i64> = values.map(|value| (value, 0)).collect();
             let weight = (domains.len() as f64 + 2.0).ln();
-            for (info, node) in cache.known_nodes().filter(|(_, node)| labelled(node) && includes(spread, pod, node)) {
-                let value = node.metadata.labels.get(&spread.topology_key);
-                if let Some(total) = value.and_then(|value| domains.get_mut(value.as_str())) {
+            for (info, _) in cache.known_nodes().filter(|(info, node)| labelled(info) && includes(spread, pod, node)) {
+                if let Some(total) = info.label(&spread.topology_key).and_then(|value| domains.get_mut(value)) {
                     *total += count(marks.as_ref(), info);
                 }
             }
@@ -126,10 +121,10 @@ impl<'a> State<'a> {
     }
 
     /// How crowded a node's places are; -1 for a node without them.
-    fn rate(&self, info: &NodeInfo, node: &NodeView) -> i64 {
+    fn rate(&self, info: &NodeInfo) -> i64 {
         let mut crowd = 0.0;
         for wish in &self.wishes {
-            let Some(value) = node.metadata.labels.get(&wish.spread.topology_key) else {
+            let Some(value) = info.label(&wish.spread.topology_key) else {
                 if self.needs_labels {
                     return -1;
                 }
@@ -137,7 +132,7 @@ impl<'a> State<'a> {
             };
             let here = match wish.spread.topology_key == HOST {
                 true => count(wish.marks.as_ref(), info),
-                false => wish.domains.get(value.as_str()).copied().unwrap_or_default(),
+                false => wish.domains.get(value).copied().unwrap_or_default(),
             };
             crowd += here as f64 * wish.weight + (wish.spread.max_skew - 1) as f64;
         }
@@ -234,11 +229,8 @@ mod tests {
     fn check(cache: &Cache, spec: Value, expected: &[&str]) {
         let pod = labelled_pod("p", "web", spec.clone());
         let state = State::new(&pod, cache);
-        let admitted: Vec<&str> = cache
-            .nodes()
-            .filter(|(_, info)| state.admits(info.node.as_ref().unwrap()).is_ok())
-            .map(|(n, _)| n)
-            .collect();
+        let admitted: Vec<&str> =
+            cache.nodes().filter(|(_, info)| state.admits(info).is_ok()).map(|(n, _)| n).collect();
         assert_eq!(admitted, expected, "{spec}");
     }
 
@@ -288,7 +280,7 @@ mod tests {
             let feasible: Vec<_> = cache.nodes().collect();
             let mut state = State::new(pod, cache);
             state.prepare_score(pod, cache, &feasible);
-            feasible.iter().map(|(_, info)| state.rate(info, info.node.as_ref().unwrap())).collect()
+            feasible.iter().map(|(_, info)| state.rate(info)).collect()
         };
         let pod = labelled_pod("p", "web", json!({}));
         assert_eq!(rated(&pod, &cache), [0, 0], "a pod of its own");
@@ -333,7 +325,7 @@ mod tests {
         let feasible: Vec<_> = cache.nodes().collect();
         let mut state = State::new(&pod, &cache);
         state.prepare_score(&pod, &cache, &feasible);
-        let raw: Vec<i64> = feasible.iter().map(|(_, info)| state.rate(info, info.node.as_ref().unwrap())).collect();
+        let raw: Vec<i64> = feasible.iter().map(|(_, info)| state.rate(info)).collect();
         assert!(raw[0] == raw[1] && raw[0] > raw[2] && raw[3] == -1, "{raw:?}");
     }
 }

@@ -444,6 +444,15 @@ fn websockets(c: &Cluster) {
     assert!(has(&encoded, b"RE9ORQ=="), "{encoded:?}");
     let exec = open("handler/exec?command=echo&command=remote&stdout=1&stderr=1", "channel.k8s.io");
     assert!(exec.starts_with(b"HTTP/1.1 101 ") && has(&exec, b"\x01remote\n"), "{}", String::from_utf8_lossy(&exec));
+    // Both channels of a port tell its number; nobody listens there. A client may name no protocol at all.
+    let plain = open("handler/portforward?ports=9", "");
+    for part in [&b"\x82\x03\x00\x09\x00"[..], b"\x82\x03\x01\x09\x00", b"error forwarding port 9 to pod"] {
+        assert!(has(&plain, part), "{plain:?}");
+    }
+    let encoded = open("handler/portforward?ports=9", "v4.base64.channel.k8s.io");
+    assert!(has(&encoded, b"\x81\x050CQA=") && has(&encoded, b"\x81\x051CQA="), "{encoded:?}");
+    let unknown = open("handler/portforward?ports=9", "v9.channel.k8s.io");
+    assert!(unknown.starts_with(b"HTTP/1.1 403 "), "{}", String::from_utf8_lossy(&unknown));
 }
 
 fn probes(c: &Cluster) {

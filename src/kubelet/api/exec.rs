@@ -152,7 +152,7 @@ fn start(request: &mut Request<Incoming>, wanted: Wanted) -> Result<(Response<Bo
     if !wanted.stdin && !wanted.stdout && !wanted.stderr {
         return Err(Box::new(text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr")));
     }
-    upgrade::accept(request, &peer::WEBSOCKET, &peer::SPDY)
+    upgrade::accept(request, &peer::WEBSOCKET, peer::UNNAMED, &peer::SPDY)
 }
 
 /// The client on its upgraded connection.

@@ -71,6 +71,8 @@ pub(super) struct Dialect {
 /// WebSocket protocols, the better ones first.
 pub(super) const WEBSOCKET: [&str; 5] =
     ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io"];
+/// What a WebSocket speaks that names no protocol: the first there ever was.
+pub(super) const UNNAMED: &str = "channel.k8s.io";
 /// Protocols over SPDY, the better ones first.
 pub(super) const SPDY: [&str; 4] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io"];
 
@@ -79,7 +81,8 @@ impl Dialect {
         Self { base64: protocol.contains("base64"), status: protocol.starts_with('v') }
     }
 
-    fn message(self, channel: u8, data: &[u8]) -> Message {
+    /// A message on a channel.
+    pub(super) fn message(self, channel: u8, data: &[u8]) -> Message {
         if self.base64 {
             return Message::Text(format!("{}{}", char::from(b'0' + channel), STANDARD.encode(data)).into());
         }
@@ -89,17 +92,19 @@ impl Dialect {
         Message::Binary(bytes.freeze())
     }
 
+    /// A message's channel and data; nothing if it has none.
+    pub(super) fn open(self, message: &Bytes) -> Option<(u8, Bytes)> {
+        let first = message.first().copied()?;
+        if self.base64 {
+            let data = STANDARD.decode(&message[1..]).ok()?;
+            return Some((first.wrapping_sub(b'0'), Bytes::from(data)));
+        }
+        Some((first, message.slice(1..)))
+    }
+
     /// What a message means.
     fn understand(self, message: &Bytes) -> Input {
-        let Some(first) = message.first().copied() else { return Input::Nothing };
-        let (channel, data) = if self.base64 {
-            match STANDARD.decode(&message[1..]) {
-                Ok(data) => (first.wrapping_sub(b'0'), Bytes::from(data)),
-                Err(_) => return Input::Nothing,
-            }
-        } else {
-            (first, message.slice(1..))
-        };
+        let Some((channel, data)) = self.open(message) else { return Input::Nothing };
         match channel {
             STDIN => Input::Data(data),
             CLOSE if data.first() == Some(&STDIN) => Input::Finished,

@@ -1,13 +1,14 @@
 //! `/portForward`: connections to ports of a pod, by SPDY streams, by SPDY inside a WebSocket, or by
 //! the channels of a WebSocket.
 
+use super::peer::Dialect;
 use super::query::Query;
 use super::spdy::{Connection, Read, Stream};
 use super::upgrade::{self, Socket, Way};
 use super::{Body, text};
 use crate::pods::Pods;
 use crate::shared::Shared;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -21,8 +22,10 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 const SPDY: [&str; 1] = ["portforward.k8s.io"];
-const CHANNELS: &str = "v4.channel.k8s.io";
-const WEBSOCKET: [&str; 3] = ["SPDY/3.1+v2.portforward.k8s.io", "SPDY/3.1+portforward.k8s.io", CHANNELS];
+/// What a WebSocket speaks that names no protocol.
+const UNNAMED: &str = "v4.channel.k8s.io";
+const WEBSOCKET: [&str; 4] =
+    ["SPDY/3.1+v2.portforward.k8s.io", "SPDY/3.1+portforward.k8s.io", UNNAMED, "v4.base64.channel.k8s.io"];
 const BUFFER: usize = 32 * 1024;
 /// How long the second stream of a pair may take.
 const PAIR: Duration = Duration::from_secs(30);
@@ -63,25 +66,31 @@ pub(super) async fn serve(
     };
     let ports: Result<Vec<u16>, _> =
         query.all("port").iter().chain(&query.all("ports")).flat_map(|list| list.split(',')).map(str::parse).collect();
-    let (response, pending) = match upgrade::accept(&mut request, &WEBSOCKET, &SPDY) {
+    let (response, pending) = match upgrade::accept(&mut request, &WEBSOCKET, UNNAMED, &SPDY) {
         Ok(accepted) => accepted,
         Err(refusal) => return *refusal,
     };
-    let ports = match (pending.way, ports) {
-        (Way::WebSocket(CHANNELS), Ok(ports)) if !ports.is_empty() && ports.len() <= MAX_PORTS => ports,
-        (Way::WebSocket(CHANNELS), _) => {
+    let dialect = match pending.way {
+        Way::WebSocket(protocol) if !protocol.starts_with("SPDY/") => Some(Dialect::of(protocol)),
+        _ => None,
+    };
+    let ports = match (dialect, ports) {
+        (None, _) => Vec::new(),
+        (Some(_), Ok(ports)) if !ports.is_empty() && ports.len() <= MAX_PORTS => ports,
+        _ => {
             return text(StatusCode::BAD_REQUEST, "query parameter \"port\" must name ports from 1 to 65535");
         }
-        _ => Vec::new(),
     };
     let target = Target { shared: pods.shared().clone(), sandbox };
     let ending = pods.shutdown().clone();
     spawn("port-forward", async move {
         let work = async {
-            match pending.way {
-                Way::Spdy(_) => forward(Connection::new(pending.bytes().await.map_err(other)?)?, &target).await,
-                Way::WebSocket(CHANNELS) => channels(pending.socket().await.map_err(other)?, &ports, &target).await,
-                Way::WebSocket(_) => {
+            match (pending.way, dialect) {
+                (Way::Spdy(_), _) => forward(Connection::new(pending.bytes().await.map_err(other)?)?, &target).await,
+                (Way::WebSocket(_), Some(dialect)) => {
+                    channels(pending.socket().await.map_err(other)?, dialect, &ports, &target).await;
+                }
+                (Way::WebSocket(_), None) => {
                     let tunnel = tunnel(pending.socket().await.map_err(other)?);
                     forward(Connection::new(tunnel)?, &target).await;
                 }
@@ -218,8 +227,8 @@ async fn join(stream: TcpStream, mut data: Stream) {
 }
 
 /// The older way: for each port a channel of data and one of errors, numbered in the order of the ports.
-async fn channels(mut socket: Socket, ports: &[u16], target: &Target) {
-    let (out, mut frames) = mpsc::channel::<Message>(QUEUE);
+async fn channels(mut socket: Socket, dialect: Dialect, ports: &[u16], target: &Target) {
+    let (out, mut frames) = mpsc::channel::<(u8, Bytes)>(QUEUE);
     let mut inputs: Vec<mpsc::Sender<Bytes>> = Vec::new();
     for (index, port) in ports.iter().enumerate() {
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -231,33 +240,36 @@ async fn channels(mut socket: Socket, ports: &[u16], target: &Target) {
     loop {
         tokio::select! {
             frame = frames.recv() => match frame {
-                Some(frame) => if socket.send(frame).await.is_err() { return },
+                Some((channel, data)) => if socket.send(dialect.message(channel, &data)).await.is_err() { return },
                 None => break,
             },
-            message = socket.next() => match message {
-                Some(Ok(Message::Binary(data))) => {
-                    let input = data.first().filter(|c| *c % 2 == 0).and_then(|c| inputs.get(usize::from(*c / 2)));
-                    if let Some(input) = input {
-                        // A port that has closed swallows what comes.
-                        let _ = input.send(data.slice(1..)).await;
-                    }
+            message = socket.next() => {
+                let opened = match message {
+                    Some(Ok(Message::Binary(data))) => dialect.open(&data),
+                    Some(Ok(Message::Text(text))) => dialect.open(&text.into()),
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(_)) => None,
+                };
+                let Some((channel, data)) = opened.filter(|(channel, _)| channel % 2 == 0) else { continue };
+                if let Some(input) = inputs.get(usize::from(channel / 2)) {
+                    // A port that has closed swallows what comes.
+                    let _ = input.send(data).await;
                 }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => {}
-            },
+            }
         }
     }
     let _ = tokio::time::timeout(FAREWELL, socket.close(None)).await;
 }
 
 /// One port of [`channels`].
-async fn channel(number: u8, port: u16, mut input: mpsc::Receiver<Bytes>, out: mpsc::Sender<Message>, target: &Target) {
-    let send = |channel: u8, data: &[u8]| {
-        let mut bytes = BytesMut::with_capacity(data.len() + 1);
-        bytes.put_u8(channel);
-        bytes.put_slice(data);
-        out.send(Message::Binary(bytes.freeze()))
-    };
+async fn channel(
+    number: u8,
+    port: u16,
+    mut input: mpsc::Receiver<Bytes>,
+    out: mpsc::Sender<(u8, Bytes)>,
+    target: &Target,
+) {
+    let send = |channel: u8, data: &[u8]| out.send((channel, Bytes::copy_from_slice(data)));
     // Each channel begins by naming its port.
     for channel in [number, number + 1] {
         if send(channel, &port.to_le_bytes()).await.is_err() {

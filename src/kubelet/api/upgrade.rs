@@ -55,11 +55,12 @@ fn header(request: &Request<Incoming>, name: &HeaderName) -> String {
     values.collect::<Vec<_>>().join(",")
 }
 
-/// Chooses among the protocols that are served, the better ones first. The response has to be sent
-/// before the connection can be used.
+/// Chooses among the protocols that are served, the better ones first; a WebSocket for which the client
+/// names none speaks `unnamed`. The response has to be sent before the connection can be used.
 pub(super) fn accept(
     request: &mut Request<Incoming>,
     websocket: &[&'static str],
+    unnamed: &'static str,
     spdy: &[&'static str],
 ) -> Result<(Response<Body>, Pending), Box<Response<Body>>> {
     let wanted = header(request, &UPGRADE).to_ascii_lowercase();
@@ -71,13 +72,12 @@ pub(super) fn accept(
     let way = match wanted.as_str() {
         "websocket" => {
             let offered = header(request, &SEC_WEBSOCKET_PROTOCOL);
-            // Who offers nothing means the first protocol there ever was.
-            let nothing = offered.is_empty().then(|| websocket.iter().copied().find(|p| *p == "channel.k8s.io"));
-            let Some(protocol) = choose(&offered, websocket).or(nothing.flatten()) else {
+            let chosen = if offered.is_empty() { Some(unnamed) } else { choose(&offered, websocket) };
+            let Some(protocol) = chosen else {
                 let text = format!(
                     "unable to upgrade: unable to negotiate protocol: client supports [{offered}], server accepts {websocket:?}"
                 );
-                return Err(refuse(StatusCode::BAD_REQUEST, text));
+                return Err(refuse(StatusCode::FORBIDDEN, text));
             };
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             if !offered.is_empty() {

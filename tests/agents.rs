@@ -40,6 +40,14 @@ impl Agent {
         }
     }
 
+    /// Ends the agent as its machine does when it goes down.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let ended = std::process::Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
+            assert!(ended.success() && process.wait().unwrap().success(), "{}", self.log());
+        }
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.host.dir.join("agent.log")).unwrap_or_default()
     }

@@ -4,6 +4,7 @@ use crate::cli::AgentArgs;
 use crate::files::{private_dir, read_optional, write_atomic};
 use crate::join::{self, Asking, Joined};
 use crate::layout::Layout;
+use crate::memory::Kept;
 use crate::node::{self, NodeConfig};
 use crate::pki::{self, Identity};
 use crate::{host, renewal, server, token, tunnel};
@@ -57,11 +58,14 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
         ranges: vec![cluster.cluster_cidr.clone(), cluster.service_cidr.clone()],
     };
     tunnel::keep(identities.of_node.clone(), &servers, reachable, &shutdown);
-    let informers = Informers::new(Client::new(identities.of_agent.clone()), &shutdown);
+    let memory = Kept::new(layout.agent().join("seen"));
+    let client = Client::new(identities.of_agent.clone());
+    let informers = Informers::with_memory(client, Some(Arc::new(memory.clone())), &shutdown);
     join::servers::follow(servers, &informers.endpoint_slices(), tls_dir, &args.server);
     let config = NodeConfig {
         client: Client::new(identities.of_node.clone()),
         informers,
+        memory: Some(memory.clone()),
         name: name.clone(),
         ips: ips.clone(),
         cluster_cidr: cluster.cluster_cidr.clone(),
@@ -87,6 +91,7 @@ pub(crate) async fn run(args: AgentArgs) -> Result<()> {
     server::wait_for_signal().await?;
     tracing::info!("stopping; pods keep running");
     shutdown.trigger();
+    memory.write().await;
     Ok(())
 }
 

@@ -335,6 +335,10 @@ impl EncryptionProvider {
 /// How the operator's commands reach the server.
 #[derive(Debug, Args)]
 pub struct Access {
+    /// Where the server keeps its state
+    #[command(flatten)]
+    pub data: DataDir,
+
     /// Kubeconfig of an administrator
     #[arg(long, env = "KUBECONFIG", default_value = KUBECONFIG, value_name = "FILE")]
     pub kubeconfig: PathBuf,
@@ -347,6 +351,8 @@ pub enum OutputFormat {
     Text,
     /// JSON.
     Json,
+    /// YAML.
+    Yaml,
 }
 
 /// `naru token ...`
@@ -372,7 +378,7 @@ pub enum TokenCommand {
         #[arg(long, value_delimiter = ',', default_value = "authentication,signing")]
         usages: Vec<String>,
     },
-    /// List the tokens, without their secrets
+    /// List the tokens: in columns by their ids, as JSON and YAML with their secrets
     List {
         /// How to reach the server.
         #[command(flatten)]
@@ -391,7 +397,11 @@ pub enum TokenCommand {
         tokens: Vec<String>,
     },
     /// Print a new token without making it known to the server
-    Generate,
+    Generate {
+        /// How to reach the server, which is not asked.
+        #[command(flatten)]
+        access: Access,
+    },
     /// Give the cluster another token of its own
     Rotate {
         /// Where state is kept.

@@ -21,6 +21,7 @@ mod kubeconfig;
 mod layout;
 mod log;
 mod manifests;
+mod memory;
 mod metrics_reader;
 mod node;
 mod operator;

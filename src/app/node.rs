@@ -3,6 +3,7 @@
 use crate::cli::NodeArgs;
 use crate::host;
 use crate::layout::Layout;
+use crate::memory::Kept;
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Taint;
@@ -57,6 +58,8 @@ pub(crate) struct NodeConfig {
     pub(crate) client: Client,
     /// The caches that the parts of this process share.
     pub(crate) informers: Informers,
+    /// Where an agent keeps what it has seen of the cluster.
+    pub(crate) memory: Option<Kept>,
     pub(crate) name: String,
     /// As they are now: at least one; the first is how others reach it.
     pub(crate) ips: watch::Receiver<Vec<IpAddr>>,
@@ -259,6 +262,14 @@ fn start_dns(config: &NodeConfig, args: &NodeArgs, surroundings: Surroundings, s
     };
     let settings = ListParams::namespace("kube-system").fields("metadata.name=naru-dns");
     let settings = config.informers.start(&registry::CONFIG_MAPS, settings);
+    if let Some(memory) = &config.memory {
+        memory.follow(registry::SERVICES.plural, &sources.services);
+        memory.follow(registry::ENDPOINT_SLICES.plural, &sources.slices);
+        memory.follow(registry::NAMESPACES.plural, &sources.namespaces);
+        memory.follow(registry::NODES.plural, &sources.nodes);
+        memory.follow(registry::CONFIG_MAPS.plural, &settings);
+        memory.start(shutdown);
+    }
     let dns = DnsConfig {
         addresses: config.cluster_dns.clone(),
         port: 53,

@@ -44,7 +44,10 @@ pub(crate) async fn run(args: ServerArgs) -> Result<()> {
     let shutdown = Shutdown::new();
     let client_authorities = [secrets.client_ca.cert_pem.as_str(), &secrets.front_proxy_ca.cert_pem];
     let tls = api_tls_config(secrets.serving.current.clone(), &client_authorities)?;
-    let tunnels = Tunnels::default();
+    let tunnels = match args.disable_agent {
+        true => Tunnels::of_no_node(&[&args.cluster_cidr, &args.service_cidr]),
+        false => Tunnels::default(),
+    };
     let joining = Arc::new(Joining::new(join_config(&args, &settings, &secrets), tunnels.clone()));
     let mut config = api_config(&args, &settings, &secrets, &layout, store.clone())?;
     config.dialer = Arc::new(tunnels);
@@ -158,6 +161,7 @@ async fn start_node(
     let config = node::NodeConfig {
         client: as_user(api, &format!("system:node:{name}"), &["system:nodes"]),
         informers: informers.clone(),
+        memory: None,
         name: name.clone(),
         ips: host::follow_node_ips(&args.node.node_ip, &args.cluster_cidr, shutdown)?,
         cluster_cidr: args.cluster_cidr.clone(),

@@ -17,7 +17,7 @@ use naru_client::https::{HttpTransport, Server, Servers};
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -41,11 +41,18 @@ type Sender = SendRequest<Empty<Bytes>>;
 /// The tunnels that are open, by node. Nodes without one are dialled directly.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tunnels {
+    /// What only nodes can reach, as `10.43.0.0/16`: any of them will do.
+    behind_nodes: Arc<[String]>,
     /// Leaf lock.
     open: Arc<RwLock<HashMap<String, VecDeque<Sender>>>>,
 }
 
 impl Tunnels {
+    /// Those of a server that is no node itself: it has no way to pods and Services of its own.
+    pub(crate) fn of_no_node(ranges: &[&str]) -> Self {
+        Self { behind_nodes: ranges.iter().map(ToString::to_string).collect(), ..Self::default() }
+    }
+
     /// The answer to an agent that wants to open a tunnel; the connection becomes one once that is sent.
     pub(crate) fn accept(&self, node: String, upgrade: OnUpgrade) -> Response<Bytes> {
         let open = self.clone();
@@ -62,7 +69,10 @@ impl Tunnels {
         response
     }
 
-    async fn run(&self, node: String, upgraded: Upgraded) {
+    async fn run<T>(&self, node: String, upgraded: T)
+    where
+        T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
         let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
@@ -98,11 +108,21 @@ impl Tunnels {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         open.get(node)?.iter().find(|sender| !sender.is_closed()).cloned()
     }
+
+    /// A tunnel to what is behind all nodes.
+    fn to_any(&self, address: IpAddr) -> Option<Sender> {
+        if !self.behind_nodes.iter().any(|range| crate::host::in_range(range, address)) {
+            return None;
+        }
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.values().flatten().find(|sender| !sender.is_closed()).cloned()
+    }
 }
 
 impl Dialer for Tunnels {
     fn dial(&self, to: Destination) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
-        match to.node.as_deref().and_then(|node| self.to(node)) {
+        let of_node = to.node.as_deref().and_then(|node| self.to(node));
+        match of_node.or_else(|| self.to_any(to.address)) {
             Some(sender) => Box::pin(through(sender, SocketAddr::new(to.address, to.port))),
             None => Direct.dial(to),
         }
@@ -127,13 +147,13 @@ async fn through(mut sender: Sender, to: SocketAddr) -> io::Result<Box<dyn Strea
 #[derive(Debug, Clone)]
 pub(crate) struct Reachable {
     /// The node's own addresses, as they are now.
-    pub(crate) node: tokio::sync::watch::Receiver<Vec<std::net::IpAddr>>,
+    pub(crate) node: tokio::sync::watch::Receiver<Vec<IpAddr>>,
     /// Ranges, as `10.42.0.0/16`.
     pub(crate) ranges: Vec<String>,
 }
 
 impl Reachable {
-    fn contains(&self, address: std::net::IpAddr) -> bool {
+    fn contains(&self, address: IpAddr) -> bool {
         self.node.borrow().contains(&address) || self.ranges.iter().any(|range| crate::host::in_range(range, address))
     }
 }
@@ -212,7 +232,10 @@ async fn open(transport: &HttpTransport, server: &Server) -> Result<Upgraded> {
     Ok(hyper::upgrade::on(response).await?)
 }
 
-async fn serve(upgraded: Upgraded, reachable: &Reachable) {
+async fn serve<T>(upgraded: T, reachable: &Reachable)
+where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
         let reachable = reachable.clone();
         async move { Ok::<_, Infallible>(connect(request, &reachable).await) }
@@ -252,4 +275,63 @@ async fn connect(mut request: Request<Incoming>, reachable: &Reachable) -> Respo
         let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut target).await;
     });
     answer(StatusCode::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A node with a tunnel, which passes on addresses of these ranges.
+    fn join(tunnels: &Tunnels, node: &str, ranges: &[&str]) {
+        let (of_server, of_agent) = tokio::io::duplex(1 << 16);
+        let (_, own) = tokio::sync::watch::channel(Vec::new());
+        let reachable = Reachable { node: own, ranges: ranges.iter().map(ToString::to_string).collect() };
+        let (tunnels, node) = (tunnels.clone(), node.to_owned());
+        spawn("test-agent", async move { serve(TokioIo::new(of_agent), &reachable).await });
+        spawn("test-server", async move { tunnels.run(node, TokioIo::new(of_server)).await });
+    }
+
+    async fn open(tunnels: &Tunnels, node: &str) {
+        while tunnels.to(node).is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What is said by the one who listens at an address.
+    async fn dial(tunnels: &Tunnels, node: Option<&str>, to: SocketAddr) -> io::Result<String> {
+        let to = Destination { node: node.map(str::to_owned), address: to.ip(), port: to.port() };
+        let mut stream = tunnels.dial(to).await?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await?;
+        Ok(said)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_no_node_reaches_services_through_one() -> Result<()> {
+        let service = TcpListener::bind("127.0.0.7:0").await?;
+        let address = service.local_addr()?;
+        spawn("test-service", async move {
+            while let Ok((mut stream, _)) = service.accept().await {
+                let _ = stream.write_all(b"hello").await;
+            }
+        });
+        let tunnels = Tunnels::of_no_node(&["127.0.0.0/29", "fd00::/112"]);
+        assert_eq!(dial(&tunnels, None, address).await?, "hello", "without any tunnel directly");
+        join(&tunnels, "strict", &["192.0.2.0/24"]);
+        open(&tunnels, "strict").await;
+        for node in [None, Some("strict"), Some("without-tunnel")] {
+            let refused = dial(&tunnels, node, address).await.map(drop).map_err(|error| error.to_string());
+            let why = "the node does not pass this address on".to_owned();
+            assert_eq!(refused, Err(why), "{node:?}: it goes through the tunnel");
+        }
+        let (no_node, node) = (Tunnels::of_no_node(&["127.0.0.0/29"]), Tunnels::default());
+        for tunnels in [&no_node, &node] {
+            join(tunnels, "b", &["127.0.0.0/29"]);
+            open(tunnels, "b").await;
+            assert_eq!(dial(tunnels, None, address).await?, "hello");
+        }
+        Ok(())
+    }
 }

@@ -1,6 +1,7 @@
 //! A shared, indexed cache of one resource's objects as projections, kept current by a reflector.
 
 use crate::client::{Client, ListParams};
+use crate::memory::Memory;
 use crate::reflector;
 use naru_api::registry::Resource;
 use naru_base::Shutdown;
@@ -74,7 +75,18 @@ struct Inner<P> {
     cache: RwLock<Cache<P>>,
     /// Taken before `cache`, and held while subscribers are called, so that each sees changes in order.
     subscribers: Mutex<Vec<Subscriber<P>>>,
-    synced: watch::Sender<bool>,
+    state: watch::Sender<State>,
+}
+
+/// What the cache's content is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    /// Nothing yet.
+    Empty,
+    /// What an earlier process saw.
+    Recalled,
+    /// What the server has said.
+    Synced,
 }
 
 struct Entry<P> {
@@ -111,8 +123,22 @@ impl<P: Send + Sync + 'static> Informer<P> {
     where
         P: DeserializeOwned,
     {
+        Self::start_with(client, resource, params, None, shutdown)
+    }
+
+    /// The same, with what `memory` has of the resource while the server is away.
+    pub(crate) fn start_with(
+        client: &Client,
+        resource: &'static Resource,
+        params: ListParams,
+        memory: Option<Arc<dyn Memory>>,
+        shutdown: &Shutdown,
+    ) -> Self
+    where
+        P: DeserializeOwned,
+    {
         let informer = Self::detached();
-        reflector::start(client.clone(), resource, params, shutdown.clone(), informer.clone());
+        reflector::start(client.clone(), resource, params, memory, shutdown.clone(), informer.clone());
         informer
     }
 
@@ -122,7 +148,7 @@ impl<P: Send + Sync + 'static> Informer<P> {
             inner: Arc::new(Inner {
                 cache: RwLock::new(Cache { objects: BTreeMap::new(), indexes: Vec::new() }),
                 subscribers: Mutex::new(Vec::new()),
-                synced: watch::Sender::new(false),
+                state: watch::Sender::new(State::Empty),
             }),
         }
     }
@@ -213,13 +239,27 @@ impl<P: Send + Sync + 'static> Informer<P> {
 
     /// Whether the first list has been taken in.
     pub fn is_synced(&self) -> bool {
-        *self.inner.synced.borrow()
+        *self.inner.state.borrow() == State::Synced
+    }
+
+    /// Whether there is anything to go by: the first list, or what an earlier process saw.
+    pub fn is_known(&self) -> bool {
+        *self.inner.state.borrow() != State::Empty
     }
 
     /// Waits until the first list has been taken in.
     pub async fn synced(&self) {
+        self.reached(State::Synced).await;
+    }
+
+    /// Waits until there is anything to go by: the first list, or what an earlier process saw.
+    pub async fn known(&self) {
+        self.reached(State::Recalled).await;
+    }
+
+    async fn reached(&self, wanted: State) {
         // The sender lives in `inner`, so this cannot fail.
-        let _ = self.inner.synced.subscribe().wait_for(|synced| *synced).await;
+        let _ = self.inner.state.subscribe().wait_for(|state| *state >= wanted).await;
     }
 
     /// Waits until the first list has been taken in and the objects are as wished.
@@ -235,7 +275,12 @@ impl<P: Send + Sync + 'static> Informer<P> {
 
     /// Says that the first list has been taken in; tests that feed a detached cache call it.
     pub fn mark_synced(&self) {
-        self.inner.synced.send_replace(true);
+        self.inner.state.send_replace(State::Synced);
+    }
+
+    /// Says that what an earlier process saw is there.
+    pub(crate) fn mark_recalled(&self) {
+        self.inner.state.send_modify(|state| *state = State::Recalled.max(*state));
     }
 
     /// Takes in one object's state (`None`: it is gone) and tells the subscribers.

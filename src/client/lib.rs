@@ -6,6 +6,7 @@ mod events;
 pub mod https;
 mod informer;
 pub mod kubeconfig;
+mod memory;
 mod path;
 pub mod projections;
 mod queue_metrics;
@@ -25,6 +26,7 @@ pub use client::{
 };
 pub use events::{EventKind, EventRecorder, ObjectReference};
 pub use informer::{Change, IndexId, Informer, ObjectKey};
+pub use memory::Memory;
 pub use path::{Query, resource_path};
 pub use queue_metrics::{Durations, QUEUE_DURATIONS, QueueMetrics, QueueStats};
 pub use shared::Informers;

@@ -39,7 +39,7 @@ fn short_meta<'de, D: Deserializer<'de>>(d: D) -> Result<Meta, D::Error> {
 }
 
 /// metav1.ObjectMeta without managedFields.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Meta {
     /// Name.
@@ -479,7 +479,7 @@ pub struct TerminatedView {
 }
 
 /// A node as seen by scheduler, controllers and proxy.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeView {
     /// Metadata.
@@ -491,7 +491,7 @@ pub struct NodeView {
 }
 
 /// A node's spec.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeSpecView {
     /// Cordoned.
@@ -528,7 +528,7 @@ pub struct Taint {
 }
 
 /// A node's status.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeStatusView {
     /// What pods may use.
@@ -559,7 +559,7 @@ impl NodeStatusView {
 }
 
 /// A node's address.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(default)]
 pub struct NodeAddress {
     /// `InternalIP`, `Hostname`, ...
@@ -570,7 +570,7 @@ pub struct NodeAddress {
 }
 
 /// An image that a node has.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeImage {
     /// Names.
@@ -605,7 +605,7 @@ pub struct LeaseSpecView {
 }
 
 /// A Namespace.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NamespaceView {
     /// Metadata.
@@ -619,7 +619,7 @@ pub struct NamespaceView {
 }
 
 /// A Namespace's spec.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NamespaceSpecView {
     /// Finalizers.
@@ -628,7 +628,7 @@ pub struct NamespaceSpecView {
 }
 
 /// A Namespace's status.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NamespaceStatusView {
     /// `Active` or `Terminating`.

@@ -2,6 +2,7 @@
 
 use crate::client::{Client, ListMeta, ListParams, decode, is_gone};
 use crate::informer::{Informer, ObjectKey};
+use crate::memory::Memory;
 use crate::transport::{Error, EventType, WatchEvent};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -18,6 +20,8 @@ use tokio::time::Instant;
 const PAGE: &str = "500";
 /// A watch that ends sooner is followed by a pause.
 const SHORT: Duration = Duration::from_secs(5);
+/// How long the server's own word is waited for before that of an earlier process is taken.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// The part of an object that the reflector itself needs.
 #[derive(Deserialize)]
@@ -54,9 +58,11 @@ pub(crate) fn start<P: DeserializeOwned + Send + Sync + 'static>(
     client: Client,
     resource: &'static Resource,
     params: ListParams,
+    memory: Option<Arc<dyn Memory>>,
     shutdown: Shutdown,
     informer: Informer<P>,
 ) {
+    let recalled = recall(resource, memory, informer.clone());
     let mut reflector = Reflector { client, resource, params, informer, version: String::new() };
     spawn("reflector", async move {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
@@ -78,7 +84,9 @@ pub(crate) fn start<P: DeserializeOwned + Send + Sync + 'static>(
                 }
             }
         };
-        shutdown.guard::<_>(run).await.unwrap_or(());
+        // One after the other on one task, so that what is recalled never covers what the server has said.
+        let both = async { tokio::join!(recalled, run) };
+        shutdown.guard(both).await;
     });
 }
 
@@ -150,16 +158,47 @@ impl<P: DeserializeOwned + Send + Sync + 'static> Reflector<P> {
         Ok(())
     }
 
-    /// An object that does not fit the projection is left as it was: one bad object must not stop
-    /// the others.
     fn put(&self, key: &ObjectKey, version: String, object: &[u8]) {
-        match decode(self.resource.kind, object) {
-            Ok(object) => self.informer.apply(key.clone(), version, Some(object)),
-            Err(error) => {
-                tracing::warn!(resource = self.resource.plural, %key, %error, "object skipped");
-            }
+        put(self.resource, &self.informer, key, version, object);
+    }
+}
+
+/// An object that does not fit the projection is left as it was: one bad object must not stop the others.
+fn put<P: DeserializeOwned + Send + Sync + 'static>(
+    resource: &Resource,
+    informer: &Informer<P>,
+    key: &ObjectKey,
+    version: String,
+    object: &[u8],
+) {
+    match decode(resource.kind, object) {
+        Ok(object) => informer.apply(key.clone(), version, Some(object)),
+        Err(error) => tracing::warn!(resource = resource.plural, %key, %error, "object skipped"),
+    }
+}
+
+/// Shows what an earlier process saw, if the server says nothing for a while. What the server has said meanwhile stays,
+/// and the end of its list removes the rest.
+async fn recall<P: DeserializeOwned + Send + Sync + 'static>(
+    resource: &'static Resource,
+    memory: Option<Arc<dyn Memory>>,
+    informer: Informer<P>,
+) {
+    let Some(memory) = memory else { return };
+    tokio::time::sleep(HEAD_START).await;
+    if informer.is_synced() {
+        return;
+    }
+    let Some(objects) = memory.recall(resource.plural) else { return };
+    for object in objects {
+        match head(resource.kind, &object) {
+            // Without a version, so that the server's counts as another one.
+            Ok((key, _)) if informer.get_key(&key).is_none() => put(resource, &informer, &key, String::new(), &object),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(resource = resource.plural, %error, "what was kept is skipped"),
         }
     }
+    informer.mark_recalled();
 }
 
 fn head(what: &str, object: &[u8]) -> Result<(ObjectKey, String), Error> {
@@ -254,6 +293,49 @@ mod tests {
             seen.push(bench.changes.recv().await.unwrap());
         }
         assert_eq!(seen[3..], ["default/b n2", "default/c gone", "default/d n1"]);
+    }
+
+    /// Two pods of an earlier process.
+    #[derive(Debug)]
+    struct Earlier;
+
+    impl Memory for Earlier {
+        fn recall(&self, resource: &str) -> Option<Vec<Vec<u8>>> {
+            let pods = [pod("a", 3, "n1"), pod("gone", 4, "n1")];
+            (resource == "pods").then(|| pods.iter().map(|pod| pod.to_string().into_bytes()).collect())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_earlier_process_saw_is_shown_until_the_server_answers() {
+        let (fake, shutdown) = (Fake::new(), Shutdown::new());
+        let client = Client::new(fake.clone());
+        let memory: Arc<dyn Memory> = Arc::new(Earlier);
+        fake.answer(Err(Error::Connection("refused".into())));
+        let pods = Informer::<PodView>::start_with(&client, &PODS, ListParams::all(), Some(memory), &shutdown);
+        pods.known().await;
+        assert!(!pods.is_synced());
+        assert_eq!(pods.keys(), [ObjectKey::new("default", "a"), ObjectKey::new("default", "gone")]);
+        fake.answer(Ok(pod_list(9, &[pod("a", 3, "n2"), pod("new", 8, "n2")])));
+        let _feed = fake.feed();
+        pods.synced().await;
+        assert_eq!(pods.keys(), [ObjectKey::new("default", "a"), ObjectKey::new("default", "new")]);
+        assert_eq!(pods.get("default", "a").unwrap().spec.node_name, "n2", "the server's word counts");
+        shutdown.trigger();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_answers_is_believed_alone() {
+        let (fake, shutdown) = (Fake::new(), Shutdown::new());
+        let client = Client::new(fake.clone());
+        fake.answer(Ok(pod_list(9, &[pod("new", 8, "n2")])));
+        let _feed = fake.feed();
+        let memory: Arc<dyn Memory> = Arc::new(Earlier);
+        let pods = Informer::<PodView>::start_with(&client, &PODS, ListParams::all(), Some(memory), &shutdown);
+        pods.synced().await;
+        tokio::time::sleep(2 * HEAD_START).await;
+        assert_eq!(pods.keys(), [ObjectKey::new("default", "new")]);
+        shutdown.trigger();
     }
 
     #[tokio::test(start_paused = true)]

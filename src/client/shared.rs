@@ -2,6 +2,7 @@
 
 use crate::client::{Client, ListParams};
 use crate::informer::{IndexId, Informer};
+use crate::memory::Memory;
 use crate::projections::{
     DeploymentView, EndpointSliceView, JobView, Meta, NamespaceView, NodeView, PodView, ReplicaSetView, RevisionView,
     ServiceView,
@@ -21,6 +22,7 @@ pub struct Informers {
 struct Inner {
     client: Client,
     shutdown: Shutdown,
+    memory: Option<Arc<dyn Memory>>,
     pods: OnceLock<Informer<PodView>>,
     nodes: OnceLock<Informer<NodeView>>,
     services: OnceLock<Informer<ServiceView>>,
@@ -47,9 +49,15 @@ fn controller_value(meta: &Meta) -> String {
 impl Informers {
     /// Informers that read as `client`'s user until shutdown.
     pub fn new(client: Client, shutdown: &Shutdown) -> Self {
+        Self::with_memory(client, None, shutdown)
+    }
+
+    /// The same, which show what `memory` has while the server is away.
+    pub fn with_memory(client: Client, memory: Option<Arc<dyn Memory>>, shutdown: &Shutdown) -> Self {
         let inner = Inner {
             client,
             shutdown: shutdown.clone(),
+            memory,
             pods: OnceLock::new(),
             nodes: OnceLock::new(),
             services: OnceLock::new(),
@@ -74,7 +82,8 @@ impl Informers {
         resource: &'static registry::Resource,
         params: ListParams,
     ) -> Informer<P> {
-        Informer::start(&self.inner.client, resource, params, &self.inner.shutdown)
+        let Inner { client, memory, shutdown, .. } = &*self.inner;
+        Informer::start_with(client, resource, params, memory.clone(), shutdown)
     }
 
     fn shared<P: DeserializeOwned + Send + Sync + 'static>(

@@ -193,7 +193,7 @@ pub async fn remove() -> Result<(), OverlayError> {
 }
 
 async fn follow(nodes: Informer<NodeView>, node_name: String, backend: Backend) {
-    nodes.synced().await;
+    nodes.known().await;
     let changed = Arc::new(Notify::new());
     let wake = changed.clone();
     nodes.subscribe(move |change| {

@@ -47,7 +47,7 @@ spec:
 ";
 
 /// The answer's records without their TTLs, sorted; what the answer says if it has none.
-fn dig(host: &Host, flags: &str, question: &str) -> String {
+pub(super) fn dig(host: &Host, flags: &str, question: &str) -> String {
     let server = if flags.starts_with('@') { "" } else { "@10.43.0.10" };
     let text = output(host, &format!("dig {server} +noall +answer +comments +tries=1 +time=60 {flags} {question}"));
     let mut records: Vec<String> = text
@@ -160,6 +160,34 @@ pub(super) fn names_of_others(m: &mut Machines) {
         assert_eq!(dig(host, "", "web.names.svc.cluster.local A"), "A 10.43.0.77");
         assert_eq!(dig(host, "", "absent.names.svc.cluster.local A"), "NXDOMAIN");
     }
+    machines_that_come_up_alone(m);
     m.upstream = Some(serve_names(&m.client));
     m.c.up();
+}
+
+/// While the server is away two machines reboot: all that the kernel had of ours is gone, on one of them port 53 is
+/// somebody else's.
+fn machines_that_come_up_alone(m: &mut Machines) {
+    for number in [1, 2] {
+        let agent = &mut m.agents[number];
+        agent.stop();
+        let gone = agent.host.sh("nft delete table ip naru && nft delete table ip6 naru && ip route flush proto 111 && \
+                                  ip -6 route flush proto 111 && ip addr flush dev lo && ip addr add 127.0.0.1/8 dev lo && ip addr add ::1/128 dev lo");
+        assert!(gone.status.success(), "{}", String::from_utf8_lossy(&gone.stderr));
+        agent.up(&m.token);
+    }
+    for number in [1, 2] {
+        let host = &m.agents[number].host;
+        let answers = |question: &str, answer: &str| {
+            m.eventually(&format!("{question} is {answer} without the server"), || dig(host, "", question) == answer);
+        };
+        answers("web.names.svc.cluster.local A", "A 10.43.0.77");
+        answers("absent.names.svc.cluster.local A", "NXDOMAIN");
+        let ips = dig(host, "", "hello.default.svc.cluster.local A");
+        let url = format!("http://{}/", ips.trim_start_matches("A "));
+        m.eventually("the Service leads to pods of all machines", || {
+            let pods: std::collections::BTreeSet<String> = (0..40).map(|_| super::curl(host, &url)).collect();
+            pods.len() == 4 && pods.iter().all(|answer| answer.starts_with("Hello"))
+        });
+    }
 }

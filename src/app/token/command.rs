@@ -13,7 +13,7 @@ use naru_api::bootstrap_token::{ID_LENGTH, NAME_PREFIX, NAMESPACE, SECRET_LENGTH
 use naru_api::registry::SECRETS;
 use naru_client::https::HttpTransport;
 use naru_client::kubeconfig::from_kubeconfig;
-use naru_client::{Client, DeleteOptions, ListParams, is_not_found};
+use naru_client::{Client, DeleteOptions, ListParams, is_already_exists, is_not_found};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::Arc;
@@ -27,12 +27,17 @@ const USAGES: [&str; 2] = ["authentication", "signing"];
 pub(crate) async fn run(command: TokenCommand) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match command {
-        TokenCommand::Generate => writeln!(out, "{}", generate())?,
+        TokenCommand::Generate { .. } => writeln!(out, "{}", generate())?,
         TokenCommand::Create { access, token, description, groups, ttl, usages } => {
             let token = token.unwrap_or_else(generate);
             let wanted = secret(&token, &description, &groups, &usages, expiry(Timestamp::now(), ttl)?)?;
             let (client, ca_pem) = connect(&access)?;
-            client.create::<Value>(&SECRETS, Some(NAMESPACE), &wanted).await?;
+            match client.create::<Value>(&SECRETS, Some(NAMESPACE), &wanted).await {
+                Err(error) if is_already_exists(&error) => {
+                    bail!("a token with id {:?} already exists: delete it first, or give none", id_of(&token)?)
+                }
+                created => drop(created?),
+            }
             writeln!(out, "K10{}::{token}", hash(&ca_pem)?)?;
         }
         TokenCommand::List { access, output } => {
@@ -41,7 +46,8 @@ pub(crate) async fn run(command: TokenCommand) -> Result<()> {
             let tokens: Vec<Shown> =
                 client.list::<Value>(&SECRETS, &params).await?.items.iter().map(Shown::of).collect();
             match output {
-                OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&json!(tokens))?)?,
+                OutputFormat::Json => writeln!(out, "{}", json!(tokens))?,
+                OutputFormat::Yaml => write!(out, "{}", serde_saphyr::to_string(&json!(tokens))?)?,
                 OutputFormat::Text => out.write_all(table(&tokens, Timestamp::now()).as_bytes())?,
             }
         }
@@ -163,16 +169,18 @@ fn secret(
     Ok(json!({ "metadata": { "name": format!("{NAME_PREFIX}{id}") }, "type": SECRET_TYPE, "stringData": data }))
 }
 
-/// A token as it is listed: without its secret.
+/// A token as it is listed. Whoever may list it may read its Secret, so documents have the whole.
 #[derive(Debug, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown {
     token: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires: Option<String>,
-    usages: Vec<&'static str>,
     #[serde(skip_serializing_if = "String::is_empty")]
     description: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    usages: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<String>,
 }
 
@@ -183,7 +191,7 @@ impl Shown {
         };
         let groups = data("auth-extra-groups").unwrap_or_default();
         Self {
-            token: data("token-id").unwrap_or_default(),
+            token: [data("token-id"), data("token-secret")].map(Option::unwrap_or_default).join("."),
             expires: data("expiration").filter(|text| !text.is_empty()),
             usages: USAGES
                 .into_iter()
@@ -198,7 +206,7 @@ impl Shown {
         let left = self.expires.as_deref().map_or_else(|| "<forever>".to_owned(), |at| left(at, now));
         let or_none = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
         [
-            self.token.clone(),
+            self.token.split('.').next().unwrap_or_default().to_owned(),
             left,
             self.expires.clone().unwrap_or_else(|| "<never>".to_owned()),
             or_none(self.usages.join(",")),
@@ -214,18 +222,20 @@ fn left(at: &str, now: Timestamp) -> String {
     let seconds = at.as_second() - now.as_second();
     match seconds {
         ..=0 => "<expired>".to_owned(),
-        1..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
+        1..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        86_400..31_536_000 => format!("{}d", seconds / 86_400),
+        _ => format!("{}y", seconds / 31_536_000),
     }
 }
 
 fn table(tokens: &[Shown], now: Timestamp) -> String {
     let header = ["TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS"].map(str::to_owned);
     let rows: Vec<[String; 6]> = std::iter::once(header).chain(tokens.iter().map(|token| token.columns(now))).collect();
-    let widths: [usize; 6] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default());
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    // As k3s and kubeadm have it: three spaces between columns, none of which is narrower than ten.
+    let widths: [usize; 6] = std::array::from_fn(|column| width(column).max(7));
     let line = |row: &[String; 6]| {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}   "));
         format!("{}\n", cells.collect::<String>().trim_end())
@@ -286,17 +296,23 @@ mod tests {
     }
 
     #[test]
-    fn a_list_shows_no_secrets() -> Result<()> {
+    fn tokens_are_listed_as_others_list_them() -> Result<()> {
         let data = |text: &str| STANDARD.encode(text);
         let shown = Shown::of(&json!({ "data": {
             "token-id": data("abcdef"), "token-secret": data("0123456789abcdef"),
             "usage-bootstrap-authentication": data("true"), "expiration": data("2026-01-03T00:00:01Z"),
         }}));
+        assert_eq!(
+            json!([shown]),
+            json!([{
+                "token": "abcdef.0123456789abcdef", "expires": "2026-01-03T00:00:01Z", "usages": ["authentication"],
+            }])
+        );
         let text = table(&[shown], NOW.parse()?);
         assert_eq!(
             text,
-            "TOKEN    TTL   EXPIRES                USAGES           DESCRIPTION   EXTRA GROUPS\n\
-             abcdef   2d    2026-01-03T00:00:01Z   authentication   <none>        <none>\n"
+            "TOKEN     TTL       EXPIRES                USAGES           DESCRIPTION   EXTRA GROUPS\n\
+             abcdef    2d        2026-01-03T00:00:01Z   authentication   <none>        <none>\n"
         );
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::{Meta, Strings, nullable};
 use serde::Deserialize;
 
 /// A Service.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceView {
     /// Metadata.
@@ -24,7 +24,7 @@ impl ServiceView {
 }
 
 /// A Service's spec.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceSpecView {
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
@@ -80,7 +80,7 @@ pub struct ServiceSpecView {
 }
 
 /// Settings of the session affinity.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SessionAffinityConfig {
     /// By client address.
@@ -89,7 +89,7 @@ pub struct SessionAffinityConfig {
 }
 
 /// Settings of the affinity by client address.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClientIpConfig {
     /// Seconds.
@@ -97,7 +97,7 @@ pub struct ClientIpConfig {
 }
 
 /// A Service's port.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServicePort {
     /// Name, empty for the only one.
@@ -118,7 +118,7 @@ pub struct ServicePort {
 }
 
 /// IntOrString, of a port.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(untagged)]
 pub enum PortRef {
     /// A number.
@@ -128,7 +128,7 @@ pub enum PortRef {
 }
 
 /// A Service's status.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceStatusView {
     /// Load balancer.
@@ -137,7 +137,7 @@ pub struct ServiceStatusView {
 }
 
 /// A load balancer's addresses.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LoadBalancerView {
     /// Addresses.
@@ -146,7 +146,7 @@ pub struct LoadBalancerView {
 }
 
 /// One address of a load balancer.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LoadBalancerIngress {
     /// Address.
@@ -176,7 +176,7 @@ pub fn balancer_claim(service: &ServiceView) -> String {
 }
 
 /// An EndpointSlice.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointSliceView {
     /// Metadata.

@@ -30,6 +30,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use zone::Zone;
 
+/// Where we listen when the usual port is somebody else's.
+const OTHER_PORT: u16 = 10_053;
+
 /// How the DNS is set up.
 #[derive(Debug, Clone)]
 pub struct DnsConfig {
@@ -94,7 +97,11 @@ async fn bind(address: IpAddr, port: u16, proxy: Option<&Proxy>) -> io::Result<S
         (Err(error), Some(proxy)) if error.kind() == io::ErrorKind::AddrInUse => proxy,
         (bound, _) => return bound,
     };
-    let sockets = Sockets::bind(address, 0).await?;
+    // The same one each time if it can be had: a table that has outlived an earlier process leads there.
+    let sockets = match Sockets::bind(address, OTHER_PORT).await {
+        Ok(sockets) => sockets,
+        Err(_) => Sockets::bind(address, 0).await?,
+    };
     let here = Backend { address, port: sockets.place()?.port() };
     taken.redirect([Protocol::Udp, Protocol::Tcp].map(|protocol| (Frontend { address, protocol, port }, here)));
     tracing::warn!(

@@ -13,7 +13,7 @@ const PORT: u16 = 53;
 const MAX_HOSTS: usize = 10_000;
 
 /// The ConfigMap as far as it matters here.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, serde::Serialize)]
 #[serde(default)]
 pub struct DnsConfigMap {
     /// `hosts` (lines of hosts(5)), `stubDomains` (JSON: domain to resolvers) and `upstreamNameservers`

@@ -131,7 +131,7 @@ impl Resolver {
             _ => {}
         }
         // Before the caches are filled nothing of the cluster can be said not to exist; others' names can be asked for.
-        if !self.zone.is_synced() && self.zone.may_know(&question.name) {
+        if !self.zone.is_known() && self.zone.may_know(&question.name) {
             return refuse(&request, ResponseCode::ServFail);
         }
         self.resolve(request, &question, client)

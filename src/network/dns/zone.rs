@@ -85,10 +85,11 @@ impl Zone {
         &self.apex
     }
 
-    /// Whether all caches have been filled once: before that nothing can be said not to exist.
-    pub(super) fn is_synced(&self) -> bool {
+    /// Whether all caches have been filled, by the server or with what an earlier process saw: before that nothing can be
+    /// said not to exist.
+    pub(super) fn is_known(&self) -> bool {
         let Sources { services, slices, namespaces, nodes } = &self.sources;
-        services.is_synced() && slices.is_synced() && namespaces.is_synced() && nodes.is_synced()
+        services.is_known() && slices.is_known() && namespaces.is_known() && nodes.is_known()
     }
 
     /// Whether a name is one that the cluster might know: its own, an address, or a node's.

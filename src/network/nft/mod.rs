@@ -71,6 +71,8 @@ const ELEMENTS: usize = 512;
 pub enum Hook {
     /// Arriving packets before routing.
     Prerouting = 0,
+    /// Packets that are passed on.
+    Forward = 2,
     /// Packets of the host itself.
     Output = 3,
     /// Packets about to leave.

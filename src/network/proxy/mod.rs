@@ -52,7 +52,8 @@ pub struct Proxy {
 
 impl Proxy {
     /// Keeps the table in step with the informers until the shutdown. The table that an earlier process
-    /// left is replaced when the informers have synced, in one step.
+    /// left is replaced when the informers have synced, in one step; where there is none (after a reboot), what the
+    /// informers recall is enough to begin with.
     pub fn start(
         services: Informer<ServiceView>,
         slices: Informer<EndpointSliceView>,
@@ -134,9 +135,12 @@ struct Worker {
 
 impl Worker {
     async fn run(self) {
-        self.services.synced().await;
-        self.slices.synced().await;
-        self.nodes.synced().await;
+        // A table that an earlier process has left is newer than what that process kept on disk.
+        if crate::nft::has_table(&self.config.table).unwrap_or(true) {
+            tokio::join!(self.services.synced(), self.slices.synced(), self.nodes.synced());
+        } else {
+            tokio::join!(self.services.known(), self.slices.known(), self.nodes.known());
+        }
         self.follow().await;
     }
 
@@ -154,7 +158,8 @@ impl Worker {
 
     /// The health checks that this node answers.
     fn health(&self, services: &[Arc<ServiceView>], slices: &[Arc<EndpointSliceView>]) -> BTreeMap<u16, Health> {
-        let asked = services.iter().filter(|service| service.spec.health_check_node_port != 0);
+        let asked = services.iter();
+        let asked = asked.filter(|service| service.spec.health_check_node_port != 0 && ruleset::is_ours(service));
         let said = |service: &Arc<ServiceView>| {
             let endpoints = ruleset::ready_here(service, slices, &self.config.node_name);
             let (namespace, name) = (service.metadata.namespace.clone(), service.metadata.name.clone());
@@ -174,6 +179,7 @@ impl Worker {
         let pods = self.config.cluster_cidrs.clone();
         let has = |family| pods.iter().any(|range| Family::of(range.network) == family);
         let loopback = self.config.localhost_node_ports;
+        sysctl::follow_connections(std::thread::available_parallelism().map_or(1, usize::from));
         let wanted = sysctl::Wanted { loopback, v4: has(Family::V4), v6: has(Family::V6) };
         Base {
             table: self.config.table.clone(),

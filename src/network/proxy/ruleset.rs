@@ -159,6 +159,17 @@ pub fn ruleset(services: &[Arc<ServiceView>], slices: &[Arc<EndpointSliceView>],
     Memory::default().ruleset(services, slices, here)
 }
 
+/// Labels of Services that another proxy serves, or none.
+const OF_OTHERS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+
+/// Whether a Service has addresses that are to be served, and by us.
+pub(super) fn is_ours(service: &ServiceView) -> bool {
+    let labels = &service.metadata.labels;
+    service.spec.kind != "ExternalName"
+        && !service.is_headless()
+        && !OF_OTHERS.iter().any(|label| labels.contains_key(*label))
+}
+
 /// What one Service is: its frontends, what they lead to, and what they lead clients within the cluster to.
 type Parts = Vec<(Frontend, Target, Option<Target>)>;
 
@@ -196,7 +207,7 @@ impl Memory {
         }
         let mut known = std::mem::take(&mut self.services);
         let mut ruleset = Ruleset::default();
-        for service in services.iter().filter(|service| service.spec.kind != "ExternalName" && !service.is_headless()) {
+        for service in services.iter().filter(|service| is_ours(service)) {
             let meta = &service.metadata;
             let slices = by_service.get(&(&*meta.namespace, &*meta.name)).map_or(&[][..], Vec::as_slice);
             let key = (meta.namespace.clone(), meta.name.clone());
@@ -577,6 +588,20 @@ mod tests {
         }
         assert_eq!(memory.ruleset(&[], &[], Here::default()), Ruleset::default());
         assert!(memory.services.is_empty());
+    }
+
+    #[test]
+    fn services_of_other_proxies_are_left_alone() {
+        let ready = slice(json!([endpoint("10.42.0.1", "here")]));
+        let web = service(spec(json!({})));
+        assert!(
+            !ruleset(std::slice::from_ref(&web), std::slice::from_ref(&ready), Here::default()).frontends.is_empty()
+        );
+        for label in OF_OTHERS {
+            let mut other = ServiceView::clone(&web);
+            other.metadata.labels.insert(label.to_owned(), String::new());
+            check(&[Arc::new(other)], std::slice::from_ref(&ready), &[]);
+        }
     }
 
     #[test]

@@ -31,6 +31,26 @@ pub(super) fn prepare(wanted: Wanted) -> bool {
     on
 }
 
+/// How the kernel follows connections, with upstream's limits: many of them, for a day when nothing is said, and an hour
+/// when only one side has ended. What cannot be set (in a namespace the number cannot) stays as it is.
+pub(super) fn follow_connections(processors: usize) {
+    const LEAST: usize = 131_072;
+    const EACH: usize = 32_768;
+    let most = LEAST.max(EACH * processors);
+    let present = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max");
+    let enough = present.is_ok_and(|present| present.trim().parse().is_ok_and(|present: usize| present >= most));
+    let settings = [
+        ("max", most.to_string(), enough),
+        ("tcp_timeout_established", "86400".to_owned(), false),
+        ("tcp_timeout_close_wait", "3600".to_owned(), false),
+    ];
+    for (name, value, _) in settings.iter().filter(|(.., enough)| !enough) {
+        if !set(&format!("net/netfilter/nf_conntrack_{name}"), value) {
+            tracing::debug!("net.netfilter.nf_conntrack_{name} cannot be set to {value}");
+        }
+    }
+}
+
 /// A host that forwards stops listening to routers, and would lose its own default route, unless it is told to.
 fn keep_router_advertisements() {
     let interfaces = fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten();

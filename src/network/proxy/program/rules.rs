@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 const REFUSE_PRIORITY: i32 = -110;
 const TRANSLATE_PRIORITY: i32 = -100;
 const LEAVE_PRIORITY: i32 = 100;
+const FORWARD_PRIORITY: i32 = 0;
 
 const R1: Reg = Reg(1);
 
@@ -86,7 +87,19 @@ pub(super) fn add_base(batch: &mut Batch, base: &OneBase) {
         rule.push(Expr::VerdictMap(NODE_PORTS, R0));
         batch.add_rule(chain, &rule);
     }
+    drop_invalid(batch);
     add_leaving(batch, base);
+}
+
+/// What connection tracking cannot place in a connection (a window that was left, for instance) would pass with the
+/// endpoint's own address, and the client would reset the connection.
+fn drop_invalid(batch: &mut Batch) {
+    const INVALID: u32 = 1;
+    let chain = "invalid";
+    batch.add_base_chain(chain, ChainType::Filter, Hook::Forward, FORWARD_PRIORITY);
+    let mut rule = in_state(INVALID).to_vec();
+    rule.push(Expr::Verdict(Verdict::Drop));
+    batch.add_rule(chain, &rule);
 }
 
 /// Refuses new connections whose key, loaded by `load`, is in a set; `protocol` is where that holds the protocol.
@@ -155,9 +168,13 @@ fn load_node_port(base: &OneBase) -> Vec<Expr> {
 /// Connections that exist keep what they have, even when a Service loses its last endpoint.
 fn new_connections() -> [Expr; 3] {
     const NEW: u32 = 8;
+    in_state(NEW)
+}
+
+fn in_state(state: u32) -> [Expr; 3] {
     [
         Expr::LoadConnectionState(R0),
-        Expr::Bits(R0, NEW.to_ne_bytes().to_vec(), vec![0; 4]),
+        Expr::Bits(R0, state.to_ne_bytes().to_vec(), vec![0; 4]),
         Expr::Compare(R0, Compare::NotEqual, vec![0; 4]),
     ]
 }

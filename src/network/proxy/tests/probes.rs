@@ -276,13 +276,37 @@ fn every_kind_of_service_is_probed() {
     events.recv().unwrap();
 }
 
-/// Runs the script that speaks SCTP in a namespace.
-fn sctp(arguments: &str) -> std::process::Child {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy/tests/sctp.py");
-    #[allow(clippy::disallowed_methods, reason = "tests speak SCTP by a script")]
+/// Runs a script in the namespace of this thread.
+fn script(name: &str, arguments: &str) -> std::process::Child {
+    let script = format!(concat!(env!("CARGO_MANIFEST_DIR"), "/proxy/tests/{}"), name);
+    #[allow(clippy::disallowed_methods, reason = "tests speak by a script what the standard library does not")]
     let command =
         Command::new("python3").arg(script).args(arguments.split(' ')).stdout(std::process::Stdio::piped()).spawn();
     command.unwrap()
+}
+
+/// Runs the script that speaks SCTP.
+fn sctp(arguments: &str) -> std::process::Child {
+    script("sctp.py", arguments)
+}
+
+#[test]
+fn what_fits_no_connection_does_not_reach_the_client() {
+    let network = Network::new();
+    network.program(rules(&[3], false));
+    let connection = network.a.run(|| TcpStream::connect(VIP).unwrap());
+    let port = connection.local_addr().unwrap().port();
+    let listener = network.a.run(|| script("invalid.py", "listen 10.42.0.3"));
+    let mut said = io::BufReader::new(listener.stdout.unwrap());
+    let mut line = String::new();
+    io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let sender = network.b.run(move || script("invalid.py", &format!("send 10.42.0.3 8080 10.42.0.2 {port}")));
+    assert!(sender.wait_with_output().unwrap().status.success());
+    line.clear();
+    io::BufRead::read_line(&mut said, &mut line).unwrap();
+    // One of the three might by chance be what the connection waits for.
+    assert!(line.trim().parse::<u32>().unwrap() <= 1, "{line} with the endpoint's own address");
 }
 
 #[test]

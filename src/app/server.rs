@@ -246,6 +246,12 @@ impl Settings {
         let (api_service, tenth) = check_ranges(args)?;
         check_room_for_nodes(args)?;
         let cluster_dns = if args.cluster_dns.is_empty() { tenth } else { args.cluster_dns.clone() };
+        if let Some(outside) = cluster_dns.iter().find(|address| !host::in_range(&args.service_cidr, **address)) {
+            bail!("--cluster-dns {outside} is not one of the services' addresses, --service-cidr {}", args.service_cidr);
+        }
+        if let Some(reason) = naru_api::meta::names::dns_subdomain(&args.cluster_domain).first() {
+            bail!("--cluster-domain {:?} cannot be used: {reason}", args.cluster_domain);
+        }
         let node_ips = host::of_families(&host::node_ips(&args.node.node_ip)?, &args.cluster_cidr)?;
         let advertise = args.advertise_address.unwrap_or(node_ips[0]);
         if advertise.is_loopback() {

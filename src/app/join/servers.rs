@@ -15,7 +15,8 @@ const FILE: &str = "servers.json";
 
 /// The servers known from earlier starts, and the one that is given now.
 pub(crate) fn known(dir: &Path, given: &str) -> Result<Arc<Servers>> {
-    let given = Server::parse(given).with_context(|| format!("--server {given}: not of the form https://HOST:6443"))?;
+    let wrong = || format!("--server {given}: not of the form https://HOST:6443");
+    let given = Some(given).filter(|given| given.starts_with("https://")).and_then(Server::parse).with_context(wrong)?;
     let kept = read_optional(&dir.join(FILE))?.unwrap_or_default();
     // What cannot be read is asked for again.
     let kept: Vec<String> = serde_json::from_str(&kept).unwrap_or_default();
@@ -103,7 +104,9 @@ mod tests {
         let all = ["10.0.0.1:6443", "10.0.0.2:6443", "balancer.example:6443"];
         assert_eq!(texts(&servers), all);
         assert_eq!(texts(&*known(dir.path(), given)?), all, "after a restart");
-        assert!(known(dir.path(), "https://").is_err());
+        for wrong in ["https://", "http://10.0.0.1:6443", "10.0.0.1:6443"] {
+            assert!(known(dir.path(), wrong).is_err(), "{wrong}");
+        }
         Ok(())
     }
 }

@@ -84,7 +84,7 @@ impl HealthPorts {
 }
 
 /// Of both families where the kernel has IPv6.
-async fn listen(port: u16) -> std::io::Result<TcpListener> {
+pub(super) async fn listen(port: u16) -> std::io::Result<TcpListener> {
     match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
         Ok(listener) => Ok(listener),
         Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await,

@@ -8,6 +8,7 @@ mod conntrack;
 mod guard;
 mod health;
 mod metrics;
+mod healthz;
 mod program;
 mod route;
 mod ruleset;
@@ -24,6 +25,7 @@ use guard::Guard;
 use health::{Health, HealthPorts};
 use metrics::Metrics;
 use naru_base::metrics::Source;
+use healthz::Healthz;
 use naru_base::{Backoff, Shutdown};
 use naru_client::Informer;
 use naru_client::projections::{EndpointSliceView, NodeView, ServiceView};
@@ -122,6 +124,15 @@ pub fn remove_table(table: &str) -> Result<(), Error> {
     program::remove(table)
 }
 
+/// A task that ends with the value.
+struct Answering(tokio::task::JoinHandle<()>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 struct Worker {
     services: Informer<ServiceView>,
     slices: Informer<EndpointSliceView>,
@@ -203,8 +214,10 @@ impl Worker {
         });
         let (wake, own) = (Arc::clone(&changed), self.config.node_name.clone());
         self.nodes.subscribe(move |change| {
-            let zone = |node: &Option<Arc<NodeView>>| node.as_ref().and_then(|n| n.metadata.labels.get(ZONE).cloned());
-            if change.key.name == own && zone(&change.old) != zone(&change.new) {
+            let read = |node: &Option<Arc<NodeView>>| {
+                node.as_ref().map(|node| (node.metadata.labels.get(ZONE).cloned(), healthz::is_eligible(node)))
+            };
+            if change.key.name == own && read(&change.old) != read(&change.new) {
                 wake.notify_one();
             }
         });
@@ -215,8 +228,12 @@ impl Worker {
         let mut memory = Memory::default();
         let mut said = false;
         let mut health = HealthPorts::default();
+        let (healthz, asked) = watch::channel(Healthz::default());
+        let _answering = Answering(naru_base::spawn("proxy-healthz", healthz::serve(asked)));
         loop {
             let changes = self.metrics.begin();
+            let node = self.nodes.get("", &self.config.node_name);
+            healthz.send_modify(|health| health.eligible = node.is_none_or(|node| healthz::is_eligible(&node)));
             let mut services = self.services.list();
             services.retain(|service| !self.answers(service));
             let slices = self.slices.list();
@@ -248,6 +265,7 @@ impl Worker {
                         let (ms, frontends) = (begin.elapsed().as_secs_f64() * 1e3, applied.ruleset().frontends.len());
                         tracing::debug!(whole, frontends, "the tables were brought up to date in {ms:.1} ms");
                         backoff.reset();
+                        healthz.send_modify(|health| health.behind_since = None);
                         forget(stale).await;
                         self.applied.send_replace(Some(Arc::new(applied.addresses().clone())));
                         current = Some(applied);
@@ -255,6 +273,8 @@ impl Worker {
                     Err(error) => {
                         self.metrics.failed();
                         tracing::error!(%error, table = self.config.table, "services on this node are not up to date");
+                        let now = jiff::Timestamp::now();
+                        healthz.send_modify(|health| health.behind_since = health.behind_since.or(Some(now)));
                         tokio::time::sleep(backoff.next_delay()).await;
                         continue;
                     }

@@ -1,14 +1,15 @@
 //! The service proxy: Services and EndpointSlices become nftables, one table for each family.
 //!
-//! It works on routed packets in prerouting and output only, so that it needs neither bridges nor br_netfilter.
+//! It works on routed packets in prerouting and output only, so that it needs neither bridges nor br_netfilter; of what
+//! is passed on it drops only what fits no connection.
 //! The table outlives the process: connections go on while the agent restarts.
 
 mod config;
 mod conntrack;
 mod guard;
 mod health;
-mod metrics;
 mod healthz;
+mod metrics;
 mod program;
 mod route;
 mod ruleset;
@@ -23,9 +24,9 @@ pub use ruleset::{Backend, Frontend, Here, Masquerade, Protocol, Ruleset, Target
 use conntrack::Stale;
 use guard::Guard;
 use health::{Health, HealthPorts};
+use healthz::Healthz;
 use metrics::Metrics;
 use naru_base::metrics::Source;
-use healthz::Healthz;
 use naru_base::{Backoff, Shutdown};
 use naru_client::Informer;
 use naru_client::projections::{EndpointSliceView, NodeView, ServiceView};

@@ -175,10 +175,9 @@ impl Scheduler {
             }
             Some(pod) => {
                 state.queue.remove(uid);
-                if !pod.spec.scheduling_gates.is_empty() && !pod.metadata.is_deleting() {
-                    if state.gated.insert(uid.clone()) {
-                        state.queue.note_gated();
-                    }
+                let is_gated = !pod.spec.scheduling_gates.is_empty() && !pod.metadata.is_deleting();
+                if is_gated && state.gated.insert(uid.clone()) {
+                    state.queue.note_gated();
                 }
             }
             None => state.gone(uid),

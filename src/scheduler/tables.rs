@@ -221,7 +221,7 @@ fn weights_and_scales_are_the_usual_ones() {
         ("InterPodAffinity", 2, Scale::Range),
         ("ImageLocality", 1, Scale::None),
         ("LeastAllocated", 1, Scale::None),
-        ("BalancedAllocation", 1, Scale::None),
+        ("NodeResourcesBalancedAllocation", 1, Scale::None),
     ];
     assert_eq!(scored.collect::<Vec<_>>(), expected);
     let check = |scale: Scale, raw: &[i64], expected: &[i64]| assert_eq!(scale.apply(raw.to_vec()), expected);

@@ -3,7 +3,7 @@
 use super::{MAX_SCORE, Plugin, Scale, Score};
 
 pub(super) const PLUGIN: Plugin = Plugin {
-    name: "BalancedAllocation",
+    name: "NodeResourcesBalancedAllocation",
     filter: None,
     score: Some(Score {
         weight: 1,

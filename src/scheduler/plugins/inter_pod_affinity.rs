@@ -188,7 +188,7 @@ fn matches(owner: &PodInfo, term: &Term, other: &PodInfo, cache: &Cache) -> bool
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use crate::cache::{Cache, NodeInfo};
+    use crate::cache::Cache;
     use crate::pod_info::PodInfo;
     use crate::testing::{labelled_node, labelled_pod, placed};
     use serde_json::{Value, json};

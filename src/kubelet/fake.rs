@@ -206,7 +206,10 @@ fn libc_sigkill() -> i32 {
 
 /// Images that are all present unless their name starts with `absent`.
 #[derive(Debug, Default)]
-pub(crate) struct FakeImages;
+pub(crate) struct FakeImages {
+    /// Whose root file systems were removed.
+    pub(crate) removed: Mutex<Vec<String>>,
+}
 
 #[async_trait]
 impl Images for FakeImages {
@@ -236,7 +239,8 @@ impl Images for FakeImages {
     async fn prepare(&self, container: &str, _image: &Image, _users: Option<&Path>) -> Result<PathBuf, String> {
         Ok(PathBuf::from("/rootfs").join(container))
     }
-    async fn remove(&self, _container: &str) -> Result<(), String> {
+    async fn remove(&self, container: &str) -> Result<(), String> {
+        self.removed.lock().unwrap().push(container.to_owned());
         Ok(())
     }
     async fn retain(&self, _keep: &HashSet<String>) -> Result<(), String> {
@@ -301,6 +305,7 @@ impl Transport for FakeApi {
 pub(crate) struct World {
     pub(crate) runtime: Arc<FakeRuntime>,
     pub(crate) api: Arc<FakeApi>,
+    pub(crate) images: Arc<FakeImages>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) shutdown: Shutdown,
     changed: Arc<Notify>,
@@ -314,6 +319,7 @@ impl World {
         let api = Arc::new(FakeApi { changed: changed.clone(), ..Default::default() });
         let (dir, shutdown) = (tempfile::tempdir().unwrap(), Shutdown::new());
         let client = Client::new(api.clone());
+        let images = Arc::<FakeImages>::default();
         let config = KubeletConfig {
             client: client.clone(),
             node_name: "n1".into(),
@@ -335,7 +341,7 @@ impl World {
             allowed_unsafe_sysctls: Vec::new(),
             log_limits: crate::LogLimits::default(),
             runtime: runtime.clone(),
-            images: Arc::new(FakeImages),
+            images: images.clone(),
             credential_providers: Arc::default(),
             network: Arc::new(FakeNetwork),
             gate: Arc::new(NoGate),
@@ -368,7 +374,7 @@ impl World {
             images_changed: Notify::new(),
             config,
         });
-        Self { runtime, api, shared, shutdown, changed, _dir: dir }
+        Self { runtime, api, images, shared, shutdown, changed, _dir: dir }
     }
 
     /// Waits until `check` finds what it looks for.

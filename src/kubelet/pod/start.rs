@@ -61,6 +61,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Removes a container with its root file system; neither needs to exist.
+pub(super) async fn discard(shared: &Shared, id: &str) {
+    if let Err(error) = shared.config.runtime.remove_container(id).await {
+        tracing::debug!(container = id, %error, "container not removed");
+    }
+    if let Err(error) = shared.config.images.remove(id).await {
+        tracing::debug!(container = id, error, "root file system not removed");
+    }
+}
+
 /// A new id for a sandbox or container.
 pub(crate) fn new_id() -> String {
     hex(&rand::random::<[u8; 32]>())
@@ -151,12 +161,7 @@ impl Start {
 
     /// Removes what is left of a container.
     async fn discard(&self, id: &str) {
-        if let Err(error) = self.shared.config.runtime.remove_container(id).await {
-            tracing::debug!(container = id, %error, "container not removed");
-        }
-        if let Err(error) = self.shared.config.images.remove(id).await {
-            tracing::debug!(container = id, error, "root file system not removed");
-        }
+        discard(&self.shared, id).await;
     }
 
     async fn after_start(&self, mut run: Run) -> StartResult {

@@ -195,6 +195,9 @@ impl Worker {
         found.sort_by_key(|s| s.created_at_ns);
         let newest = found.pop_if(|s| !s.lost);
         for old in found {
+            for container in &old.containers {
+                start::discard(&self.shared, &container.id).await;
+            }
             self.remove_sandbox(&old.id, &old.netns_path).await;
         }
         let published: BTreeMap<_, _> = self
@@ -211,9 +214,7 @@ impl Worker {
             let mut info = newest.as_ref().and_then(|s| s.containers.iter().rfind(|c| c.name == *name));
             if let Some(stillborn) = info.filter(|c| c.state == ContainerState::Created) {
                 // The agent died between creation and start.
-                if let Err(error) = self.shared.config.runtime.remove_container(&stillborn.id).await {
-                    tracing::debug!(container = stillborn.id, %error, "container not removed");
-                }
+                start::discard(&self.shared, &stillborn.id).await;
                 info = None;
             }
             slot.adopt(published.get(name), info, now);

@@ -108,6 +108,21 @@ async fn the_first_restart_is_immediate_and_the_second_waits() {
 }
 
 #[tokio::test]
+async fn what_was_made_and_not_started_goes_with_its_root() {
+    let world = World::new();
+    let runtime = &world.shared.config.runtime;
+    let labels = BTreeMap::from([(labels::POD_UID.to_owned(), "u1".to_owned())]);
+    let sandbox = naru_runtime::SandboxSpec { id: "s".into(), labels, ..Default::default() };
+    runtime.create_sandbox(sandbox).await.unwrap();
+    let container = naru_runtime::ContainerSpec { id: "stillborn".into(), name: "m".into(), ..Default::default() };
+    runtime.create_container("s", container).await.unwrap();
+    start(&world, &pod(json!({"containers": [{"name": "m", "image": "a:1"}]})));
+    world.until("running", |w| (w.status()["phase"] == "Running").then_some(())).await;
+    assert_eq!(*world.images.removed.lock().unwrap(), ["stillborn"]);
+    assert_ne!(world.runtime.newest("m").as_deref(), Some("stillborn"));
+}
+
+#[tokio::test]
 async fn what_runs_is_adopted_and_not_restarted() {
     let world = World::new();
     let mut pod = pod(json!({"containers": [{"name": "m", "image": "a:1"}]}));

@@ -6,8 +6,8 @@ use naru_network::proxy::{Backend, Frontend};
 use naru_runtime::images::{Image, ImageStore, PullError, PullOptions, Pulled};
 use naru_runtime::snapshots::Snapshots;
 use naru_runtime::{
-    ContainerInfo, ContainerSpec, Event, ExecSession, ExecSpec, ProbeResult, Resources, Result as RuntimeResult,
-    Runtime, SandboxInfo, SandboxSpec, Stats,
+    ContainerInfo, ContainerSpec, DiskStats, Event, ExecSession, ExecSpec, ProbeResult, Resources,
+    Result as RuntimeResult, Runtime, SandboxInfo, SandboxSpec, Stats,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -45,6 +45,10 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     async fn exec_probe(&self, container: &str, args: &[String], timeout: Duration) -> RuntimeResult<ProbeResult>;
     /// What a container uses.
     async fn stats(&self, container: &str) -> RuntimeResult<Stats>;
+    /// What a container has read from disks and written.
+    fn disk_stats(&self, _container: &str) -> Vec<DiskStats> {
+        Vec::new()
+    }
     /// What a cgroup uses, relative to the configured root.
     async fn cgroup_stats(&self, path: &str) -> RuntimeResult<Stats>;
     /// Changes a running container's limits.
@@ -98,6 +102,10 @@ impl ContainerRuntime for Runtime {
     }
     async fn stats(&self, container: &str) -> RuntimeResult<Stats> {
         self.stats(container).await
+    }
+    fn disk_stats(&self, container: &str) -> Vec<DiskStats> {
+        // One that has gone meanwhile has none.
+        self.disk_stats(container).unwrap_or_default()
     }
     async fn cgroup_stats(&self, path: &str) -> RuntimeResult<Stats> {
         self.cgroup_stats(path).await

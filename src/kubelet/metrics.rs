@@ -5,8 +5,8 @@ use crate::engine::ContainerRuntime;
 use async_trait::async_trait;
 use naru_base::metrics::{Histogram, Text};
 use naru_runtime::{
-    ContainerInfo, ContainerSpec, Event, ExecSession, ExecSpec, ProbeResult, Resources, Result as RuntimeResult,
-    SandboxInfo, SandboxSpec, Stats,
+    ContainerInfo, ContainerSpec, DiskStats, Event, ExecSession, ExecSpec, ProbeResult, Resources,
+    Result as RuntimeResult, SandboxInfo, SandboxSpec, Stats,
 };
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -227,6 +227,9 @@ impl ContainerRuntime for Measured {
     }
     async fn stats(&self, container: &str) -> RuntimeResult<Stats> {
         self.metrics.timed("container_stats", self.runtime.stats(container)).await
+    }
+    fn disk_stats(&self, container: &str) -> Vec<DiskStats> {
+        self.runtime.disk_stats(container)
     }
     async fn cgroup_stats(&self, path: &str) -> RuntimeResult<Stats> {
         self.runtime.cgroup_stats(path).await

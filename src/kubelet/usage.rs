@@ -132,9 +132,13 @@ fn busy_ticks(stat: &str) -> u64 {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     pub(crate) received: u64,
+    pub(crate) received_packets: u64,
     pub(crate) receive_errors: u64,
+    pub(crate) receive_drops: u64,
     pub(crate) sent: u64,
+    pub(crate) sent_packets: u64,
     pub(crate) send_errors: u64,
+    pub(crate) send_drops: u64,
 }
 
 /// The interfaces of a process's network, loopback left out.
@@ -147,7 +151,16 @@ fn parse_traffic(text: &str) -> Vec<(String, Traffic)> {
         let (name, numbers) = line.split_once(':')?;
         let numbers: Vec<u64> = numbers.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect();
         let at = |index: usize| numbers.get(index).copied();
-        let traffic = Traffic { received: at(0)?, receive_errors: at(2)?, sent: at(8)?, send_errors: at(10)? };
+        let traffic = Traffic {
+            received: at(0)?,
+            received_packets: at(1)?,
+            receive_errors: at(2)?,
+            receive_drops: at(3)?,
+            sent: at(8)?,
+            sent_packets: at(9)?,
+            send_errors: at(10)?,
+            send_drops: at(11)?,
+        };
         Some((name.trim().to_owned(), traffic)).filter(|(name, _)| name != "lo")
     };
     text.lines().filter_map(row).collect()
@@ -162,7 +175,10 @@ pub(crate) fn sum(usages: impl Iterator<Item = Usage>) -> Option<Usage> {
             memory_usage_bytes: a.stats.memory_usage_bytes + b.stats.memory_usage_bytes,
             memory_working_set_bytes: a.stats.memory_working_set_bytes + b.stats.memory_working_set_bytes,
             memory_rss_bytes: a.stats.memory_rss_bytes + b.stats.memory_rss_bytes,
+            memory_cache_bytes: a.stats.memory_cache_bytes + b.stats.memory_cache_bytes,
+            memory_swap_bytes: a.stats.memory_swap_bytes + b.stats.memory_swap_bytes,
             pids: a.stats.pids + b.stats.pids,
+            ..Stats::default()
         },
         nano_cores: a.nano_cores.zip(b.nano_cores).map(|(a, b)| a + b).or(a.nano_cores).or(b.nano_cores),
     })
@@ -268,8 +284,17 @@ mod tests {
     #[test]
     fn kernel_tables_are_read() {
         assert_eq!(busy_ticks("cpu  10 20 30 400 50 6 7 8 9 9\ncpu0 1 1 1 1\n"), 81);
-        let text = "Inter-|   Receive\n face |bytes\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 10 2 3 0 0 0 0 0 40 5 6 0 0 0 0 0\n";
-        let eth0 = Traffic { received: 10, receive_errors: 3, sent: 40, send_errors: 6 };
+        let text = "Inter-|   Receive\n face |bytes\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 10 2 3 4 0 0 0 0 40 5 6 7 0 0 0 0\n";
+        let eth0 = Traffic {
+            received: 10,
+            received_packets: 2,
+            receive_errors: 3,
+            receive_drops: 4,
+            sent: 40,
+            sent_packets: 5,
+            send_errors: 6,
+            send_drops: 7,
+        };
         assert_eq!(parse_traffic(text), [("eth0".to_owned(), eth0)]);
     }
 }

@@ -21,8 +21,8 @@ pub use agent::{ExecInput, ExecOutput, ExecSession, ProbeResult, Runtime, Runtim
 pub use error::{Result, RuntimeError};
 pub use proc::mount_points;
 pub use spec::{
-    ContainerInfo, ContainerSpec, ContainerState, Device, Event, ExecSpec, Exit, ExitStatus, Mount, Propagation,
-    Resources, SandboxInfo, SandboxSpec, SeccompProfile, Stats, default_capabilities, default_masked_paths,
-    default_readonly_paths,
+    ContainerInfo, ContainerSpec, ContainerState, Device, DiskStats, Event, ExecSpec, Exit, ExitStatus, Mount,
+    Propagation, Resources, SandboxInfo, SandboxSpec, SeccompProfile, Stats, default_capabilities,
+    default_masked_paths, default_readonly_paths,
 };
 pub use trees::remove_tree;

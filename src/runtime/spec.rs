@@ -320,6 +320,7 @@ pub enum Event {
 
 /// What a cgroup has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Stats {
     /// CPU time in nanoseconds.
     pub cpu_usage_ns: u64,
@@ -329,8 +330,33 @@ pub struct Stats {
     pub memory_working_set_bytes: u64,
     /// Anonymous memory in bytes.
     pub memory_rss_bytes: u64,
+    /// Bytes of the page cache.
+    pub memory_cache_bytes: u64,
+    /// Bytes that were swapped out.
+    pub memory_swap_bytes: u64,
     /// Processes and threads.
     pub pids: u64,
+    /// Periods in which processor time was limited.
+    pub cpu_periods: u64,
+    /// Those of them in which it was used up.
+    pub cpu_throttled_periods: u64,
+    /// For how long processes waited for it, in nanoseconds.
+    pub cpu_throttled_ns: u64,
+}
+
+/// What a cgroup has read from a disk and written to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskStats {
+    /// The device, such as `/dev/sda`.
+    pub device: String,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
 }
 
 /// The capabilities that container engines give by default.

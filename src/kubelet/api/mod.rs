@@ -178,7 +178,13 @@ async fn route(
         }
         ["metrics"] => metrics(stats::own(pods)),
         ["metrics", "resource"] => metrics(stats::resource(pods)),
-        ["metrics", "cadvisor"] => metrics(stats::cadvisor(pods)),
+        ["metrics", "cadvisor"] => {
+            let pods = pods.clone();
+            match tokio::task::spawn_blocking(move || stats::cadvisor(&pods)).await {
+                Ok(text) => metrics(text),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            }
+        }
         ["metrics", "probes"] => metrics(pods.shared().probe_counts.render()),
         ["containerLogs", namespace, name, container] => logs::serve(pods, namespace, name, container, &query).await,
         ["logs", ..] => {

@@ -8,7 +8,7 @@ use crate::usage::{self, PodUsage, Usage};
 use crate::volumes;
 use jiff::Timestamp;
 use naru_base::metrics::Text;
-use naru_runtime::ContainerState;
+use naru_runtime::{ContainerState, DiskStats};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -223,7 +223,7 @@ pub(super) fn cadvisor(pods: &Pods) -> String {
     let mut out = Exposition::default();
     let all = usage::pods(pods);
     type Value = fn(&usage::Consumer) -> f64;
-    let measures: [(&str, &str, &str, Value); 6] = [
+    let measures: [(&str, &str, &str, Value); 11] = [
         ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |c| {
             seconds(&c.usage)
         }),
@@ -232,6 +232,24 @@ pub(super) fn cadvisor(pods: &Pods) -> String {
         }),
         ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |c| working_set(&c.usage)),
         ("container_memory_rss", "gauge", "Size of RSS in bytes.", |c| c.usage.stats.memory_rss_bytes as f64),
+        ("container_memory_cache", "gauge", "Number of bytes of page cache memory.", |c| {
+            c.usage.stats.memory_cache_bytes as f64
+        }),
+        ("container_memory_swap", "gauge", "Container swap usage in bytes.", |c| {
+            c.usage.stats.memory_swap_bytes as f64
+        }),
+        ("container_cpu_cfs_periods_total", "counter", "Number of elapsed enforcement period intervals.", |c| {
+            c.usage.stats.cpu_periods as f64
+        }),
+        ("container_cpu_cfs_throttled_periods_total", "counter", "Number of throttled period intervals.", |c| {
+            c.usage.stats.cpu_throttled_periods as f64
+        }),
+        (
+            "container_cpu_cfs_throttled_seconds_total",
+            "counter",
+            "Total time duration the container has been throttled.",
+            |c| c.usage.stats.cpu_throttled_ns as f64 / 1e9,
+        ),
         ("container_processes", "gauge", "Number of processes running inside the container.", |c| {
             c.usage.stats.pids as f64
         }),
@@ -252,10 +270,17 @@ pub(super) fn cadvisor(pods: &Pods) -> String {
             }
         }
     }
+    disks(pods, &all, &mut out);
     type Count = fn(&usage::Traffic) -> u64;
-    let traffic: [(&str, &str, Count); 2] = [
+    let traffic: [(&str, &str, Count); 8] = [
         ("container_network_receive_bytes_total", "Cumulative count of bytes received", |t| t.received),
+        ("container_network_receive_packets_total", "Cumulative count of packets received", |t| t.received_packets),
+        ("container_network_receive_errors_total", "Cumulative count of errors while receiving", |t| t.receive_errors),
+        ("container_network_receive_packets_dropped_total", "Packets dropped while receiving", |t| t.receive_drops),
         ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |t| t.sent),
+        ("container_network_transmit_packets_total", "Cumulative count of packets transmitted", |t| t.sent_packets),
+        ("container_network_transmit_errors_total", "Cumulative count of errors while transmitting", |t| t.send_errors),
+        ("container_network_transmit_packets_dropped_total", "Packets dropped while transmitting", |t| t.send_drops),
     ];
     for (name, help, value) in traffic {
         out.family(name, "counter", help);
@@ -269,6 +294,39 @@ pub(super) fn cadvisor(pods: &Pods) -> String {
     out.family("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.");
     out.sample("machine_memory_bytes", &[], pods.shared().node_memory as f64, None);
     out.0
+}
+
+/// What containers have read and written, by device.
+fn disks(pods: &Pods, all: &[PodUsage], out: &mut Exposition) {
+    let runtime = &pods.shared().config.runtime;
+    let of = |pod: &PodUsage| -> Vec<_> { pod.containers.iter().map(|c| runtime.disk_stats(&c.id)).collect() };
+    let found: Vec<_> = all.iter().map(of).collect();
+    type Value = fn(&DiskStats) -> u64;
+    let measures: [(&str, &str, Value); 4] = [
+        ("container_fs_reads_total", "Cumulative count of reads completed", |d| d.reads),
+        ("container_fs_reads_bytes_total", "Cumulative count of bytes read", |d| d.read_bytes),
+        ("container_fs_writes_total", "Cumulative count of writes completed", |d| d.writes),
+        ("container_fs_writes_bytes_total", "Cumulative count of bytes written", |d| d.written_bytes),
+    ];
+    for (name, help, value) in measures {
+        out.family(name, "counter", help);
+        for (pod, containers) in all.iter().zip(&found) {
+            for (c, disks) in pod.containers.iter().zip(containers) {
+                for disk in disks {
+                    let labels = [
+                        ("container", &*c.name),
+                        ("device", &disk.device),
+                        ("id", &c.id),
+                        ("image", &c.image),
+                        ("name", &c.id),
+                        ("namespace", &pod.namespace),
+                        ("pod", &pod.name),
+                    ];
+                    out.sample(name, &labels, value(disk) as f64, None);
+                }
+            }
+        }
+    }
 }
 
 /// Counts of probes' results, by pod, container, kind and result.

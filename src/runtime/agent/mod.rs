@@ -12,7 +12,9 @@ use crate::cgroup::{Cgroup, Hierarchies};
 use crate::error::{Result, RuntimeError};
 use crate::protocol::{Answer, Call, SANDBOX_FILE, SandboxFile};
 use crate::shim::{READY, SHIM_CGROUP};
-use crate::spec::{ContainerInfo, ContainerSpec, Event, ExecSpec, Resources, SandboxInfo, SandboxSpec, Stats};
+use crate::spec::{
+    ContainerInfo, ContainerSpec, DiskStats, Event, ExecSpec, Resources, SandboxInfo, SandboxSpec, Stats,
+};
 pub use exec::{ExecInput, ExecOutput, ExecSession, ProbeResult};
 use sandbox::Sandbox;
 use std::collections::BTreeMap;
@@ -345,6 +347,11 @@ impl Runtime {
     pub async fn stats(&self, container: &str) -> Result<Stats> {
         let cgroup = self.container_cgroup(container)?;
         blocking(move || Ok(cgroup.stats())).await
+    }
+
+    /// What a container has read from disks and written. A few small files are read.
+    pub fn disk_stats(&self, container: &str) -> Result<Vec<DiskStats>> {
+        Ok(self.container_cgroup(container)?.disks())
     }
 
     /// Changes a running container's limits; `None` leaves one as it is.

@@ -125,6 +125,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn huge_pages_are_limited_where_the_kernel_has_them() -> std::io::Result<()> {
+        use crate::cgroup::{Hierarchies, V1};
+        let dir = tempfile::tempdir()?;
+        let resources = Resources {
+            huge_pages: [("2MB".to_owned(), 4 << 20), ("1GB".to_owned(), 0)].into(),
+            ..Resources::default()
+        };
+        for (version, file) in [(1, "hugetlb.2MB.limit_in_bytes"), (2, "hugetlb.2MB.max")] {
+            let root = dir.path().join(version.to_string());
+            let group = root.join("pod");
+            fs::create_dir_all(&group)?;
+            let hierarchies = match version {
+                1 => Hierarchies { v1: vec![V1 { mount: root, controllers: vec!["hugetlb".into()] }], v2: None },
+                _ => Hierarchies { v1: Vec::new(), v2: Some(root) },
+            };
+            // None of what the kernel does not have is missing nothing.
+            assert!(apply(&hierarchies.group("pod"), &resources).is_empty());
+            assert_eq!(fs::read_to_string(group.join(file))?, (4 << 20).to_string());
+            fs::write(group.join(file.replace("2MB", "1GB")), "max")?;
+            assert!(apply(&hierarchies.group("pod"), &resources).is_empty());
+            assert_eq!(fs::read_to_string(group.join(file.replace("2MB", "1GB")))?, "0");
+            // A group without the controller says what could not be set.
+            let missing = apply(&hierarchies.group("absent"), &resources);
+            assert_eq!(missing, [file], "version {version}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn shares_map_to_weights_at_both_ends() {
         assert_eq!(weight(0), 1);
         assert_eq!(weight(2), 1);

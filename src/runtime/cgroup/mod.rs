@@ -187,6 +187,11 @@ impl Cgroup {
         stats::read(self)
     }
 
+    /// What the group has read from disks and written.
+    pub(crate) fn disks(&self) -> Vec<crate::spec::DiskStats> {
+        stats::disks(self)
+    }
+
     /// How often the out-of-memory killer struck here.
     pub(crate) fn oom_kills(&self) -> u64 {
         stats::oom_kills(self)

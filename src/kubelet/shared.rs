@@ -26,6 +26,7 @@ pub(crate) mod events {
     pub(crate) const FAILED: &str = "Failed";
     pub(crate) const BACK_OFF: &str = "BackOff";
     pub(crate) const UNHEALTHY: &str = "Unhealthy";
+    pub(crate) const PROBE_WARNING: &str = "ProbeWarning";
     pub(crate) const FAILED_MOUNT: &str = "FailedMount";
     pub(crate) const FAILED_SANDBOX: &str = "FailedCreatePodSandBox";
     /// Ours: upstream says nothing where its runtimes do the same.

@@ -22,6 +22,10 @@ impl Worker {
                 let field = slot.field_path();
                 self.shared.pod_event(&self.pod, Some(&field), true, events::UNHEALTHY, text);
             }
+            (_, Report::Strange(text)) => {
+                let field = slot.field_path();
+                self.shared.pod_event(&self.pod, Some(&field), true, events::PROBE_WARNING, text);
+            }
             (ProbeKind::Startup, Report::Verdict(true)) => {
                 run.started = true;
                 run.ready = slot.container.readiness_probe.is_none();

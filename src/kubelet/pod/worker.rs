@@ -298,6 +298,10 @@ impl Worker {
     fn take_in_pod(&mut self, pod: Arc<Pod>) {
         for (container, _) in plan::containers(&pod) {
             if let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == container.name) {
+                if start::hash(&slot.container) != start::hash(container) {
+                    // What failed was another image.
+                    slot.crash.reset();
+                }
                 slot.container = Arc::new(container.clone());
             }
         }

@@ -105,6 +105,16 @@ async fn the_first_restart_is_immediate_and_the_second_waits() {
     assert_eq!(message, "back-off 10s restarting failed container=m pod=p_ns(u1)");
     assert_eq!(world.status()["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 1);
     assert_eq!(world.status()["phase"], "Running");
+    // Another image has not failed yet: it starts at once, and then waits as the first did.
+    let mut again = pod;
+    again.spec.as_mut().unwrap().containers[0].image = Some("a:2".into());
+    running.inbox.put(|news| news.pod = Some(Arc::new(again)));
+    world.until("restarted with another image", |w| count(w, 2)).await;
+    let third = world.runtime.newest("m").unwrap();
+    let exit = naru_runtime::Exit { sandbox: String::new(), container: third.clone(), status: status(&third) };
+    running.inbox.put(|news| news.exits.push(exit));
+    let message = world.until("crash loop of another image", waiting).await;
+    assert_eq!(message, "back-off 10s restarting failed container=m pod=p_ns(u1)");
 }
 
 #[tokio::test]

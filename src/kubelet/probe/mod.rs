@@ -22,6 +22,8 @@ pub enum Report {
     Made(&'static str),
     /// A single probe failed; the text is an event's.
     Unhealthy(String),
+    /// A single probe was answered strangely; the text is an event's.
+    Strange(String),
     /// What is known changed.
     Verdict(bool),
 }
@@ -50,12 +52,13 @@ pub fn start(
             }
             let Some(outcome) = shutdown.guard(run::probe(&target, &probe, timing.timeout)).await else { return };
             report(Report::Made(match &outcome {
-                Outcome::Success => "successful",
+                Outcome::Success | Outcome::Warning(_) => "successful",
                 Outcome::Failure(_) => "failed",
                 Outcome::Unknown(_) => "unknown",
             }));
             match &outcome {
                 Outcome::Success => {}
+                Outcome::Warning(text) => report(Report::Strange(format!("{} probe warning: {text}", kind.title()))),
                 Outcome::Failure(text) => report(Report::Unhealthy(format!("{} probe failed: {text}", kind.title()))),
                 Outcome::Unknown(text) => report(Report::Unhealthy(format!(
                     "{} probe errored and resulted in unknown state: {text}",

@@ -17,6 +17,8 @@ use tokio::net::TcpStream;
 
 /// What of an answer's body is shown.
 const BODY_LIMIT: usize = 10 * 1024;
+/// How often a probe is sent elsewhere at most.
+const REDIRECTS: u32 = 10;
 
 /// Whom to ask.
 #[derive(Debug, Clone)]
@@ -29,6 +31,68 @@ pub struct Target {
     pub container: Arc<Container>,
     /// Address of the pod.
     pub pod_ip: Option<IpAddr>,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    scheme: String,
+    /// Without brackets.
+    host: String,
+    port: u16,
+    /// And query.
+    path: String,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority(), self.path)
+    }
+}
+
+impl Place {
+    fn authority(&self) -> String {
+        format!("{}:{}", bracketed(&self.host), self.port)
+    }
+
+    /// Where a `Location` leads, and whether it is relative to this place.
+    fn join(&self, location: &str) -> Option<(Self, bool)> {
+        let location = location.split('#').next().unwrap_or_default();
+        let scheme_relative = location.strip_prefix("//").map(|rest| format!("{}://{rest}", self.scheme));
+        let absolute = scheme_relative.as_deref().unwrap_or(location);
+        let has_scheme = absolute.split(['/', '?']).next().is_some_and(|first| first.ends_with(':'));
+        if !has_scheme {
+            let (path, _) = self.path.split_once('?').unwrap_or((&self.path, ""));
+            let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+            let path = match location.as_bytes().first() {
+                None => self.path.clone(),
+                Some(b'/') => location.to_owned(),
+                Some(b'?') => format!("{path}{location}"),
+                Some(_) => format!("{directory}/{location}"),
+            };
+            return Some((Self { path, ..self.clone() }, true));
+        }
+        let uri: http::Uri = absolute.parse().ok()?;
+        let scheme = uri.scheme_str()?.to_lowercase();
+        let port = match (uri.port_u16(), scheme.as_str()) {
+            (Some(port), _) => port,
+            (None, "http") => 80,
+            (None, "https") => 443,
+            _ => return None,
+        };
+        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+        Some((Self { scheme, host, port, path }, false))
+    }
+}
+
+/// What a server said.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    /// Where else to ask.
+    location: Option<String>,
+    body: Bytes,
 }
 
 /// Runs one probe.
@@ -139,41 +203,72 @@ pub async fn http_get(target: &Target, action: &HTTPGetAction, timeout: Duration
     let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
     let path = action.path.as_deref().unwrap_or("/");
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    let place = format!("{}:{port}", bracketed(&host));
-    let url = format!("{scheme}://{place}{path}");
-    let ask = async {
-        let stream = dial(&host, port).await?;
-        let request = request(action, &place, &path, agent)?;
-        if scheme == "https" {
-            let stream = insecure_tls(stream, &host).await?;
-            send(stream, request).await
-        } else {
-            send(stream, request).await
-        }
-    };
-    match tokio::time::timeout(timeout, ask).await {
-        Ok(Ok((status, _))) if (200..400).contains(&status) => Outcome::Success,
-        Ok(Ok((status, _))) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
-        Ok(Err(error)) => Outcome::Failure(format!("Get \"{url}\": {error}")),
+    let place = Place { scheme, host, port, path };
+    match tokio::time::timeout(timeout, follow(action, &place, agent)).await {
+        Ok(Ok(answer)) => match answer.status {
+            200..300 => Outcome::Success,
+            300..400 => {
+                let body = String::from_utf8_lossy(&answer.body);
+                Outcome::Warning(format!("Probe terminated redirects, Response body: {body}"))
+            }
+            status => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+        },
+        Ok(Err(error)) => Outcome::Failure(error),
         Err(_) => Outcome::Failure(format!(
-            "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+            "Get \"{place}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         )),
+    }
+}
+
+/// Asks, and goes where the answers lead as long as that is the same host.
+async fn follow(action: &HTTPGetAction, first: &Place, agent: &str) -> Result<Answer, String> {
+    let mut place = first.clone();
+    let mut named = action.http_headers.iter().flatten().any(|h| h.name.eq_ignore_ascii_case("host"));
+    let mut asked = 0;
+    loop {
+        asked += 1;
+        let failed = |error| format!("Get \"{place}\": {error}");
+        let answer = ask(action, &place, named, agent).await.map_err(failed)?;
+        let Some(location) = answer.location.as_deref() else { return Ok(answer) };
+        let Some((next, relative)) = place.join(location) else {
+            return Err(failed(format!("failed to parse Location header {location:?}")));
+        };
+        if next.host != first.host {
+            return Ok(answer);
+        }
+        if asked >= REDIRECTS {
+            return Err(failed(format!("stopped after {REDIRECTS} redirects")));
+        }
+        // The probe's own name for the host is good for this server alone.
+        named &= relative;
+        place = next;
+    }
+}
+
+async fn ask(action: &HTTPGetAction, place: &Place, named: bool, agent: &str) -> Result<Answer, String> {
+    let stream = dial(&place.host, place.port).await?;
+    let request = request(action, place, named, agent)?;
+    if place.scheme == "https" {
+        send(insecure_tls(stream, &place.host).await?, request).await
+    } else {
+        send(stream, request).await
     }
 }
 
 fn request(
     action: &HTTPGetAction,
-    place: &str,
-    path: &str,
+    place: &Place,
+    named: bool,
     agent: &str,
 ) -> Result<http::Request<Empty<Bytes>>, String> {
-    let mut builder = http::Request::get(path);
-    let headers = action.http_headers.as_deref().unwrap_or_default();
-    let given = |name: &str| headers.iter().any(|h| h.name.eq_ignore_ascii_case(name));
-    for header in headers {
+    let mut builder = http::Request::get(&place.path);
+    let headers = || action.http_headers.iter().flatten().filter(|h| named || !h.name.eq_ignore_ascii_case("host"));
+    let given = |name: &str| headers().any(|h| h.name.eq_ignore_ascii_case(name));
+    let host = place.authority();
+    for header in headers() {
         builder = builder.header(&header.name, &header.value);
     }
-    for (name, value) in [("host", place), ("user-agent", agent), ("accept", "*/*"), ("connection", "close")] {
+    for (name, value) in [("host", host.as_str()), ("user-agent", agent), ("accept", "*/*"), ("connection", "close")] {
         if !given(name) {
             builder = builder.header(name, value);
         }
@@ -181,7 +276,7 @@ fn request(
     builder.body(Empty::new()).map_err(|error| error.to_string())
 }
 
-async fn send<S>(stream: S, request: http::Request<Empty<Bytes>>) -> Result<(u16, Bytes), String>
+async fn send<S>(stream: S, request: http::Request<Empty<Bytes>>) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -190,10 +285,12 @@ where
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(|error| describe(&error))?;
         let status = answer.status().as_u16();
+        let location = answer.headers().get(http::header::LOCATION).filter(|_| matches!(status, 301..=303 | 307 | 308));
+        let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         // The body says nothing about health; read a little so that the peer is not cut off.
         let body =
             Limited::new(answer.into_body(), BODY_LIMIT).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
-        Ok((status, body))
+        Ok(Answer { status, location, body })
     };
     tokio::pin!(exchange);
     tokio::select! {
@@ -266,6 +363,56 @@ mod tests {
             ask(json!({"httpGet": {"port": port}})).await,
             Outcome::Failure("HTTP probe failed with statuscode: 503".into())
         );
+    }
+
+    /// Answers as often as there are answers, and says what was asked.
+    async fn serve_in_turn(answers: Vec<String>) -> (u16, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = naru_base::spawn("test server", async move {
+            let mut asked = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 1024];
+                let read = stream.read(&mut buffer).await.unwrap();
+                let head = String::from_utf8_lossy(&buffer[..read]);
+                let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+                asked.push(format!("{} {host}", head.split(' ').nth(1).unwrap()));
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+            asked
+        });
+        (port, asked)
+    }
+
+    fn redirect(to: &str) -> String {
+        format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {to}\r\ncontent-length: 4\r\n\r\naway")
+    }
+
+    #[tokio::test]
+    async fn redirects_are_followed_on_the_same_host() {
+        let well = || "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned();
+        let bad = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n".to_owned();
+        let (port, asked) = serve_in_turn(vec![redirect("/b/c?x=http://y/z"), redirect("d"), bad]).await;
+        let probe = json!({"httpGet": {"port": port, "path": "a", "httpHeaders": [{"name": "Host", "value": "me"}]}});
+        let failure = Outcome::Failure("HTTP probe failed with statuscode: 500".into());
+        assert_eq!(ask(probe).await, failure);
+        assert_eq!(asked.await.unwrap(), ["/a me", "/b/c?x=http://y/z me", "/b/d me"]);
+
+        let (other, asked) = serve_in_turn(vec![well()]).await;
+        let (port, _) = serve_in_turn(vec![redirect(&format!("http://127.0.0.1:{other}"))]).await;
+        let probe = json!({"httpGet": {"port": port, "httpHeaders": [{"name": "Host", "value": "me"}]}});
+        assert_eq!(ask(probe).await, Outcome::Success);
+        assert_eq!(asked.await.unwrap(), [format!("/ 127.0.0.1:{other}")]);
+
+        let (port, _) = serve_in_turn(vec![redirect("http://192.0.2.1/")]).await;
+        let warning = Outcome::Warning("Probe terminated redirects, Response body: away".into());
+        assert_eq!(ask(json!({"httpGet": {"port": port}})).await, warning);
+
+        let (port, asked) = serve_in_turn(vec![redirect("/"); 10]).await;
+        let failure = format!("Get \"http://127.0.0.1:{port}/\": stopped after 10 redirects");
+        assert_eq!(ask(json!({"httpGet": {"port": port}})).await, Outcome::Failure(failure));
+        assert_eq!(asked.await.unwrap().len(), 10);
     }
 
     #[tokio::test]

@@ -30,6 +30,8 @@ impl ProbeKind {
 pub enum Outcome {
     /// It answered well.
     Success,
+    /// It answered well enough, but not as one would expect; how.
+    Warning(String),
     /// It answered badly; why.
     Failure(String),
     /// It could not be asked; why. Counts as no answer.
@@ -88,7 +90,7 @@ impl Thresholds {
     /// Notes a result; `Some` when what is known changes.
     pub fn observe(&mut self, outcome: &Outcome) -> Option<bool> {
         let good = match outcome {
-            Outcome::Success => true,
+            Outcome::Success | Outcome::Warning(_) => true,
             Outcome::Failure(_) => false,
             Outcome::Unknown(_) => return None,
         };

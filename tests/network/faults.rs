@@ -191,10 +191,17 @@ pub(super) fn nothing_is_left(m: &mut Machines) {
     let mut killall = host.command(NARU);
     killall.args(["killall", "--cgroup-root", &host.name, "--data-dir"]).arg(host.dir.join("data"));
     assert!(killall.output().unwrap().status.success());
+    let rules = "ip rule | grep -Ev '^(0|32766|32767):'; ip -6 rule | grep -Ev '^(0|32766):'";
+    let data = host.dir.join("data");
     let left = output(
         host,
-        "nft list tables | grep naru; ip -o addr | grep -E '10[.]4[23]|fd00:4'; ip route | grep 10[.]4[23]; \
-         ip -6 route | grep fd00:4; ip -o link | grep -E 'naru|veth'; ss -Hltn | grep -E ':(10250|53)'",
+        &format!(
+            "nft list tables | grep naru; ip -o addr | grep -E '10[.]4[23]|fd00:4'; ip route | grep 10[.]4[23]; \
+             ip -6 route | grep fd00:4; ip -o link | grep -E 'naru|veth'; ss -Hltn | grep -E ':(10250|10256|53)'; \
+             {rules}; grep {data} /proc/self/mounts; ip netns list; find /sys/fs/cgroup -path '*/{name}/*' -type d",
+            data = data.display(),
+            name = host.name,
+        ),
     );
     assert_eq!(left, "");
     assert!(output(host, "nft list table inet others").contains("tcp dport 9"));

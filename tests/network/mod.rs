@@ -1,6 +1,7 @@
 //! A server and three agents, and a client beside them: what goes on between machines, and goes on when they fail.
 
 mod faults;
+mod ipv6;
 mod names;
 mod services;
 

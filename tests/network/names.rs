@@ -47,7 +47,7 @@ spec:
 ";
 
 /// The answer's records without their TTLs, sorted; what the answer says if it has none.
-fn dig(host: &Host, flags: &str, question: &str) -> String {
+pub(super) fn dig(host: &Host, flags: &str, question: &str) -> String {
     let server = if flags.starts_with('@') { "" } else { "@10.43.0.10" };
     let text = output(host, &format!("dig {server} +noall +answer +comments +tries=1 +time=60 {flags} {question}"));
     let mut records: Vec<String> = text

@@ -296,8 +296,8 @@ fn what_fits_no_connection_does_not_reach_the_client() {
     network.program(rules(&[3], false));
     let connection = network.a.run(|| TcpStream::connect(VIP).unwrap());
     let port = connection.local_addr().unwrap().port();
-    let listener = network.a.run(|| script("invalid.py", "listen 10.42.0.3"));
-    let mut said = io::BufReader::new(listener.stdout.unwrap());
+    let mut listener = network.a.run(|| script("invalid.py", "listen 10.42.0.3"));
+    let mut said = io::BufReader::new(listener.stdout.take().unwrap());
     let mut line = String::new();
     io::BufRead::read_line(&mut said, &mut line).unwrap();
     assert_eq!(line, "ready\n");
@@ -305,6 +305,7 @@ fn what_fits_no_connection_does_not_reach_the_client() {
     assert!(sender.wait_with_output().unwrap().status.success());
     line.clear();
     io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(listener.wait().unwrap().success());
     // One of the three might by chance be what the connection waits for.
     assert!(line.trim().parse::<u32>().unwrap() <= 1, "{line} with the endpoint's own address");
 }

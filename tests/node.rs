@@ -86,9 +86,9 @@ fn debugged(c: &Cluster, registry: &str) {
     let image = format!("--image={registry}/busybox:1");
     let args =
         ["debug", "-i", "app", &image, "--target=c", "--quiet", "--profile=general", "--container=look", "--", "sh"];
+    // The client is let go when its input ends, whatever the container says after that.
     let output = c.feed(&args, "ps\nexit 3\n");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("sleep 36000"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     c.eventually("it has ended", |c| {
         c.get("pod app", "{.status.ephemeralContainerStatuses[0].state.terminated.exitCode}") == "3"
     });

@@ -110,7 +110,15 @@ impl Layout {
             .write(true)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        let take = || flock(&file, FlockOperation::NonBlockingLockExclusive);
+        // A child of one that was killed holds it too, until it has become another program.
+        for _ in 0..40 {
+            if take().is_ok() {
+                return Ok(file);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        take().with_context(|| {
             format!(
                 "another naru uses the data directory {}: stop it first, or give this one its own --data-dir",
                 self.root.display()

@@ -247,7 +247,10 @@ impl Settings {
         check_room_for_nodes(args)?;
         let cluster_dns = if args.cluster_dns.is_empty() { tenth } else { args.cluster_dns.clone() };
         if let Some(outside) = cluster_dns.iter().find(|address| !host::in_range(&args.service_cidr, **address)) {
-            bail!("--cluster-dns {outside} is not one of the services' addresses, --service-cidr {}", args.service_cidr);
+            bail!(
+                "--cluster-dns {outside} is not one of the services' addresses, --service-cidr {}",
+                args.service_cidr
+            );
         }
         if let Some(reason) = naru_api::meta::names::dns_subdomain(&args.cluster_domain).first() {
             bail!("--cluster-domain {:?} cannot be used: {reason}", args.cluster_domain);

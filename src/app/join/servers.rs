@@ -16,7 +16,8 @@ const FILE: &str = "servers.json";
 /// The servers known from earlier starts, and the one that is given now.
 pub(crate) fn known(dir: &Path, given: &str) -> Result<Arc<Servers>> {
     let wrong = || format!("--server {given}: not of the form https://HOST:6443");
-    let given = Some(given).filter(|given| given.starts_with("https://")).and_then(Server::parse).with_context(wrong)?;
+    let given =
+        Some(given).filter(|given| given.starts_with("https://")).and_then(Server::parse).with_context(wrong)?;
     let kept = read_optional(&dir.join(FILE))?.unwrap_or_default();
     // What cannot be read is asked for again.
     let kept: Vec<String> = serde_json::from_str(&kept).unwrap_or_default();

@@ -7,8 +7,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use std::fmt::Write as _;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -45,9 +47,12 @@ pub(super) async fn serve(root: &Path, method: &Method, path: &str) -> Response<
 
 async fn find(root: &Path, path: &str) -> io::Result<Response<Body>> {
     let Some(place) = below(root, path) else { return Err(io::ErrorKind::NotFound.into()) };
-    // A named pipe would not be opened before somebody writes to it.
-    let kind = tokio::fs::metadata(&place).await?;
     let name = place.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let root = root.to_owned();
+    let opened = tokio::task::spawn_blocking(move || open(&root, &place)).await;
+    let handle = opened.map_err(io::Error::other)??;
+    let kind = handle.metadata()?;
+    let place = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
     match (kind.is_dir(), path.ends_with('/')) {
         (true, true) => list(place).await,
         (true, false) => Ok(moved(&format!("{}/", escape(&name)))),
@@ -55,6 +60,19 @@ async fn find(root: &Path, path: &str) -> io::Result<Response<Body>> {
         (false, false) if kind.is_file() => read(&place).await,
         (false, false) => Err(io::ErrorKind::PermissionDenied.into()),
     }
+}
+
+/// A handle on what lies at a place, which tells what it is without opening it. Links may lead to other places
+/// below the root alone: a pod that may write there would have the node read any file to others.
+fn open(root: &Path, place: &Path) -> io::Result<std::fs::File> {
+    let (root, place) = (root.canonicalize()?, place.canonicalize()?);
+    let Ok(inside) = place.strip_prefix(&root) else { return Err(io::ErrorKind::PermissionDenied.into()) };
+    let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = fs::open(&root, flags | OFlags::DIRECTORY, Mode::empty())?;
+    // Whatever has become a link in the meantime is refused.
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    Ok(fs::openat2(root, inside, flags, Mode::empty(), how)?.into())
 }
 
 /// The place of a path, which does not lead upwards.
@@ -170,6 +188,9 @@ mod tests {
         std::fs::write(root.join("a<b +1:2"), "x").unwrap();
         std::fs::write(root.join("wtmp"), [0; 10]).unwrap();
         std::fs::write(dir.path().join("secret"), "s").unwrap();
+        std::os::unix::fs::symlink(root.join("pods"), root.join("inside")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("secret"), root.join("outside")).unwrap();
+        std::os::unix::fs::symlink("..", root.join("up")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe"), rustix::fs::Mode::RWXU).unwrap();
         let (code, kind, page) = get(&root, "/").await;
         assert_eq!((code, kind.as_str()), (200, "text/html; charset=utf-8"));
@@ -179,8 +200,11 @@ mod tests {
             [
                 "<a href=\"./a%3Cb%20+1:2\">a&lt;b +1:2</a>",
                 "<a href=\"daemon.log\">daemon.log</a>",
+                "<a href=\"inside\">inside</a>",
+                "<a href=\"outside\">outside</a>",
                 "<a href=\"pipe\">pipe</a>",
                 "<a href=\"pods/\">pods/</a>",
+                "<a href=\"up\">up</a>",
                 "<a href=\"wtmp\">wtmp</a>",
             ]
         );
@@ -193,7 +217,11 @@ mod tests {
         for wrong in ["/none", "/../secret", "/%2e%2e/secret", "/..%2fsecret", "/wtmp/x"] {
             assert_eq!(get(&root, wrong).await.0, 404, "{wrong}");
         }
-        assert_eq!(get(&root, "/pipe").await.0, 403, "nobody writes to it");
+        assert_eq!(get(&root, "/inside").await.1, "inside/");
+        assert_eq!(get(&root, "/inside/").await.0, 200);
+        for refused in ["/pipe", "/outside", "/up/", "/up/secret"] {
+            assert_eq!(get(&root, refused).await.0, 403, "{refused}");
+        }
         assert_eq!(serve(&root, &Method::POST, "/wtmp").await.status().as_u16(), 405);
     }
 }

@@ -78,6 +78,11 @@ impl Run {
         self.started_at.is_some() && self.exit.is_none()
     }
 
+    /// Whether the container has been changed since in a way that needs another run.
+    pub(crate) fn is_outdated(&self, container: &Container) -> bool {
+        !self.hash.is_empty() && self.hash != super::start::hash(container)
+    }
+
     pub(crate) fn uri(&self) -> String {
         container_uri(&self.id)
     }

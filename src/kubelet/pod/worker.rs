@@ -23,6 +23,9 @@ pub(super) const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// How long `ErrImagePull` shows before it becomes `ImagePullBackOff`.
 const IMAGE_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
 
+/// How long a container that was changed may take to run again before the pod is told to be without it.
+const REPLACEMENT: SignedDuration = SignedDuration::from_secs(1);
+
 /// Where a pod is in its life on this node.
 #[derive(Debug)]
 pub(super) enum Life {
@@ -96,6 +99,8 @@ pub(crate) struct Worker {
     pub(super) pod_limits: Option<naru_runtime::Resources>,
     /// One container takes all others with it.
     pub(super) restarting_all: bool,
+    /// Until then nothing is published: a container that was changed is about to run again.
+    replacing_until: Option<Timestamp>,
 }
 
 fn ephemeral_slots(pod: &Pod) -> impl Iterator<Item = Slot> {
@@ -141,6 +146,7 @@ impl Worker {
             resize: super::resize::Resize::default(),
             pod_limits: None,
             restarting_all: false,
+            replacing_until: None,
         }
     }
 
@@ -331,6 +337,9 @@ impl Worker {
         let Some(run) = slot.run.as_mut() else { return };
         let message = super::message::read(run, &slot.container, exit.exit_code);
         run.end(exit, message);
+        if run.is_outdated(&slot.container) {
+            self.replacing_until = Some(Timestamp::now() + REPLACEMENT);
+        }
         let name = slot.container.name.clone();
         self.stop_probes(&name);
     }
@@ -356,6 +365,7 @@ impl Worker {
         let Some(index) = self.slots.iter().position(|s| s.container.name == name) else { return };
         let slot = &mut self.slots[index];
         slot.busy = None;
+        self.replacing_until = None;
         match result {
             StartResult::Running(run) => {
                 slot.begin(*run);
@@ -453,10 +463,7 @@ impl Worker {
     fn restart_changed(&mut self) {
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
-            let changed = slot
-                .run
-                .as_ref()
-                .is_some_and(|r| r.is_running() && !r.hash.is_empty() && r.hash != start::hash(&slot.container));
+            let changed = slot.run.as_ref().is_some_and(|r| r.is_running() && r.is_outdated(&slot.container));
             if changed && slot.busy.is_none() {
                 let text = format!("Container {} definition changed, will be restarted", slot.container.name);
                 self.stop_container(index, &text, None);
@@ -599,6 +606,11 @@ impl Worker {
             volumes_ready: self.volumes_ready,
         };
         *self.visible.lock().unwrap_or_else(PoisonError::into_inner) = visible;
+        // Watchers, endpoints among them, need not see what is over in a moment, as they do not upstream.
+        if matches!(self.life, Life::Active) && self.replacing_until.is_some_and(|until| until > now) {
+            return;
+        }
+        self.replacing_until = None;
         // A final phase stays as it is.
         if self.is_over() && matches!(self.life, Life::Cleaned) {
             return;
@@ -629,6 +641,7 @@ impl Worker {
             .chain(self.retry_at)
             .chain(self.tokens.renew_at())
             .chain(self.deadline_at())
+            .chain(self.replacing_until)
             .min()?;
         Some(Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(1))
     }

@@ -118,6 +118,28 @@ async fn the_first_restart_is_immediate_and_the_second_waits() {
 }
 
 #[tokio::test]
+async fn a_pod_stays_ready_while_a_changed_container_is_replaced() {
+    let world = World::new();
+    let mut pod = pod(json!({"containers": [{"name": "m", "image": "a:1"}]}));
+    let running = start(&world, &pod);
+    let restarts = |w: &World, n: i32| (w.status()["containerStatuses"][0]["restartCount"] == n).then_some(());
+    let is_ready = |c: &serde_json::Value| c["type"] == "Ready" && c["status"] == "True";
+    let ready = |w: &World| w.status()["conditions"].as_array()?.iter().any(is_ready).then_some(());
+    world.until("ready", ready).await;
+    let told = world.api.sent("PATCH").len();
+    pod.spec.as_mut().unwrap().containers[0].image = Some("a:2".into());
+    running.inbox.put(|news| news.pod = Some(Arc::new(pod)));
+    world.until("another run", |w| restarts(w, 1)).await;
+    for (_, patch) in world.api.sent("PATCH").split_off(told) {
+        let conditions = patch["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        assert!(conditions.iter().all(|c| c["status"] != "False"), "{patch}");
+    }
+    let container = &world.status()["containerStatuses"][0];
+    assert_eq!((&container["ready"], &container["image"]), (&json!(true), &json!("docker.io/library/a:2")));
+    assert!(container["lastState"]["terminated"]["finishedAt"].is_string(), "{container}");
+}
+
+#[tokio::test]
 async fn what_was_made_and_not_started_goes_with_its_root() {
     let world = World::new();
     let runtime = &world.shared.config.runtime;

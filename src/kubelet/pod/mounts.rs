@@ -93,6 +93,8 @@ fn volume_mount(
             return Err(format!("failed to prepare subPath for volumeMount {volume:?} of container {name:?}"));
         }
         source = target;
+    } else if volume.host_path.is_some() {
+        volumes::host_path::make_missing(&source).map_err(|error| format!("failed to mkdir {source:?}: {error}"))?;
     }
     let readonly = mount.read_only == Some(true) || fixed;
     let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
@@ -180,8 +182,9 @@ mod tests {
         for file in ["etc-hosts", "resolv.conf", "hostname"] {
             fs::write(dir.path().join(file), "").unwrap();
         }
+        let missing = dir.path().join("a/b");
         let pod: Pod = serde_json::from_value(json!({"spec": {
-            "volumes": [{"name": "h", "hostPath": {"path": "/x"}}, {"name": "c", "configMap": {"name": "c"}}],
+            "volumes": [{"name": "h", "hostPath": {"path": missing}}, {"name": "c", "configMap": {"name": "c"}}],
             "containers": [{"name": "m", "volumeMounts": [
                 {"name": "h", "mountPath": "/etc/hosts"}, {"name": "c", "mountPath": "/data/c"}]}]}}))
         .unwrap();
@@ -191,7 +194,8 @@ mod tests {
         let got = mounts(&pod, container, &places, &BTreeMap::new()).unwrap();
         let at = |path: &str| got.iter().filter(|m| m.destination == Path::new(path)).collect::<Vec<_>>();
         assert_eq!(at("/etc/hosts").len(), 1);
-        assert_eq!(at("/etc/hosts")[0].source, Path::new("/x"));
+        assert_eq!(at("/etc/hosts")[0].source, missing);
+        assert!(missing.is_dir(), "nothing was said of what it has to be");
         assert!(!at("/etc/hosts")[0].readonly);
         assert!(at("/data/c")[0].readonly);
         assert_eq!(at("/dev/termination-log")[0].source, Path::new("/msg"));

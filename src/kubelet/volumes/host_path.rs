@@ -2,7 +2,7 @@
 
 use super::{VolumeError, io_error};
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 /// Checks a path on the host, or makes it if its type says so.
@@ -24,6 +24,17 @@ pub(super) fn set_up(path: &Path, kind: &str) -> Result<(), VolumeError> {
         "CharDevice" => check(path, "CharDevice", "character device"),
         "BlockDevice" => check(path, "BlockDevice", "block device"),
         other => Err(VolumeError::HostPath(format!("{other} is an invalid volume type"))),
+    }
+}
+
+/// Makes a directory of a path of which nothing is said and where nothing is: container runtimes do so, and pods
+/// count on it.
+pub(crate) fn make_missing(path: &Path) -> std::io::Result<()> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ pub mod atomic;
 mod crash;
 #[cfg(test)]
 mod deaths;
-mod host_path;
+pub(crate) mod host_path;
 pub mod payload;
 pub mod subpath;
 

@@ -17,32 +17,48 @@ pub(super) struct Part {
     pub(super) needed: usize,
 }
 
+/// What a Service counts for: endpoints, slices, slices if all were full, and each of [`WISHES`].
+fn figures((part, wish): (Part, &str)) -> [i64; 5] {
+    let counts = [part.endpoints, part.slices, part.needed].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+    let close = wish == WISHES[0];
+    [counts[0], counts[1], counts[2], close.into(), (!close && !wish.is_empty()).into()]
+}
+
 /// The parts of all Services, with what they wish.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    parts: Mutex<HashMap<ObjectKey, (Part, String)>>,
+    all: Mutex<All>,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    parts: HashMap<ObjectKey, (Part, String)>,
+    sums: [i64; 5],
 }
 
 impl Totals {
     /// Takes note of a Service, or of its end. `wish` is how it wants its traffic distributed, if that counts.
     pub(super) fn note(&self, metrics: &Metrics, service: &ObjectKey, part: Option<(Part, &str)>) {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let All { parts, sums } = &mut *all;
         let before = match part {
             Some((part, wish)) => parts.insert(service.clone(), (part, wish.to_owned())),
             None => parts.remove(service),
         };
-        if before.as_ref().map(|(part, wish)| (*part, wish.as_str())) == part {
+        let before = before.as_ref().map(|(part, wish)| (*part, wish.as_str()));
+        if before == part {
             return;
         }
-        let sum = |of: fn(&Part) -> usize| parts.values().map(|(part, _)| of(part)).sum::<usize>() as f64;
-        metrics.set(&SLICE_ENDPOINTS, &[], sum(|part| part.endpoints));
-        metrics.set(&SLICES, &[], sum(|part| part.slices));
-        metrics.set(&SLICES_NEEDED, &[], sum(|part| part.needed));
-        let wished = parts.values().filter(|(_, wish)| !wish.is_empty()).count();
-        let close = parts.values().filter(|(_, wish)| wish == WISHES[0]).count();
-        for (wish, count) in WISHES.iter().zip([close, wished - close]) {
-            metrics.set(&SERVICES_BY_WISH, &[wish], count as f64);
+        let (old, new) = (before.map(figures).unwrap_or_default(), part.map(figures).unwrap_or_default());
+        for (sum, (old, new)) in sums.iter_mut().zip(old.into_iter().zip(new)) {
+            *sum += new - old;
         }
+        let [endpoints, slices, needed, close, others] = sums.map(|sum| sum as f64);
+        metrics.set(&SLICE_ENDPOINTS, &[], endpoints);
+        metrics.set(&SLICES, &[], slices);
+        metrics.set(&SLICES_NEEDED, &[], needed);
+        metrics.set(&SERVICES_BY_WISH, &[WISHES[0]], close);
+        metrics.set(&SERVICES_BY_WISH, &[WISHES[1]], others);
     }
 }
 
